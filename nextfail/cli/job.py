@@ -1,0 +1,92 @@
+"""What one job of nextfail-train does, in this process or a worker. Torch is imported only if there is work to do."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from nextfail import stop
+from nextfail.errors import RunCut, UserError
+from nextfail.runs.folder import RunFolder, State
+from nextfail.runs.identity import identity
+from nextfail.runs.naming import one_line, run_folder
+
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def run(cfg: DictConfig) -> float:
+    """Claim the run folder, train unless it is done, and return the exact match on the test set.
+
+    Raises:
+        UserError, RunCut: see nextfail.errors.
+    """
+    hydra = HydraConfig.get()
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    if in_sweep:
+        stop.with_parent()
+    if stop.requested is not None:
+        raise RunCut("not begun; the same command goes on from here")
+    where = hydra.runtime.cwd
+    if where not in sys.path:
+        sys.path.append(where)  # a user's own modules, as `python -m` finds them
+    config = resolve(cfg, Path(where))
+    folder = RunFolder(Path(hydra.runtime.output_dir))
+    extra = {
+        "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
+        "name": config["name"],
+        "choices": {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")},
+        "overrides": list(hydra.overrides.task),
+    }
+    if folder.claim(identity(config), extra, config["on_existing"]) is State.DONE:
+        result, note = folder.result(), "done before: "
+    else:
+        from nextfail.training.run import train  # takes seconds, which a finished run should not cost
+
+        result, note = train(config, folder), ""
+    assert result is not None
+    if not in_sweep:
+        print(f"{note}{one_line(result)}\n{os.path.relpath(folder.path)}")
+    return float(result["exact_match"]["value"])
+
+
+def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
+    """The composed configuration as plain values, checked as far as is possible without torch.
+
+    Data files are made absolute, from the folder `where` the command was given.
+
+    Raises:
+        UserError: something is missing or of the wrong kind.
+    """
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} has no value: give one, as in {error.full_key}=...") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    config["logger"], config["callbacks"] = config["logger"] or {}, config["callbacks"] or {}
+    for key, value in config["data"].items():
+        if key.endswith("_file") and value is not None:
+            config["data"][key] = str(where / value)
+    _require_whole(config, "seed", 0)
+    for key, least in {"max_steps": 1, "val_every": 1, "threads": 1}.items():
+        _require_whole(config["trainer"], key, least, "trainer.")
+    stop_at, most = config["trainer"]["stop_at"], config["trainer"]
+    if stop_at is not None and not (isinstance(stop_at, int | float) and 0 < stop_at <= 1):
+        raise UserError(f"trainer.stop_at={stop_at!r} is not an accuracy: needs a number above 0 and up to 1, or null")
+    if most["val_every"] > most["max_steps"]:
+        raise UserError(
+            f"trainer.val_every={most['val_every']} is more than trainer.max_steps={most['max_steps']}: "
+            "there would be neither a validation nor a checkpoint"
+        )
+    return config
+
+
+def _require_whole(section: dict[str, Any], key: str, least: int, prefix: str = "") -> None:
+    value = section[key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{prefix}{key}={value!r} is not a whole number of at least {least}")

@@ -1,0 +1,6 @@
+"""Backbones: what predicts. They know nothing of graphs or objectives."""
+
+from nextfail.models.backbone import Backbone
+from nextfail.models.transformer import Transformer
+
+__all__ = ["Backbone", "Transformer"]

@@ -1,0 +1,89 @@
+"""What every model offers to every objective. A backbone knows nothing of graphs, prompts or objectives."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextfail.errors import UserError
+
+BIDIRECTIONAL = "bidirectional"  # forward(causal=False): every position sees every other
+CUSTOM_MASK = "custom_mask"  # forward(mask=...): who sees whom is given
+POSITIONS = "positions"  # forward(positions=...): positions are given instead of 0, 1, 2, ...
+
+
+class Backbone(nn.Module, ABC):
+    """Tokens to hidden states, hidden states to logits, and decoding from a cache.
+
+    Args of every subclass: its own sizes, then `vocab_size` (ids 0..vocab_size-1) and `max_length` (tokens).
+    """
+
+    capabilities: frozenset[str] = frozenset()
+    """Which of the optional arguments of `forward` are understood; what an objective `requires` is checked first."""
+
+    width: int
+    """Channels C of a hidden state."""
+
+    def __init__(self, vocab_size: int, max_length: int, **sizes: Any) -> None:
+        super().__init__()
+        self._arguments = {"vocab_size": vocab_size, "max_length": max_length, **sizes}
+        for key, value in sizes.items():
+            if isinstance(value, int) and value < 1:
+                raise UserError(f"model.{key}={value} is too small: needs at least 1")
+        self.vocab_size, self.max_length = vocab_size, max_length
+        self.width = sizes["width"]
+        self.tokens = nn.Embedding(vocab_size, self.width)  # tied: it also makes the logits
+
+    @abstractmethod
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        last: int | None = None,
+        causal: bool = True,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states, after the final norm, of the last `last` positions (all if None).
+
+        Args:
+            tokens: (B, T) ids, or (B, T, C) embeddings as `embed` makes them.
+            causal: each position sees itself and what is before it; False needs `bidirectional`.
+            mask: (T, T) or (B, T, T) bool, True where a row may see a column; it replaces `causal`. Needs `custom_mask`.
+            positions: (T,) or (B, T) ids below `max_length`. Needs `positions`.
+
+        Returns:
+            (B, last, C).
+        """
+
+    @abstractmethod
+    def step(self, tokens: Tensor, cache: Any = None, *, last: int | None = None) -> tuple[Tensor, Any]:
+        """Go on from what was read before: hidden states of the new tokens' last `last` positions, and the cache after.
+
+        Equal to `forward` over all tokens so far. `cache=None` starts anew. A cache is never changed for its owner: one
+        may go on from it several times, each after the one before is no longer needed (branches may share memory).
+        """
+
+    @abstractmethod
+    def new_block(self) -> nn.Module:
+        """One more residual block of this kind, (B, T, C) to (B, T, C), causal, newly initialised: for extra heads."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Ids (B, T) to embeddings (B, T, C), without positions."""
+        return self.tokens(tokens)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., C) to logits (..., V), through the transposed embedding."""
+        return F.linear(hidden, self.tokens.weight)
+
+    def fresh(self) -> Self:
+        """Another backbone of the same sizes, newly initialised: for objectives with two encoders."""
+        return type(self)(**self._arguments)
+
+    def _refuse_unknown(self, *, causal: bool, mask: Tensor | None, positions: Tensor | None) -> None:
+        """Say what is asked and cannot be done, rather than ignore it in silence."""
+        asked = {BIDIRECTIONAL: not causal, CUSTOM_MASK: mask is not None, POSITIONS: positions is not None}
+        for capability, wanted in asked.items():
+            if wanted and capability not in self.capabilities:
+                raise UserError(f"{type(self).__name__} cannot do {capability!r}; it can {sorted(self.capabilities)}")

@@ -1,0 +1,143 @@
+"""What is asked of a backbone: everything between a batch and a loss, and between a prompt and a decoded path.
+
+Notation of every drawing: the prompt ends in "=", the path is r0 r1 ... (r0 the start, r1 the hard token, the last one
+the goal). Inputs stand over the labels that the model is asked for at them; `.` marks a place without a loss.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextfail.errors import UserError
+from nextfail.models.backbone import Backbone
+from nextfail.task.graph import Batch, PathStar
+from nextfail.task.vocab import Vocab
+
+IGNORE = -100
+"""The label of a place without a loss, as in torch's cross-entropy."""
+
+
+@dataclass
+class Loss:
+    """What a training step yields."""
+
+    total: Tensor  # scalar, to be minimised
+    logits: Tensor  # (B, K, V)
+    labels: Tensor  # (B, K), IGNORE where nothing is asked
+    parts: dict[str, Tensor] = field(default_factory=dict)  # scalars that make up the total, by name
+
+
+@dataclass
+class Predictions:
+    """Decoded paths (B, l), start to goal whatever the order of writing; None where the question makes no sense."""
+
+    generated: Tensor  # fed with itself
+    forced: Tensor | None = None  # every token fed with the true ones before it, in the objective's order
+    given_hop: Tensor | None = None  # generated after the true start and first hop
+
+
+class Objective(nn.Module):
+    """Next-token prediction of a written path; subclasses change what is written, read and asked.
+
+    To define another, override the smallest of these that says it: `write` and `read` (the order), `inputs` (what the
+    model sees), `loss` (what is asked), `generate` (how a path is decoded), `build` (heads of its own).
+    """
+
+    extra_tokens: int = 0
+    """How many token ids it needs beyond the vocabulary's own; they are `self.vocab.size`, `self.vocab.size + 1`, ..."""
+
+    requires: frozenset[str] = frozenset()
+    """Capabilities a backbone must have, from nextfail.models.backbone."""
+
+    takes_given: bool = True
+    """Whether `generate` can go on from a true prefix of the path, which cheat_accuracy needs."""
+
+    graph: PathStar
+    vocab: Vocab
+
+    def attach(self, graph: PathStar, backbone: Backbone) -> None:
+        """Fit this objective to a task and a backbone, once, before training.
+
+        Raises:
+            UserError: the backbone lacks what the objective requires.
+        """
+        missing = sorted(self.requires - backbone.capabilities)
+        if missing:
+            raise UserError(
+                f"{type(self).__name__} needs a backbone with {missing}, "
+                f"and {type(backbone).__name__} has {sorted(backbone.capabilities)}"
+            )
+        self.graph, self.vocab = graph, graph.vocab
+        self.build(backbone)
+
+    def build(self, backbone: Backbone) -> None:
+        """Make heads of one's own here, as submodules; by default there are none."""
+
+    def max_length(self, graph: PathStar) -> int:
+        """Longest sequence in tokens that the backbone will read."""
+        return graph.prompt_length + graph.path_length
+
+    def write(self, paths: Tensor) -> Tensor:
+        """Paths (B, l), or their first tokens, in the order in which the model writes them."""
+        return paths
+
+    def read(self, written: Tensor) -> Tensor:
+        """The inverse of `write`."""
+        return written
+
+    def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:
+        """What the model reads to predict `written` (B, l): its last l positions answer for it. Returns (B, T)."""
+        return torch.cat([prompts, written[:, :-1]], 1)
+
+    def loss(self, backbone: Backbone, batch: Batch) -> Loss:
+        """Mean cross-entropy over the path's tokens."""
+        written = self.write(batch.paths)
+        hidden = backbone(self.inputs(batch.prompts, written), last=written.shape[1])  # (B, l, C)
+        return cross_entropy(backbone.logits(hidden), written)
+
+    @torch.no_grad()
+    def forced(self, backbone: Backbone, batch: Batch) -> Tensor | None:
+        """Forced predictions (B, l), start to goal, or None if the objective has no forced pass."""
+        return self.predict(backbone, batch).forced
+
+    @torch.no_grad()
+    def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
+        """Greedy paths (B, length), start to goal, after the true prefix `given` (B, g) if there is one."""
+        hidden, cache = backbone.step(prompts, last=1)
+        return self.read(self._continue(backbone, hidden, cache, length, given))
+
+    @torch.no_grad()
+    def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
+        """All that evaluation asks. The prompt is read once, and each question goes on from there."""
+        written, length = self.write(batch.paths), batch.paths.shape[1]
+        hidden, cache = backbone.step(batch.prompts, last=1)
+        generated = self._continue(backbone, hidden, cache, length)
+        given_hop = self._continue(backbone, hidden, cache, length, batch.paths[:, :2]) if self.takes_given else None
+        rest, _ = backbone.step(written[:, :-1], cache)
+        forced = backbone.logits(torch.cat([hidden, rest], 1)).argmax(-1)  # (B, l)
+        return Predictions(self.read(generated), self.read(forced), given_hop)
+
+    def _continue(
+        self, backbone: Backbone, hidden: Tensor, cache: Any, length: int, given: Tensor | None = None
+    ) -> Tensor:
+        """Write `length` tokens greedily; hidden (B, 1, C) and cache are those of the prompt."""
+        if given is not None and not self.takes_given:
+            raise UserError(f"{type(self).__name__} does not write from the start, so no prefix can be given to it")
+        written = hidden.new_empty(len(hidden), 0, dtype=torch.long)
+        if given is not None and given.shape[1]:
+            written = given
+            hidden, cache = backbone.step(given, cache, last=1)
+        while True:
+            written = torch.cat([written, backbone.logits(hidden).argmax(-1)], 1)
+            if written.shape[1] >= length:
+                return written
+            hidden, cache = backbone.step(written[:, -1:], cache)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
+    """Mean cross-entropy of logits (B, K, V) over the labels (B, K) that are not IGNORE."""
+    total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE)
+    return Loss(total, logits, labels)

@@ -1,0 +1,36 @@
+"""All tokens of the path at once, without seeing any of them."""
+
+import torch
+from torch import Tensor
+
+from nextfail.errors import UserError
+from nextfail.models.backbone import Backbone
+from nextfail.objectives.base import Objective, Predictions
+from nextfail.task.graph import Batch
+
+
+class Teacherless(Objective):
+    """The whole path in one causal pass over blanks (Bachmann & Nagarajan 2024, section 5, after Monea et al. 2023).
+
+        inputs   ...  =   $   $   $   $
+        labels   .    r0  r1  r2  r3  r4
+
+    No true token is fed, so there is nothing to copy the next one from, and no forced pass and no given hop to measure.
+    """
+
+    takes_given = False
+
+    def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:
+        blanks = prompts.new_full((len(prompts), written.shape[1] - 1), self.vocab.blank)
+        return torch.cat([prompts, blanks], 1)
+
+    @torch.no_grad()
+    def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
+        if given is not None:
+            raise UserError("Teacherless writes all tokens at once, so no prefix can be given to it")
+        shape = prompts.new_empty(len(prompts), length)  # only its length is looked at
+        return backbone.logits(backbone(self.inputs(prompts, shape), last=length)).argmax(-1)
+
+    @torch.no_grad()
+    def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
+        return Predictions(self.generate(backbone, batch.prompts, batch.paths.shape[1]))

@@ -1,0 +1,232 @@
+"""Data sets for training: drawn ones (fixed or endless) and text files, disjoint by canonical graph.
+
+Batch k of a run is a pure function of the data settings, the run's seed and k, which is what makes resuming exact.
+"""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from nextfail.errors import UserError
+from nextfail.seeding import generator
+from nextfail.task import textfile
+from nextfail.task.graph import Batch, PathStar
+
+
+class PathStarData(L.LightningDataModule, ABC):
+    """Train batches for ever, and fixed validation and test sets.
+
+    Args:
+        graph: the size of every problem.
+        batch_size: problems in a training batch.
+        eval_batch_size: problems evaluated at a time.
+        run_seed: the run's seed, which orders or draws the training batches.
+    """
+
+    def __init__(self, graph: PathStar, batch_size: int, eval_batch_size: int, run_seed: int) -> None:
+        super().__init__()
+        require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
+        self.graph, self.batch_size, self.eval_batch_size, self.run_seed = graph, batch_size, eval_batch_size, run_seed
+        self.validation: Batch | None = None
+        self.test: Batch | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.test is None:
+            self.prepare()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Draw or read the sets: set `validation` and `test`, and what `train_batch` needs."""
+
+    @abstractmethod
+    def train_batch(self, k: int) -> Batch:
+        """Training batch k, from 0 on."""
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        first = trainer.global_step if trainer else 0  # a resumed run goes on where it was cut
+        return _loader(_Stream(self.train_batch, first))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._fixed(self.validation)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._fixed(self.test)
+
+    def _fixed(self, problems: Batch | None) -> DataLoader[Batch]:
+        assert problems is not None, "setup() comes first"
+        size = self.eval_batch_size
+        return _loader([problems.rows(slice(i, i + size)).long() for i in range(0, len(problems.paths), size)])
+
+
+class DrawnData(PathStarData):
+    """Sets drawn from `seed`: the same for every run with the same graph, whatever the run's own seed.
+
+    Args:
+        train: problems in the training set, or None for an endless fresh stream.
+        validation: problems in the validation set.
+        test: problems in the test set.
+        seed: what the sets are drawn from.
+
+    Raises:
+        UserError: too few distinct graphs exist for disjoint sets.
+    """
+
+    def __init__(
+        self,
+        graph: PathStar,
+        train: int | None,
+        validation: int,
+        test: int,
+        seed: int,
+        batch_size: int,
+        eval_batch_size: int,
+        run_seed: int,
+    ) -> None:
+        super().__init__(graph, batch_size, eval_batch_size, run_seed)
+        require_positive(validation=validation, test=test, **({} if train is None else {"train": train}))
+        self.sizes, self.seed = (train, validation, test), seed
+        # twice as many keeps training graphs at least as various as what is held out, and redrawing them quick
+        if graph.distinct < 2 * (validation + test):
+            raise UserError(
+                f"graph.num_nodes={graph.num_nodes} is too small for data.validation={validation} and data.test={test}: "
+                f"only {graph.distinct:,} distinct {graph} graphs exist, and disjoint sets "
+                f"need at least {2 * (validation + test):,}; use more nodes or smaller sets"
+            )
+
+    def prepare(self) -> None:
+        train, validation, test = self.sizes
+        nothing = torch.empty(0, dtype=torch.int64)
+        self.test = draw_outside(self.graph, test, nothing, generator("test", self.seed))
+        taken = self.graph.keys(self.test.prompts).unique()
+        self.validation = draw_outside(self.graph, validation, taken, generator("validation", self.seed))
+        self._held_out = torch.cat([taken, self.graph.keys(self.validation.prompts)]).unique()
+        self.train: Batch | None = None
+        if train is not None:
+            self.train = draw_outside(self.graph, train, self._held_out, generator("train", self.seed))
+
+    def train_batch(self, k: int) -> Batch:
+        if self.train is not None:
+            return shuffled_batch(self.train, k, self.batch_size, self.run_seed)
+        source = generator("online", self.seed, self.run_seed, k)
+        return draw_outside(self.graph, self.batch_size, self._held_out, source).long()
+
+
+class FileData(PathStarData):
+    """Sets read from files in the published text format.
+
+    Args:
+        train_file: training problems.
+        test_file: test problems.
+        validation_file: validation problems, or None to hold out the last `validation` lines of the training file.
+        validation: how many lines to hold out.
+        overlap: what to do with training problems whose graph is also in another set: "error", or "drop" them.
+
+    Raises:
+        UserError: a file cannot be used, or sets share graphs.
+    """
+
+    def __init__(
+        self,
+        graph: PathStar,
+        train_file: str,
+        test_file: str,
+        validation_file: str | None,
+        validation: int,
+        overlap: str,
+        batch_size: int,
+        eval_batch_size: int,
+        run_seed: int,
+    ) -> None:
+        super().__init__(graph, batch_size, eval_batch_size, run_seed)
+        require_positive(validation=validation)
+        if overlap not in ("error", "drop"):
+            raise UserError(f"data.overlap={overlap!r} is unknown: choose error or drop")
+        self.files = {"train_file": train_file, "test_file": test_file, "validation_file": validation_file}
+        self.held_lines, self.overlap = validation, overlap
+
+    def prepare(self) -> None:
+        read = {key: textfile.load(Path(name), self.graph) for key, name in self.files.items() if name}
+        train, test, validation = read["train_file"], read["test_file"], read.get("validation_file")
+        if validation is None:
+            cut = len(train.paths) - self.held_lines
+            if cut < 1:
+                lines = len(train.paths)
+                raise UserError(f"data.validation={self.held_lines} leaves nothing to train on: train_file has {lines} lines")
+            train, validation = train.rows(slice(cut)), train.rows(slice(cut, None))
+        test_keys, validation_keys = self.graph.keys(test.prompts), self.graph.keys(validation.prompts)
+        if shared := int(torch.isin(validation_keys, test_keys).sum()):
+            raise UserError(f"{shared} validation graphs are also in the test set: give disjoint files")
+        clash = torch.isin(self.graph.keys(train.prompts), torch.cat([test_keys, validation_keys]))
+        if clash.all():
+            raise UserError("every training graph is also in the validation or test set: give disjoint files")
+        if self.overlap == "error" and clash.any():
+            raise UserError(
+                f"{int(clash.sum())} of {len(clash)} training graphs are also in the validation or test set: "
+                "give disjoint files, or leave those out of training with data.overlap=drop"
+            )
+        self.train, self.validation, self.test = train.rows(~clash), validation, test
+
+    def train_batch(self, k: int) -> Batch:
+        return shuffled_batch(self.train, k, self.batch_size, self.run_seed)
+
+
+def draw_outside(graph: PathStar, count: int, taken: Tensor, source: torch.Generator) -> Batch:
+    """`count` problems whose canonical keys are not among `taken` (sorted, unique): those that are, are redrawn."""
+    problems = graph.sample(count, source)
+    if not len(taken):
+        return problems
+    rows = torch.arange(count)
+    while len(rows := rows[_among(graph.keys(problems.prompts[rows]), taken)]):
+        again = graph.sample(len(rows), source)
+        problems.prompts[rows], problems.paths[rows] = again.prompts, again.paths
+    return problems
+
+
+def _among(keys: Tensor, taken: Tensor) -> Tensor:
+    place = torch.searchsorted(taken, keys).clamp_(max=len(taken) - 1)
+    return taken[place] == keys
+
+
+def shuffled_batch(problems: Batch, k: int, size: int, seed: int) -> Batch:
+    """Batch k of an endless sequence of epochs, each a permutation of its own; a batch may span two epochs."""
+    count, rows = len(problems.paths), []
+    first, end = k * size, (k + 1) * size
+    while first < end:
+        epoch, offset = divmod(first, count)
+        rows.append(_permutation(count, seed, epoch)[offset : offset + end - first])
+        first += len(rows[-1])
+    return problems.rows(torch.cat(rows)).long()
+
+
+@lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator("order", seed, epoch))
+
+
+def require_positive(**values: int) -> None:
+    """Refuse a data setting that is not a whole number of at least 1."""
+    for key, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"data.{key}={value!r} is not a whole number of at least 1")
+
+
+class _Stream(IterableDataset[Batch]):
+    """Batches first, first + 1, ... without end."""
+
+    def __init__(self, batch: Callable[[int], Batch], first: int) -> None:
+        self.batch, self.first = batch, first
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.batch, itertools.count(self.first))
+
+
+def _loader(batches: IterableDataset[Batch] | list[Batch]) -> DataLoader[Batch]:
+    return DataLoader(batches, batch_size=None, pin_memory=torch.cuda.is_available())  # type: ignore[arg-type]

@@ -1,0 +1,162 @@
+"""The path-star graph G(d, l): its sizes, exact vectorised sampling, and the key that tells two graphs apart.
+
+Source of the task: Bachmann & Nagarajan, "The Pitfalls of Next-Token Prediction", ICML 2024, section 4.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import factorial, perm
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nextfail.errors import UserError
+from nextfail.task.vocab import Vocab
+
+_CHUNK = 8192  # graphs drawn at a time: the pool of labels then stays in the cache
+
+
+class Batch(NamedTuple):
+    """Path-star problems as tokens, of any integer type."""
+
+    prompts: Tensor  # (B, P): edges, start and goal, ending in "="
+    paths: Tensor  # (B, l): the answer, from the start node to the goal
+
+    def long(self) -> "Batch":
+        """The same problems as int64, the type that embeddings and losses want."""
+        return Batch(self.prompts.long(), self.paths.long())
+
+    def rows(self, index: Tensor | slice) -> "Batch":
+        """The problems at `index`."""
+        return Batch(self.prompts[index], self.paths[index])
+
+
+@dataclass(frozen=True)
+class PathStar:
+    """The size G(degree, path_length) with labels drawn from 0..num_nodes-1.
+
+    One start node with `degree` arms; every arm has `path_length` nodes, counting the start. The goal is the last
+    node of one arm, and the answer is that arm from start to goal: position 1 of it is the hard token.
+
+    Raises:
+        UserError: a size at which there is no choice to make, no cheat to learn, or too few labels.
+    """
+
+    degree: int
+    path_length: int
+    num_nodes: int
+
+    def __post_init__(self) -> None:
+        for key in ("degree", "path_length", "num_nodes"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UserError(f"graph.{key}={value!r} is not a whole number")
+        if self.degree < 2:
+            raise UserError(f"graph.degree={self.degree} is too small: needs at least 2 arms to choose from")
+        if self.path_length < 3:
+            raise UserError(
+                f"graph.path_length={self.path_length} is too small: needs at least 3 nodes, "
+                "since with fewer the prompt already names the answer"
+            )
+        if self.num_nodes < self.size:
+            raise UserError(f"graph.num_nodes={self.num_nodes} is too small for {self}: needs at least {self.size}")
+
+    def __str__(self) -> str:
+        return f"G({self.degree},{self.path_length})"
+
+    @property
+    def size(self) -> int:
+        """Nodes in one graph, 1 + d(l-1)."""
+        return 1 + self.edges
+
+    @property
+    def edges(self) -> int:
+        """Edges in one graph, d(l-1)."""
+        return self.degree * (self.path_length - 1)
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens from the first edge to "=": three an edge, then start, goal and "="."""
+        return 3 * self.edges + 3
+
+    @property
+    def chance(self) -> float:
+        """Accuracy on the hard token of a model that sees only that it must be a neighbour of the start: 1/d."""
+        return 1 / self.degree
+
+    @property
+    def distinct(self) -> int:
+        """How many canonically different graphs exist: labelled nodes, up to the order of the arms."""
+        return perm(self.num_nodes, self.size) // factorial(self.degree)
+
+    @property
+    def vocab(self) -> Vocab:
+        """The token ids for this label set."""
+        return Vocab(self.num_nodes)
+
+    @cached_property
+    def _shape(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Which drawn label stands where: sources (E,), targets (E,), arms (d, l), as indices into the drawn labels."""
+        arms = 1 + torch.arange(self.edges).view(self.degree, self.path_length - 1)
+        arms = torch.cat([torch.zeros(self.degree, 1, dtype=torch.long), arms], 1)  # label 0 is the start
+        return arms[:, :-1].flatten(), arms[:, 1:].flatten(), arms
+
+    def sample(self, count: int, generator: torch.Generator) -> Batch:
+        """Draw `count` independent problems: prompts (count, P) and paths (count, l), in the smallest integer type.
+
+        Labels are drawn without replacement, edges are shuffled and the goal's arm is chosen, all uniformly.
+        """
+        parts = [self._sample(min(_CHUNK, count - i), generator) for i in range(0, count, _CHUNK)]
+        if not parts:
+            parts = [self._sample(0, generator)]
+        return Batch(torch.cat([p.prompts for p in parts]), torch.cat([p.paths for p in parts]))
+
+    def _sample(self, count: int, generator: torch.Generator) -> Batch:
+        sources, targets, arms = self._shape
+        labels = draw_without_replacement(count, self.num_nodes, self.size, generator)  # (B, n)
+        order = draw_without_replacement(count, self.edges, self.edges, generator).long()  # (B, E)
+        arm = torch.randint(self.degree, (count,), generator=generator)
+        paths = labels.gather(1, arms[arm])  # (B, l)
+        edges = (labels.gather(1, sources[order]), labels.gather(1, targets[order]))
+        vocab = self.vocab
+        prompts = vocab.layout(torch.stack(edges, -1), paths[:, 0], paths[:, -1])
+        return Batch(prompts, paths.to(vocab.dtype))
+
+    def keys(self, prompts: Tensor) -> Tensor:
+        """Canonical keys (B,), int64: equal for prompts with the same undirected edges and start, whatever the goal.
+
+        The key is a 64-bit hash, summed over the edges so that their order does not matter. Two different graphs
+        share one with probability 2**-64; that could only leave out a graph that was allowed.
+        """
+        edges, start, _ = self.vocab.split(prompts.long())
+        low, high = edges.amin(-1), edges.amax(-1)  # (B, E)
+        pairs = _splitmix64(torch.arange(self.num_nodes**2))
+        starts = _splitmix64(-1 - torch.arange(self.num_nodes))
+        return pairs[low * self.num_nodes + high].sum(1) + starts[start]
+
+
+def draw_without_replacement(count: int, total: int, chosen: int, generator: torch.Generator) -> Tensor:
+    """`count` rows of `chosen` different numbers from 0..total-1, each ordered choice equally likely.
+
+    The first steps of a Fisher-Yates shuffle, all rows at once. Returns (count, chosen) int16.
+    """
+    pool = torch.arange(total, dtype=torch.int16).repeat(count, 1)
+    for i in range(chosen):
+        pick = torch.randint(i, total, (count, 1), generator=generator)
+        picked = pool.gather(1, pick)
+        pool.scatter_(1, pick, pool[:, i : i + 1].clone())
+        pool[:, i : i + 1] = picked
+    return pool[:, :chosen]
+
+
+def _splitmix64(x: Tensor) -> Tensor:
+    """Steele, Lea & Flood's 64-bit mixer, elementwise on int64 with wrap-around: the same on every machine."""
+
+    def shifted(z: Tensor, bits: int) -> Tensor:
+        return (z >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift; torch's own keeps the sign
+
+    x = x * -7046029254386353131  # 0x9E3779B97F4A7C15
+    x = (x ^ shifted(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    x = (x ^ shifted(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return x ^ shifted(x, 31)

@@ -1,0 +1,75 @@
+"""Token ids and the layout of one problem.
+
+The published layout, drawn for G(2,3) with start 7, goal 4 and answer 7,1,4 (one token a column):
+
+    prompt                                           path
+    7 1 | 1 4 | 7 3 | 3 9 / 7 4 =                    7 1 4
+    edge  edge  edge  edge  start, goal              l tokens, the start among them
+
+Nodes are their own ids, 0..N-1; then "|" N, "=" N+1, "/" N+2, "$" N+3. There is no token for a comma.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """Token ids for labels 0..num_nodes-1. Ids from `size` on are free for an objective's own tokens."""
+
+    num_nodes: int
+
+    @property
+    def bar(self) -> int:
+        """ "|", between two edges."""
+        return self.num_nodes
+
+    @property
+    def equals(self) -> int:
+        """ "=", the end of the prompt."""
+        return self.num_nodes + 1
+
+    @property
+    def slash(self) -> int:
+        """ "/", between the edges and the query."""
+        return self.num_nodes + 2
+
+    @property
+    def blank(self) -> int:
+        """ "$", a place without a token, as in teacherless training."""
+        return self.num_nodes + 3
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        return self.num_nodes + 4
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest integer type that holds every id."""
+        return torch.uint8 if self.size <= 256 else torch.int16
+
+    def layout(self, edges: Tensor, start: Tensor, goal: Tensor) -> Tensor:
+        """Edges (B, E, 2), start (B,) and goal (B,) as prompts (B, 3E+3)."""
+        count, number, _ = edges.shape
+        prompts = torch.empty(count, 3 * number + 3, dtype=self.dtype)
+        triples = prompts[:, : 3 * number].view(count, number, 3)
+        triples[:, :, :2] = edges
+        triples[:, :, 2] = self.bar
+        prompts[:, -4] = self.slash
+        prompts[:, -3] = start
+        prompts[:, -2] = goal
+        prompts[:, -1] = self.equals
+        return prompts
+
+    def split(self, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The inverse of `layout`: edges (B, E, 2), start (B,) and goal (B,)."""
+        edges = prompts[:, :-3].unflatten(1, (-1, 3))[:, :, :2]
+        return edges, prompts[:, -3], prompts[:, -2]
+
+    def decode(self, tokens: list[int]) -> str:
+        """Tokens as they would be read aloud, nodes and signs separated by blanks."""
+        signs = {self.bar: "|", self.equals: "=", self.slash: "/", self.blank: "$"}
+        return " ".join(signs.get(t, str(t) if t < self.num_nodes else f"<{t}>") for t in tokens)

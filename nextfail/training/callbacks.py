@@ -1,0 +1,156 @@
+"""What every run needs while it trains: a sign of life, a way to be cut, and reasons to stop early."""
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from nextfail import stop
+from nextfail.errors import RunCut
+from nextfail.runs.files import write_json
+from nextfail.runs.table import Table
+from nextfail.training.checkpoints import Checkpoints
+
+Step = dict[str, Any]
+
+
+class Heartbeat(Callback):
+    """Keeps status.json young, and adds a row to timing.csv at each validation.
+
+    Args:
+        status: path of status.json.
+        timing: path of timing.csv.
+        batch_size: problems a step.
+        resume_step: step of the checkpoint gone on from.
+        every: seconds between two signs of life.
+    """
+
+    def __init__(self, status: Path, timing: Path, batch_size: int, resume_step: int, every: float = 2.0) -> None:
+        self.path, self.batch_size, self.every = status, batch_size, every
+        self.timing = Table(timing, resume_step)
+        self.seconds = 0.0  # in training and validation, over all sessions of this run
+        self.rate = 0.0
+        self.status: Step = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID")}
+        self.write("starting")
+
+    def write(self, state: str, **more: Any) -> None:
+        """Replace status.json, keeping what is not said anew."""
+        self.status |= {"state": state, "time": time.time(), **more}
+        write_json(self.path, self.status)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._tick = self._beat = time.monotonic()
+        self._beat_step = trainer.global_step
+        self.write("running", step=trainer.global_step, max_steps=trainer.max_steps)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if now - self._beat >= self.every:
+            self._advance(trainer, now)
+            left = (trainer.max_steps - trainer.global_step) * self.batch_size / self.rate
+            pace = {"samples_per_second": round(self.rate, 1), "seconds_left": round(left)}
+            self.write("running", step=trainer.global_step, loss=float(outputs["loss"]), **pace)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._advance(trainer, time.monotonic())
+        row = {"seconds": f"{self.seconds:.2f}", "samples_per_second": f"{self.rate:.1f}"}
+        self.timing.add({"step": str(trainer.global_step), **row})
+        seen = ("exact_match", "hard_token_accuracy")
+        self.write("running", **{key: float(trainer.callback_metrics[f"validation/{key}"]) for key in seen})
+
+    def _advance(self, trainer: L.Trainer, now: float) -> None:
+        if trainer.global_step > self._beat_step:
+            self.rate = (trainer.global_step - self._beat_step) * self.batch_size / (now - self._beat)
+            self._beat, self._beat_step = now, trainer.global_step
+        self.seconds += now - self._tick
+        self._tick = now
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = state_dict["seconds"]
+
+
+class Interruption(Callback):
+    """On Ctrl-C or SIGTERM, finish the step, save, and leave with RunCut. A second Ctrl-C leaves at once.
+
+    Args:
+        checkpoints: what saves.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+        self.handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.handlers = stop.listen()  # only now, so that these replace Lightning's own
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if stop.requested is not None:
+            self.checkpoints.save(trainer)
+            raise RunCut(f"cut at step {trainer.global_step:,} and saved; the same command goes on from there")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        stop.unlisten(self.handlers)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        stop.unlisten(self.handlers)
+
+
+class StopAt(Callback):
+    """End training at the first validation whose exact match reaches a target.
+
+    Args:
+        target: between 0 and 1, or None for never.
+    """
+
+    def __init__(self, target: float | None) -> None:
+        self.target, self.reached = target, False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop |= self.reached  # cut after the last step, before the result
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.target is not None and trainer.callback_metrics["validation/exact_match"] >= self.target:
+            self.reached = trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"reached": self.reached}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.reached = state_dict["reached"]
+
+
+class StopWhenDiverged(Callback):
+    """End training when the loss is not finite. It stays so once it is, so that looking now and then is enough."""
+
+    EVERY = 10  # steps; each look waits for a GPU to catch up
+
+    def __init__(self) -> None:
+        self.finite = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop |= not self.finite
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.EVERY == 0 and not torch.isfinite(outputs["loss"]):
+            self.finite = False
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"finite": self.finite}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.finite = state_dict["finite"]

@@ -1,0 +1,46 @@
+"""The logger behind metrics.csv: one row a step and split, and no clocks."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from nextfail.runs.table import Row, Table
+
+
+class MetricsFile(Logger):
+    """Writes what is logged as `split/column` into the row (step, split).
+
+    Lightning's CSVLogger deletes the rows of an earlier start; this one keeps those up to the step resumed from.
+
+    Args:
+        path: the file.
+        resume_step: rows after this step are dropped.
+    """
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        super().__init__()
+        self.table = Table(path, resume_step)
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> int:
+        return 0
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: run.json holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        splits: dict[str, Row] = {}
+        for key, value in metrics.items():
+            split, _, column = key.partition("/")
+            if column:
+                row = splits.setdefault(split, {"step": str(step), "split": split})
+                row[column] = f"{value:.6g}"
+        self.table.add(*splits.values())

@@ -1,0 +1,120 @@
+"""The one LightningModule: any backbone with any objective."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from nextfail.models.backbone import Backbone
+from nextfail.objectives.base import IGNORE, Loss, Objective
+from nextfail.seeding import derive
+from nextfail.task.graph import Batch, PathStar
+from nextfail.training.metrics import PathMetrics, flat
+
+OptimizerFactory = Callable[[torch.nn.Module], Optimizer]
+SchedulerFactory = Callable[..., LRScheduler]
+
+
+class PathStarModule(L.LightningModule):
+    """Trains `backbone` by `objective` and measures the paths it decodes.
+
+    Args:
+        graph: the size of every problem.
+        backbone: what predicts.
+        objective: what is asked of it; attached to graph and backbone here.
+        optimizer: makes an optimizer from a module; None for evaluation alone.
+        scheduler: makes a schedule from `optimizer` and `max_steps`; stepped after every batch.
+        seed: the run's seed; whatever is random in step k is a pure function of it and k.
+    """
+
+    def __init__(
+        self,
+        graph: PathStar,
+        backbone: Backbone,
+        objective: Objective,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        objective.attach(graph, backbone)
+        self.graph, self.backbone, self.objective = graph, backbone, objective
+        self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed
+        self.metrics = PathMetrics(graph, backbone.vocab_size)
+        self.window = Window()
+        self.results: dict[str, Any] = {}
+        """Metrics of the last validation or test, with counts and intervals."""
+
+    def configure_optimizers(self) -> Any:
+        assert self.make_optimizer is not None and self.make_scheduler is not None, "made for evaluation alone"
+        optimizer = self.make_optimizer(self)
+        schedule = self.make_scheduler(optimizer=optimizer, max_steps=self.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(derive("step", self.seed, self.global_step))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.objective.loss(self.backbone, batch)
+        self.window.add(loss)
+        return loss.total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metrics.update(self.objective.predict(self.backbone, batch), batch.paths)
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("train", self.window.mean())
+        self.window.clear()
+        self._report_metrics("validation")
+
+    def on_test_epoch_end(self) -> None:
+        self._report_metrics("test")
+
+    def _report_metrics(self, split: str) -> None:
+        self.results = self.metrics.compute()
+        self.metrics.reset()
+        self._report(split, flat(self.results))
+
+    def _report(self, split: str, values: dict[str, float]) -> None:
+        self.log_dict({f"{split}/{key}": value for key, value in values.items()} | {"step": float(self.global_step)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["window"] = self.window.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.window = Window(**checkpoint["window"])
+
+
+class Window:
+    """Sums of training losses since the last validation; kept in checkpoints, so that a resumed run reports the same."""
+
+    def __init__(self, sums: dict[str, Tensor] | None = None, steps: int = 0) -> None:
+        self.sums, self.steps = dict(sums or {}), steps
+
+    def add(self, loss: Loss) -> None:
+        """Count one step; stays on the device, so that nothing waits."""
+        asked = loss.labels != IGNORE
+        right = (loss.logits.detach().argmax(-1) == loss.labels) & asked
+        now = {"loss": loss.total.detach(), "token_accuracy": right.sum() / asked.sum()}
+        now |= {name: part.detach() for name, part in loss.parts.items()}
+        for name, value in now.items():
+            self.sums[name] = self.sums.get(name, 0) + value.double()
+        self.steps += 1
+
+    def mean(self) -> dict[str, float]:
+        """The mean of each over the steps; empty before the first."""
+        return {name: float(total) / self.steps for name, total in self.sums.items()}
+
+    def clear(self) -> None:
+        """Start a new window."""
+        self.sums, self.steps = {}, 0
+
+    def state(self) -> dict[str, Any]:
+        """What `Window(**state)` goes on from."""
+        return {"sums": dict(self.sums), "steps": self.steps}

@@ -1,0 +1,105 @@
+"""Optimizers and schedules, made from a module: `build(module)` with everything else set by configuration."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters with and without weight decay: matrices have it; biases, norms and embeddings do not.
+
+    A parameter with the attribute `no_weight_decay = True` has none either.
+    """
+    with_decay, without = [], []
+    for owner in module.modules():
+        for parameter in owner.parameters(recurse=False):
+            matrix = parameter.dim() >= 2 and not isinstance(owner, nn.Embedding)
+            decays = matrix and not getattr(parameter, "no_weight_decay", False)
+            if parameter.requires_grad:
+                (with_decay if decays else without).append(parameter)
+    return _unique(with_decay), _unique(without)
+
+
+def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    return list({id(p): p for p in parameters}.values())  # a shared parameter is met once for each owner
+
+
+def adamw(module: nn.Module, lr: float, betas: Iterable[float], eps: float, weight_decay: float) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) with decay on matrices alone."""
+    with_decay, without = decaying(module)
+    groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
+    first, second = betas
+    return AdamW([g for g in groups if g["params"]], lr=lr, betas=(first, second), eps=eps, fused=True)
+
+
+class MuonAdamW(Optimizer):
+    """Muon (Jordan et al. 2024) on hidden matrices and AdamW on all the rest, as one optimizer with one schedule.
+
+    Args:
+        module: what to train.
+        lr: learning rate of both; Muon's update is scaled to AdamW's size (Liu et al. 2025).
+        betas, eps: AdamW's.
+        momentum: Muon's.
+        weight_decay: of matrices.
+    """
+
+    def __init__(
+        self, module: nn.Module, lr: float, betas: Iterable[float], eps: float, momentum: float, weight_decay: float
+    ) -> None:
+        with_decay, without = decaying(module)
+        matrices = [p for p in with_decay if p.dim() == 2]  # Muon is defined for these alone
+        others = [p for p in with_decay if p.dim() != 2]
+        first, second = betas
+        self.muon = Muon(
+            matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        groups = [{"params": others, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
+        self.adamw = AdamW([g for g in groups if g["params"]], lr=lr, betas=(first, second), eps=eps, fused=True)
+        super().__init__(self.muon.param_groups + self.adamw.param_groups, {})
+        self._share()
+
+    def _share(self) -> None:
+        # the very dictionaries of the two, so that what a scheduler writes here reaches them
+        self.param_groups = self.muon.param_groups + self.adamw.param_groups
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.muon.step()
+        self.adamw.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.muon.load_state_dict(state_dict["muon"])
+        self.adamw.load_state_dict(state_dict["adamw"])
+        self._share()
+
+
+def constant(optimizer: Optimizer, max_steps: int, warmup: int) -> LambdaLR:
+    """Linear warm-up over `warmup` steps, then the full rate."""
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
+
+
+def cosine(optimizer: Optimizer, max_steps: int, warmup: int, final: float) -> LambdaLR:
+    """Linear warm-up over `warmup` steps, then half a cosine down to `final` times the rate at step `max_steps`."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
+
+

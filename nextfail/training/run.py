@@ -1,0 +1,160 @@
+"""One training run from configuration to result.json."""
+
+import logging
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch.utils.flop_counter import FlopCounterMode
+
+from nextfail.errors import RunCut, UserError
+from nextfail.runs.files import write_json
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.identity import SCHEMA
+from nextfail.runs.outcome import judge
+from nextfail.runs.provenance import git_commit, versions
+from nextfail.seeding import derive
+from nextfail.task.datamodule import PathStarData
+from nextfail.task.graph import PathStar
+from nextfail.training.build import make, make_data, make_module
+from nextfail.training.callbacks import Heartbeat, Interruption, StopAt, StopWhenDiverged
+from nextfail.training.checkpoints import Checkpoints, latest_whole, read_checkpoint
+from nextfail.training.csvlog import MetricsFile
+from nextfail.training.module import PathStarModule
+
+log = logging.getLogger(__name__)
+EXAMPLES = 8  # test problems kept with what was generated for them
+
+
+def train(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Train, evaluate and record the run of a folder that was claimed for it; go on from its checkpoint if it has one.
+
+    Args:
+        config: resolved configuration.
+        folder: where run.json is already.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UserError: the configuration cannot be run.
+        RunCut: the run was asked to stop, and is saved.
+    """
+    heartbeat: Heartbeat | None = None
+    try:
+        quieten()
+        run = folder.run()
+        resume, complaints = latest_whole(folder.checkpoints, run["hash"])
+        for complaint in complaints:
+            log.warning("%s; going on from the one before", complaint)
+        step = read_checkpoint(resume, run["hash"])["global_step"] if resume else 0
+        settings = config["trainer"]
+        heartbeat = Heartbeat(folder.status_json, folder.timing_csv, config["data"]["batch_size"], step)
+        torch.set_num_threads(settings["threads"])
+        torch.manual_seed(derive("weights", config["seed"]))
+        graph = PathStar(**config["graph"])
+        data, module = make_data(config, graph), make_module(config, graph)
+        checkpoints, diverged = Checkpoints(folder.checkpoints, run["hash"]), StopWhenDiverged()
+        own = [diverged, StopAt(settings["stop_at"]), heartbeat, Interruption(checkpoints), checkpoints]
+        trainer = make_trainer(config, folder, own, step)
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        steps = trainer.global_step
+        trainer.test(module, datamodule=data, verbose=False)
+        result = {
+            "schema": SCHEMA,
+            "identity": run["hash"],
+            "graph": run["graph"],
+            "model": run["choices"]["model"],
+            "objective": run["choices"]["objective"],
+            "seed": config["seed"],
+            **module.results,
+            "outcome": judge(module.results, diverged.finite),
+            "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+            "steps": steps,
+            "samples_seen": steps * data.batch_size,
+            "flops": steps * flops_per_step(module, data),
+            "seconds": heartbeat.seconds,
+            "samples_per_second": steps * data.batch_size / heartbeat.seconds if heartbeat.seconds else None,
+            "versions": versions(),
+            "git_commit": git_commit(),
+        }
+        write_json(folder.examples_json, examples(module, data))
+        write_json(folder.result_json, result)
+        heartbeat.write("done", step=steps, exact_match=result["exact_match"]["value"], outcome=result["outcome"])
+        folder.error_txt.unlink(missing_ok=True)
+        return result
+    except (RunCut, KeyboardInterrupt, SystemExit) as error:
+        _record(heartbeat, "cut")
+        if isinstance(error, RunCut):
+            raise
+        raise RunCut("cut; the same command goes on from the last checkpoint") from error
+    except Exception as error:
+        _record(heartbeat, "failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
+        folder.error_txt.write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+
+
+def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resume_step: int) -> L.Trainer:
+    """A Lightning Trainer that does what the configuration says and leaves files to us."""
+    settings = config["trainer"]
+    loggers = [MetricsFile(folder.metrics_csv, resume_step)]
+    loggers += [make(f"logger.{name}", spec) for name, spec in config["logger"].items()]
+    more = [make(f"callbacks.{name}", spec) for name, spec in config["callbacks"].items() if spec]
+    return L.Trainer(
+        accelerator=settings["accelerator"],
+        devices=settings["devices"],
+        precision=settings["precision"],
+        max_steps=settings["max_steps"],
+        max_epochs=-1,
+        val_check_interval=settings["val_every"],
+        check_val_every_n_epoch=None,
+        gradient_clip_val=settings["gradient_clip"],
+        num_sanity_val_steps=0,
+        logger=loggers,
+        callbacks=own + more,
+        plugins=[LightningEnvironment()],  # a run is one process, also inside a SLURM job; requeueing is ours
+        default_root_dir=folder.path,
+        enable_checkpointing=True,  # by our callback
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def flops_per_step(module: PathStarModule, data: PathStarData, rows: int = 2) -> int:
+    """Floating-point operations of the products in one training step, forward and backward, counted on a few rows."""
+    batch = data.train_batch(0).rows(slice(rows))
+    batch = type(batch)(*(tensor.to(module.device) for tensor in batch))
+    with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        module.objective.loss(module.backbone, batch).total.backward()  # type: ignore[no-untyped-call]
+    module.zero_grad()
+    return counter.get_total_flops() * data.batch_size // rows
+
+
+def examples(module: PathStarModule, data: PathStarData) -> list[dict[str, Any]]:
+    """The first test problems and what the model makes of them, for a picture."""
+    assert data.test is not None
+    batch = data.test.rows(slice(EXAMPLES)).long()
+    paths = module.objective.generate(module.backbone, batch.prompts.to(module.device), batch.paths.shape[1])
+    edges, starts, goals = data.graph.vocab.split(batch.prompts)
+    columns = zip(edges, starts, goals, batch.paths, paths.cpu(), strict=True)
+    keys = ("edges", "start", "goal", "path", "generated")
+    return [dict(zip(keys, (value.tolist() for value in row), strict=True)) for row in columns]
+
+
+def quieten() -> None:
+    """Lightning's advice that does not apply here: batches are drawn in well under a millisecond a graph."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for text in (".*does not have many workers.*", ".*LeafSpec.*", ".*exists and is not empty.*", ".*max_epochs.*"):
+        warnings.filterwarnings("ignore", text)
+
+
+def _record(heartbeat: Heartbeat | None, state: str, **more: Any) -> None:
+    try:
+        if heartbeat is not None:
+            heartbeat.write(state, **more)
+    except UserError:
+        log.warning("status.json could not be written")  # the error that brought us here says more
