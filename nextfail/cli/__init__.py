@@ -1,0 +1,1 @@
+"""The commands: thin shells that nothing else imports."""

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from nextfail import stop
+from nextfail.cli.common import guarded
 from nextfail.errors import RunCut, UserError
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import identity
@@ -22,13 +23,25 @@ OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 def run(cfg: DictConfig) -> float:
     """Claim the run folder, train unless it is done, and return the exact match on the test set.
 
+    A single run exits on a user's mistake. In a sweep it is raised, since a launcher sees exceptions, and an exit
+    would take its worker along.
+    """
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        result, folder = guarded("nextfail-train", lambda: claim_and_train(cfg))
+        print(f"{one_line(result)}\n{os.path.relpath(folder.path)}")
+    else:
+        stop.with_parent()
+        result, _ = claim_and_train(cfg)
+    return float(result["exact_match"]["value"])
+
+
+def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
+    """The result of the run, new or found, and its folder.
+
     Raises:
         UserError, RunCut: see nextfail.errors.
     """
     hydra = HydraConfig.get()
-    in_sweep = hydra.mode == RunMode.MULTIRUN
-    if in_sweep:
-        stop.with_parent()
     if stop.requested is not None:
         raise RunCut("not begun; the same command goes on from here")
     where = hydra.runtime.cwd
@@ -42,16 +55,13 @@ def run(cfg: DictConfig) -> float:
         "choices": {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")},
         "overrides": list(hydra.overrides.task),
     }
-    if folder.claim(identity(config), extra, config["on_existing"]) is State.DONE:
-        result, note = folder.result(), "done before: "
-    else:
+    if folder.claim(identity(config), extra, config["on_existing"]) is not State.DONE:
         from nextfail.training.run import train  # takes seconds, which a finished run should not cost
 
-        result, note = train(config, folder), ""
+        return train(config, folder), folder
+    result = folder.result()
     assert result is not None
-    if not in_sweep:
-        print(f"{note}{one_line(result)}\n{os.path.relpath(folder.path)}")
-    return float(result["exact_match"]["value"])
+    return result, folder
 
 
 def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:

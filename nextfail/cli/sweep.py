@@ -53,12 +53,12 @@ class SweepDisplay(Callback):
         self.ended.set()
         self.thread.join()
         signal.signal(signal.SIGINT, self.handler)
-        runs = self._runs(0.0)
+        runs = self._runs(self.start)
         states = [run["state"] for run in runs.values()]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        print(f"{self.folder}: {counts or 'no run began'}", file=sys.stderr)
+        print(f"{self.folder}: {counts or 'nothing was left to do'}", file=sys.stderr)
         for name, run in runs.items():
-            if run["state"] == "failed" and run["time"] >= self.start:
+            if run["state"] == "failed":
                 print(f"  {name} failed: {run.get('error')} (see error.txt there)", file=sys.stderr)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -90,7 +90,9 @@ class SweepDisplay(Callback):
             if run["state"] in ("running", "starting"):
                 table.add_row(name, *cells(run))
         done = [run for run in runs.values() if run["state"] == "done"]
-        table.caption = f"{len(done)} done, {sum(run['state'] == 'failed' for run in runs.values())} failed since the start"
+        table.caption = (
+            f"{len(done)} done, {sum(run['state'] == 'failed' for run in runs.values())} failed since the start"
+        )
         return table
 
 

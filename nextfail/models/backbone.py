@@ -50,7 +50,7 @@ class Backbone(nn.Module, ABC):
         Args:
             tokens: (B, T) ids, or (B, T, C) embeddings as `embed` makes them.
             causal: each position sees itself and what is before it; False needs `bidirectional`.
-            mask: (T, T) or (B, T, T) bool, True where a row may see a column; it replaces `causal`. Needs `custom_mask`.
+            mask: (T, T) or (B, T, T) bool, True where a row may see a column, instead of `causal`. Needs `custom_mask`.
             positions: (T,) or (B, T) ids below `max_length`. Needs `positions`.
 
         Returns:

@@ -42,12 +42,12 @@ class Predictions:
 class Objective(nn.Module):
     """Next-token prediction of a written path; subclasses change what is written, read and asked.
 
-    To define another, override the smallest of these that says it: `write` and `read` (the order), `inputs` (what the
+    To define another, override the least of these that says it: `write` and `read` (the order), `inputs` (what the
     model sees), `loss` (what is asked), `generate` (how a path is decoded), `build` (heads of its own).
     """
 
     extra_tokens: int = 0
-    """How many token ids it needs beyond the vocabulary's own; they are `self.vocab.size`, `self.vocab.size + 1`, ..."""
+    """How many token ids it needs beyond the vocabulary's own; they begin at `self.vocab.size`."""
 
     requires: frozenset[str] = frozenset()
     """Capabilities a backbone must have, from nextfail.models.backbone."""

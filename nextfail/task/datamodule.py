@@ -55,15 +55,10 @@ class PathStarData(L.LightningDataModule, ABC):
         return _loader(_Stream(self.train_batch, first))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._fixed(self.validation)
+        return fixed_loader(self.validation, self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._fixed(self.test)
-
-    def _fixed(self, problems: Batch | None) -> DataLoader[Batch]:
-        assert problems is not None, "setup() comes first"
-        size = self.eval_batch_size
-        return _loader([problems.rows(slice(i, i + size)).long() for i in range(0, len(problems.paths), size)])
+        return fixed_loader(self.test, self.eval_batch_size)
 
 
 class DrawnData(PathStarData):
@@ -96,7 +91,7 @@ class DrawnData(PathStarData):
         # twice as many keeps training graphs at least as various as what is held out, and redrawing them quick
         if graph.distinct < 2 * (validation + test):
             raise UserError(
-                f"graph.num_nodes={graph.num_nodes} is too small for data.validation={validation} and data.test={test}: "
+                f"graph.num_nodes={graph.num_nodes} is too small for data.validation={validation}, data.test={test}: "
                 f"only {graph.distinct:,} distinct {graph} graphs exist, and disjoint sets "
                 f"need at least {2 * (validation + test):,}; use more nodes or smaller sets"
             )
@@ -159,7 +154,9 @@ class FileData(PathStarData):
             cut = len(train.paths) - self.held_lines
             if cut < 1:
                 lines = len(train.paths)
-                raise UserError(f"data.validation={self.held_lines} leaves nothing to train on: train_file has {lines} lines")
+                raise UserError(
+                    f"data.validation={self.held_lines} leaves nothing to train on: train_file has {lines} lines"
+                )
             train, validation = train.rows(slice(cut)), train.rows(slice(cut, None))
         test_keys, validation_keys = self.graph.keys(test.prompts), self.graph.keys(validation.prompts)
         if shared := int(torch.isin(validation_keys, test_keys).sum()):
@@ -226,6 +223,12 @@ class _Stream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batch, itertools.count(self.first))
+
+
+def fixed_loader(problems: Batch | None, size: int) -> DataLoader[Batch]:
+    """The problems in order, `size` at a time."""
+    assert problems is not None, "setup() comes first"
+    return _loader([problems.rows(slice(i, i + size)).long() for i in range(0, len(problems.paths), size)])
 
 
 def _loader(batches: IterableDataset[Batch] | list[Batch]) -> DataLoader[Batch]:

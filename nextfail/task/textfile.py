@@ -91,7 +91,9 @@ def load(path: Path, graph: PathStar) -> Batch:
     edges = table[:, : 2 * graph.edges].unflatten(1, (-1, 2))
     start, goal, paths = table[:, 2 * graph.edges], table[:, 2 * graph.edges + 1], table[:, 2 * graph.edges + 2 :]
     if (bad := ~is_path_star(graph, edges, start, goal, paths)).any():
-        expected = f"{graph.degree} disjoint arms of {graph.path_length} nodes, and the path along one of them to the goal"
+        expected = (
+            f"{graph.degree} disjoint arms of {graph.path_length} nodes, and the path along one of them to the goal"
+        )
         _refuse(path, int(bad.nonzero()[0]) + 1, f"is not a {graph} problem: expected {expected}")
     return Batch(graph.vocab.layout(edges, start, goal), paths.to(graph.vocab.dtype))
 

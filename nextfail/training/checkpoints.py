@@ -78,7 +78,9 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than tensors and plain values, and is not loaded: it could run code") from error
+        raise UserError(
+            f"{path} holds more than tensors and plain values, and is not loaded: it could run code"
+        ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a whole checkpoint") from error
     own = checkpoint.get("nextfail") if isinstance(checkpoint, dict) else None
@@ -93,7 +95,7 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
 
 def latest_whole(folder: Path, identity: str) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that can be gone on from, or None, and what is wrong with newer ones."""
-    complaints = []
+    complaints: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():
             try:

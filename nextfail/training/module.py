@@ -92,7 +92,7 @@ class PathStarModule(L.LightningModule):
 
 
 class Window:
-    """Sums of training losses since the last validation; kept in checkpoints, so that a resumed run reports the same."""
+    """Sums of losses since the last validation; kept in checkpoints, so that a resumed run reports the same."""
 
     def __init__(self, sums: dict[str, Tensor] | None = None, steps: int = 0) -> None:
         self.sums, self.steps = dict(sums or {}), steps

@@ -15,7 +15,8 @@ def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]
 
     A parameter with the attribute `no_weight_decay = True` has none either.
     """
-    with_decay, without = [], []
+    with_decay: list[nn.Parameter] = []
+    without: list[nn.Parameter] = []
     for owner in module.modules():
         for parameter in owner.parameters(recurse=False):
             matrix = parameter.dim() >= 2 and not isinstance(owner, nn.Embedding)
@@ -55,9 +56,7 @@ class MuonAdamW(Optimizer):
         matrices = [p for p in with_decay if p.dim() == 2]  # Muon is defined for these alone
         others = [p for p in with_decay if p.dim() != 2]
         first, second = betas
-        self.muon = Muon(
-            matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        self.muon = Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         groups = [{"params": others, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
         self.adamw = AdamW([g for g in groups if g["params"]], lr=lr, betas=(first, second), eps=eps, fused=True)
         super().__init__(self.muon.param_groups + self.adamw.param_groups, {})
@@ -101,5 +100,3 @@ def cosine(optimizer: Optimizer, max_steps: int, warmup: int, final: float) -> L
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)
-
-

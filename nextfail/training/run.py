@@ -3,12 +3,11 @@
 import logging
 import traceback
 import warnings
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextfail.errors import RunCut, UserError

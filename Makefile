@@ -1,0 +1,54 @@
+# Two commands: `make demo` shows what the project is about, `make test` checks it. Each sets up .venv first.
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+BIN := .venv/bin
+
+.PHONY: help install demo demo-full test test-slow lint format bench wheel clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: .venv/installed ## set up .venv with everything (make install TORCH='torch' for another build of torch)
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet '$(TORCH)'
+	grep -v '^torch==' constraints.txt > .venv/constraints.txt
+	$(BIN)/pip install --quiet --constraint .venv/constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install ## train, evaluate and show the failure and both repairs, in about a quarter of an hour on 2 cores
+	$(BIN)/nextfail-train experiment=demo
+	$(BIN)/nextfail-report runs/demo
+	$(BIN)/nextfail-train experiment=demo_teacherless
+	$(BIN)/nextfail-report runs/demo runs/demo_teacherless --out runs/demo/report
+
+demo-full: demo ## the same on longer paths: hours
+	$(BIN)/nextfail-train experiment=demo_full
+	$(BIN)/nextfail-report runs/demo runs/demo_teacherless runs/demo_full --out runs/demo_full/report
+
+test: lint ## lint and the default suite, under ten minutes on 2 cores
+	$(BIN)/pytest -m 'not slow and not gpu'
+
+test-slow: install ## also what takes longer
+	$(BIN)/pytest -m 'not gpu'
+
+lint: install ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## speed against peers in the same run; writes benchmarks/results.json
+	$(BIN)/python -m benchmarks
+
+wheel: install ## build dist/*.whl and *.tar.gz
+	$(BIN)/python -m build --outdir dist .
+
+clean: ## remove what was built, but neither .venv nor runs
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

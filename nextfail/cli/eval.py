@@ -1,0 +1,75 @@
+"""nextfail-eval: metrics of a trained run.
+
+nextfail-eval runs/default/plain
+nextfail-eval 'runs/demo/objective=reverse,seed=0' --graph g2_4 --json
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nextfail.cli.common import guarded, named_graph
+from nextfail.errors import UserError
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.naming import one_line
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="nextfail-eval", description="Metrics of a trained run.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("--file", type=Path, metavar="PATH", help="evaluate on a file in the published text format")
+    parser.add_argument("--graph", metavar="NAME", help="evaluate on another size, such as g2_4")
+    parser.add_argument("--checkpoint", default="last", metavar="last|best|PATH", help="weights to evaluate "
+                        "(best was chosen among noisy scores, which biases it upwards)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--trust", action="store_true", help="import classes that the run folder names and that are "
+                        "not nextfail's own: this runs their code")  # fmt: skip
+    arguments = parser.parse_args()
+    guarded(parser.prog, lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate and print."""
+    sizes = named_graph(arguments.graph) if arguments.graph else None
+    folder = RunFolder(arguments.run)
+    folder.run()  # a mistake here is told before torch is imported
+    if arguments.file and not arguments.file.is_file():
+        raise UserError(f"there is no file {arguments.file}")
+
+    from nextfail.training.evaluate import evaluate
+
+    result = evaluate(folder, checkpoint=arguments.checkpoint, sizes=sizes, file=arguments.file, trust=arguments.trust)
+    if arguments.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(one_line(result))
+        print(f"{result['problems']}, {Path(result['checkpoint']).name} at step {result['steps']:,}")
+        Console().print(table(result))
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The metrics with their 95 % intervals."""
+    drawn = Table("", "value", "95 % interval", "n")
+    for key in ("exact_match", "hard_token_accuracy", "cheat_accuracy"):
+        _row(drawn, key.replace("_", " "), result[key])
+    for key in ("token_accuracy", "forced_token_accuracy"):
+        for position, value in enumerate(result[key] or []):
+            _row(drawn, f"{key.replace('_', ' ')} {position}", value)
+    drawn.add_row("chance", f"{result['chance']:.3f}", "", "")
+    return drawn
+
+
+def _row(drawn: Table, name: str, value: dict[str, float] | None) -> None:
+    if value is None:
+        drawn.add_row(name, "-", "not asked by this objective", "")
+    else:
+        drawn.add_row(name, f"{value['value']:.3f}", f"{value['low']:.3f} to {value['high']:.3f}", f"{value['n']:,}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Metrics of a trained run, on its own test set or on other problems."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from nextfail.errors import UserError
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.outcome import judge
+from nextfail.task import textfile
+from nextfail.task.datamodule import DrawnData, PathStarData, fixed_loader
+from nextfail.task.graph import Batch, PathStar
+from nextfail.training.build import remake
+from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
+from nextfail.training.metrics import PathMetrics
+from nextfail.training.module import PathStarModule
+from nextfail.training.run import quieten
+
+
+def evaluate(
+    folder: RunFolder, *, checkpoint: str, sizes: dict[str, int] | None, file: Path | None, trust: bool
+) -> dict[str, Any]:
+    """Evaluate a run without running any code that its folder names.
+
+    Args:
+        folder: a run folder.
+        checkpoint: "last", "best" or a path.
+        sizes: degree and path_length of other problems than the run's; labels are always the run's.
+        file: problems in the published text format, instead of drawn ones.
+        trust: whether classes of the user's own may be imported, as named by run.json.
+
+    Returns:
+        The metrics, the outcome, and what was evaluated.
+
+    Raises:
+        UserError: the folder, checkpoint, size or file cannot be used.
+    """
+    quieten()
+    run = folder.run()
+    module, data = remake(folder, trust)
+    named = {"last": folder.checkpoints / LAST, "best": folder.checkpoints / BEST}
+    path = named.get(checkpoint, Path(checkpoint))
+    state = read_checkpoint(path, run["hash"])
+    module.load_state_dict(state["state_dict"])
+    if sizes is not None:
+        fit(module, sizes)
+    problems = textfile.load(file, module.graph) if file else own_problems(data, module.graph)
+    torch.set_num_threads(run["threads"])
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=run["precision"],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.test(module, fixed_loader(problems, data.eval_batch_size), verbose=False)
+    graph = module.graph
+    return {
+        "identity": run["hash"],
+        "model": run["choices"]["model"],
+        "objective": run["choices"]["objective"],
+        "seed": run["seed"],
+        "checkpoint": str(path),
+        "steps": state["global_step"],
+        "problems": str(file) if file else f"{graph} test set",
+        "graph": {"degree": graph.degree, "path_length": graph.path_length, "num_nodes": graph.num_nodes},
+        **module.results,
+        "outcome": judge(module.results),
+    }
+
+
+def fit(module: PathStarModule, sizes: dict[str, int]) -> None:
+    """Turn a module to problems of another size, with the labels that it knows.
+
+    Raises:
+        UserError: the model's vocabulary or length does not hold them.
+    """
+    labels = module.graph.num_nodes
+    graph = PathStar(**sizes)
+    if graph.size > labels:
+        raise UserError(f"{graph} has {graph.size} nodes, and this run knows only {labels} labels")
+    graph = replace(graph, num_nodes=labels)
+    needed, most = module.objective.max_length(graph), module.backbone.max_length
+    if needed > most:
+        raise UserError(f"{graph} needs {needed} tokens, and this run's model reads at most {most}")
+    module.graph = module.objective.graph = graph
+    module.metrics = PathMetrics(graph, module.backbone.vocab_size)
+
+
+def own_problems(data: PathStarData, graph: PathStar) -> Batch:
+    """The run's test set; or, for another size, one drawn as the run's would be."""
+    if graph != data.graph:
+        sizes = data.sizes if isinstance(data, DrawnData) else (None, 1000, 2000)
+        seed = data.seed if isinstance(data, DrawnData) else 0
+        data = DrawnData(graph, None, *sizes[1:], seed, data.batch_size, data.eval_batch_size, data.run_seed)
+    data.setup()
+    assert data.test is not None
+    return data.test
