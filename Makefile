@@ -30,10 +30,10 @@ demo-full: demo ## the same on longer paths: hours
 	$(BIN)/nextfail-report runs/demo runs/demo_teacherless runs/demo_full --out runs/demo_full/report
 
 test: lint ## lint and the default suite, under ten minutes on 2 cores
-	$(BIN)/pytest -m 'not slow and not gpu'
+	$(BIN)/pytest -n 2 -m 'not slow and not gpu'
 
 test-slow: install ## also what takes longer
-	$(BIN)/pytest -m 'not gpu'
+	$(BIN)/pytest -n 2 -m 'not gpu'
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

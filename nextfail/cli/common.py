@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from omegaconf import OmegaConf
-
 from nextfail.errors import RunCut, UserError
 
 T = TypeVar("T")
@@ -26,6 +24,8 @@ def named_graph(name: str) -> dict[str, int]:
     known = sorted((path.stem for path in (CONF / "graph").glob("*.yaml")), key=lambda stem: (len(stem), stem))
     if name not in known:
         raise UserError(f"unknown graph {name!r}: choose one of {', '.join(known)}")
+    from omegaconf import OmegaConf  # a tenth of a second, which not every command needs
+
     content = OmegaConf.to_container(OmegaConf.load(CONF / "graph" / f"{name}.yaml"))
     assert isinstance(content, dict)
     return {str(key): int(value) for key, value in content.items()}

@@ -48,7 +48,7 @@ def explain(error: Exception) -> str:
     if match := re.search(r"Could not override '([\w.]+)'", text):
         key = match[1]
         close = difflib.get_close_matches(key, known_keys(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "nextfail-train --cfg job lists all keys"
+        hint = f"did you mean {' or '.join(close)}?" if close and key not in close else "--cfg job lists all there are"
         return f"unknown key {key!r}: {hint}"
     return text
 

@@ -127,9 +127,14 @@ class Block(nn.Module):
         return x + self.contract(hidden)
 
     def _attend(self, x: Tensor, causal: bool, mask: Tensor | None, keep: slice, past: Tensor | None) -> Tensor:
-        # (B, T, C) -> (B, T, 3, H, C/H) -> (3, B, H, T, C/H)
-        query, key, value = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query = query[:, :, keep]
+        if keep == slice(None):
+            query, key, value = self.query_key_value(x).chunk(3, -1)  # (B, T, C) each
+        else:  # queries at the kept positions alone: nobody reads what the others would find
+            width, weight, bias = x.shape[-1], self.query_key_value.weight, self.query_key_value.bias
+            query = F.linear(x[:, keep], weight[:width], bias[:width])
+            key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, -1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        # (B, H, T, C/H)
         if past is not None:
             new = x.shape[1]
             past[0, :, :, -new:], past[1, :, :, -new:] = key, value

@@ -101,7 +101,9 @@ class Objective(nn.Module):
     @torch.no_grad()
     def forced(self, backbone: Backbone, batch: Batch) -> Tensor | None:
         """Forced predictions (B, l), start to goal, or None if the objective has no forced pass."""
-        return self.predict(backbone, batch).forced
+        written = self.write(batch.paths)
+        hidden = backbone(self.inputs(batch.prompts, written), last=written.shape[1])
+        return self.read(backbone.logits(hidden).argmax(-1))
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
@@ -111,12 +113,15 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
-        """All that evaluation asks. The prompt is read once, and each question goes on from there."""
-        written, length = self.write(batch.paths), batch.paths.shape[1]
-        hidden, cache = backbone.step(batch.prompts, last=1)
+        """All that evaluation asks: what `generate` and `forced` answer, with the prompt read once where it can be."""
+        prompts, length, hop = batch.prompts, batch.paths.shape[1], batch.paths[:, :2]
+        if type(self).generate is not Objective.generate or type(self).inputs is not Objective.inputs:
+            given_hop = self.generate(backbone, prompts, length, hop) if self.takes_given else None
+            return Predictions(self.generate(backbone, prompts, length), self.forced(backbone, batch), given_hop)
+        hidden, cache = backbone.step(prompts, last=1)
         generated = self._continue(backbone, hidden, cache, length)
-        given_hop = self._continue(backbone, hidden, cache, length, batch.paths[:, :2]) if self.takes_given else None
-        rest, _ = backbone.step(written[:, :-1], cache)
+        given_hop = self._continue(backbone, hidden, cache, length, hop) if self.takes_given else None
+        rest, _ = backbone.step(self.write(batch.paths)[:, :-1], cache)
         forced = backbone.logits(torch.cat([hidden, rest], 1)).argmax(-1)  # (B, l)
         return Predictions(self.read(generated), self.read(forced), given_hop)
 
@@ -130,11 +135,11 @@ class Objective(nn.Module):
         if given is not None and given.shape[1]:
             written = given
             hidden, cache = backbone.step(given, cache, last=1)
-        while True:
+        while written.shape[1] < length:
             written = torch.cat([written, backbone.logits(hidden).argmax(-1)], 1)
-            if written.shape[1] >= length:
-                return written
-            hidden, cache = backbone.step(written[:, -1:], cache)
+            if written.shape[1] < length:
+                hidden, cache = backbone.step(written[:, -1:], cache)
+        return written
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:

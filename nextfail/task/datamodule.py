@@ -142,6 +142,9 @@ class FileData(PathStarData):
     ) -> None:
         super().__init__(graph, batch_size, eval_batch_size, run_seed)
         require_positive(validation=validation)
+        for key, name in (("train_file", train_file), ("test_file", test_file)):
+            if name is None:
+                raise UserError(f"data.{key} has no value: give a file in the published text format")
         if overlap not in ("error", "drop"):
             raise UserError(f"data.overlap={overlap!r} is unknown: choose error or drop")
         self.files = {"train_file": train_file, "test_file": test_file, "validation_file": validation_file}
@@ -211,7 +214,7 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
 def require_positive(**values: int) -> None:
     """Refuse a data setting that is not a whole number of at least 1."""
     for key, value in values.items():
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"data.{key}={value!r} is not a whole number of at least 1")
 
 

@@ -7,6 +7,7 @@ Edges `u,v` joined by "|", then "/start,goal=", then the path from start to goal
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,7 +55,8 @@ def write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def load(path: Path, graph: PathStar) -> Batch:

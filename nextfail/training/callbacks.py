@@ -138,6 +138,7 @@ class StopWhenDiverged(Callback):
 
     def __init__(self) -> None:
         self.finite = True
+        self.loss = torch.tensor(0.0)  # the last one
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop |= not self.finite
@@ -145,9 +146,13 @@ class StopWhenDiverged(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.EVERY == 0 and not torch.isfinite(outputs["loss"]):
+        self.loss = outputs["loss"]
+        if trainer.global_step % self.EVERY == 0 and not torch.isfinite(self.loss):
             self.finite = False
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.finite &= bool(torch.isfinite(self.loss))
 
     def state_dict(self) -> dict[str, Any]:
         return {"finite": self.finite}

@@ -70,7 +70,7 @@ def evaluate(
         "problems": str(file) if file else f"{graph} test set",
         "graph": {"degree": graph.degree, "path_length": graph.path_length, "num_nodes": graph.num_nodes},
         **module.results,
-        "outcome": judge(module.results),
+        "outcome": judge(module.results, finite=all(bool(p.isfinite().all()) for p in module.parameters())),
     }
 
 

@@ -15,11 +15,12 @@ def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]
 
     A parameter with the attribute `no_weight_decay = True` has none either.
     """
+    embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     with_decay: list[nn.Parameter] = []
     without: list[nn.Parameter] = []
     for owner in module.modules():
         for parameter in owner.parameters(recurse=False):
-            matrix = parameter.dim() >= 2 and not isinstance(owner, nn.Embedding)
+            matrix = parameter.dim() >= 2 and id(parameter) not in embeddings
             decays = matrix and not getattr(parameter, "no_weight_decay", False)
             if parameter.requires_grad:
                 (with_decay if decays else without).append(parameter)

@@ -1,0 +1,1 @@
+"""How fast the parts are, against peers measured in the same run: `python -m benchmarks`."""

@@ -1,0 +1,52 @@
+"""What is measured: the parts of a run as `nextfail-train` composes them, without Lightning around them."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+
+from nextfail.cli.common import CONF
+from nextfail.cli.job import resolve
+from nextfail.task.graph import Batch, PathStar
+from nextfail.training.build import make_data, make_module
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """The configuration of `nextfail-train OVERRIDES`."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve(hydra.compose("train", list(overrides)), Path.cwd())
+
+
+class Work:
+    """Module, data, optimizer and schedule of `nextfail-train OVERRIDES`, and the steps it takes with them."""
+
+    def __init__(self, *overrides: str) -> None:
+        config = compose(*overrides)
+        self.graph = PathStar(**config["graph"])
+        self.data = make_data(config, self.graph)
+        self.data.setup()
+        self.module = make_module(config, self.graph)
+        assert self.module.make_optimizer is not None and self.module.make_scheduler is not None
+        self.optimizer = self.module.make_optimizer(self.module)
+        self.schedule = self.module.make_scheduler(optimizer=self.optimizer, max_steps=config["trainer"]["max_steps"])
+        self.clip = config["trainer"]["gradient_clip"]
+        self.batch = self.data.train_batch(0)
+
+    def step(self, batch: Batch | None = None, bf16: bool = False) -> None:
+        """One optimizer step, on the same batch again if none is given."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = self.module.training_step(batch or self.batch, 0)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        self.optimizer.step()
+        self.schedule.step()
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        """All metrics of the test set."""
+        for batch in self.data.test_dataloader():
+            self.module.validation_step(batch, 0)
+        self.module.metrics.compute()
+        self.module.metrics.reset()

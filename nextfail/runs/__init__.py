@@ -1,0 +1,1 @@
+"""Run folders: identity, state, collection, reports. Imports neither torch nor lightning."""

@@ -1,0 +1,125 @@
+"""One run folder: where its files are, whether it is done, and whether a run may use it."""
+
+import shutil
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from nextfail.errors import UserError
+from nextfail.runs.files import read_json, write_json
+from nextfail.runs.identity import SCHEMA, differences, digest
+
+
+class State(Enum):
+    """What a folder holds of the run that was asked for."""
+
+    NEW = "new"
+    CUT = "cut"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run folder; nothing is read or made until asked."""
+
+    path: Path
+
+    @property
+    def run_json(self) -> Path:
+        """Identity; written first."""
+        return self.path / "run.json"
+
+    @property
+    def status_json(self) -> Path:
+        """State, step, rate and last sign of life."""
+        return self.path / "status.json"
+
+    @property
+    def result_json(self) -> Path:
+        """Metrics and outcome; written last: its presence means done."""
+        return self.path / "result.json"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """Step, split, metrics."""
+        return self.path / "metrics.csv"
+
+    @property
+    def timing_csv(self) -> Path:
+        """What depends on the clock."""
+        return self.path / "timing.csv"
+
+    @property
+    def examples_json(self) -> Path:
+        """A few test problems with what was generated for them."""
+        return self.path / "examples.json"
+
+    @property
+    def error_txt(self) -> Path:
+        """Traceback of a failed run."""
+        return self.path / "error.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        """last.ckpt, previous.ckpt and best.ckpt."""
+        return self.path / "checkpoints"
+
+    def result(self) -> dict[str, Any] | None:
+        """The result, or None if the run is not done (a file that is not whole counts as absent)."""
+        result = read_json(self.result_json)
+        return result if isinstance(result, dict) and "outcome" in result else None
+
+    def run(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            UserError: it is missing, not whole, or of another schema.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is not a folder: give a run folder, as nextfail-train makes them")
+        run = read_json(self.run_json)
+        if not isinstance(run, dict) or "hash" not in run:
+            raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
+        if run.get("schema") != SCHEMA:
+            raise UserError(f"{self.run_json} has schema {run.get('schema')!r}; this version reads schema {SCHEMA}")
+        return run
+
+    def claim(self, identity: dict[str, Any], extra: dict[str, Any], on_existing: str) -> State:
+        """Decide what to do here, and write run.json if the run is new.
+
+        Args:
+            identity: the run asked for.
+            extra: what else run.json should hold, no part of the identity.
+            on_existing: "resume", "restart" (what is there is removed) or "fail".
+
+        Raises:
+            UserError: the folder belongs to another run, or exists with on_existing=fail.
+        """
+        if on_existing not in ("resume", "restart", "fail"):
+            raise UserError(f"on_existing={on_existing!r} is unknown: choose resume, restart or fail")
+        if self.checkpoints.exists() or self.result_json.exists():  # else there is nothing to lose yet
+            self._refuse_another(identity)
+            if on_existing == "fail":
+                raise UserError(f"{self.path} exists already, and on_existing=fail: choose another folder, or resume")
+            if on_existing == "resume":
+                return State.DONE if self.result() else State.CUT
+            self._clear()
+        record = {"schema": SCHEMA, "hash": digest(identity), **identity, **extra}
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.run_json, record)
+        return State.NEW
+
+    def _refuse_another(self, identity: dict[str, Any]) -> None:
+        run = self.run()
+        if run["hash"] != digest(identity):
+            differ = differences({key: run.get(key, "absent") for key in identity}, identity)
+            listed = "\n  ".join(differ or ["run.json was changed by hand"])
+            raise UserError(f"{self.path} holds another run, and is left as it is. They differ in\n  {listed}\n"
+                            "Choose another folder with hydra.run.dir=..., or remove this one.")  # fmt: skip
+
+    def _clear(self) -> None:
+        for path in (self.result_json, self.status_json, self.metrics_csv, self.timing_csv, self.examples_json):
+            path.unlink(missing_ok=True)
+        self.error_txt.unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)

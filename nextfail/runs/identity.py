@@ -1,0 +1,70 @@
+"""Which run is this? Everything that decides its result, and nothing else, hashed."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nextfail.errors import UserError
+
+SCHEMA = 1
+"""Version of what stands in a run folder; raised when older folders can no longer be read."""
+
+SECTIONS = ("graph", "data", "model", "objective", "optimizer", "scheduler", "seed")
+KEYS = (*SECTIONS, "budget", "precision", "threads")
+"""The keys of an identity."""
+
+BUDGET = ("max_steps", "val_every", "stop_at", "gradient_clip")
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a resolved configuration that decides the result.
+
+    Data files count by content, not by name, so that a run is the same wherever they lie. Logger, callbacks,
+    launcher, progress, device and paths are no part of it.
+
+    Raises:
+        UserError: a data file cannot be read.
+    """
+    trainer = config["trainer"]
+    data = {key: _digest(value) if key.endswith("_file") else value for key, value in config["data"].items()}
+    return {
+        **{section: config[section] for section in SECTIONS},
+        "data": data,
+        "budget": {key: trainer[key] for key in BUDGET},
+        "precision": trainer["precision"],
+        "threads": trainer["threads"],
+    }
+
+
+def digest(value: dict[str, Any]) -> str:
+    """16 hexadecimal digits that differ for different identities."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """`key: value in one, value in other` for every leaf in which two identities differ."""
+    left, right = dict(leaves(one)), dict(leaves(other))
+    keys = [key for key in left | right if left.get(key, "absent") != right.get(key, "absent")]
+    return [f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} asked for" for key in keys]
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested dictionaries."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _digest(name: str | None) -> dict[str, str] | None:
+    if name is None:
+        return None
+    try:
+        with Path(name).open("rb") as file:
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise UserError(f"cannot read data file {name}: {error.strerror}") from error

@@ -1,0 +1,45 @@
+"""Names that people read: of run folders, graphs and results."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+# what does not decide the result, or is in the folder's name already
+_LEFT_OUT = ("hydra", "logger", "callbacks", "experiment", "name", "on_existing", "debug")
+_LONGEST = 180  # characters; file systems allow 255 bytes, and some tools add a suffix
+
+
+def run_folder(overrides: Sequence[str]) -> str:
+    """The folder name of a run from its overrides: `objective=reverse,seed=1`, or `plain` without any.
+
+    Launcher, logger, progress and callbacks are left out. Characters that a file system may refuse become `_`, and a
+    name that was changed or is too long ends in a hash of all of it, so that no two runs share one.
+    """
+    kept = [text for text in overrides if _key(text) not in _LEFT_OUT]
+    whole = ",".join(text.lstrip("+~") for text in kept) or "plain"
+    name = "".join(c if c.isalnum() or c in "=,.-_+@()[]" else "_" for c in whole)
+    if name == whole and len(name) <= _LONGEST:
+        return name
+    mark = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{name[:_LONGEST]}-{mark}"
+
+
+def _key(override: str) -> str:
+    """The first part of an override's key: `hydra/launcher=slurm` and `hydra.verbose=true` are both `hydra`."""
+    key = override.lstrip("+~").partition("=")[0]
+    return key.replace("/", ".").partition(".")[0]
+
+
+def graph_name(graph: dict[str, int]) -> str:
+    """G(2,5), and the number of labels where it is not the usual one."""
+    name = f"G({graph['degree']},{graph['path_length']})"
+    usual = 50 if graph["degree"] * (graph["path_length"] - 1) < 50 else 100
+    return name if graph["num_nodes"] == usual else f"{name}, N={graph['num_nodes']}"
+
+
+def one_line(result: dict[str, Any]) -> str:
+    """A result as one line of text."""
+    exact, cheat = result["exact_match"], result["cheat_accuracy"]
+    line = f"{graph_name(result['graph'])} {result['model']} {result['objective']} seed {result['seed']}: "
+    line += f"{result['outcome']}, exact match {exact['value']:.3f} [{exact['low']:.3f}, {exact['high']:.3f}]"
+    return line if cheat is None else f"{line}, cheat {cheat['value']:.3f}"

@@ -1,0 +1,209 @@
+"""One run as its folder tells it, in whatever state that is: identity, state, result, curves, examples."""
+
+import math
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from nextfail.errors import UserError
+from nextfail.runs.files import read_json
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.identity import KEYS, SCHEMA
+from nextfail.runs.naming import graph_name
+from nextfail.runs.table import Row, read_rows
+
+SILENT = 600.0  # seconds without a sign of life after which a run that says it is running counts as cut
+_MALFORMED = (OSError, KeyError, TypeError, ValueError, ArithmeticError)
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of `n` with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What result.json says; `record` is all of it."""
+
+    outcome: str
+    exact_match: Proportion
+    hard_token: Proportion
+    cheat: Proportion | None
+    samples_seen: int
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracies at each validation; NaN where one is missing.
+
+    Args:
+        samples: training problems seen (T).
+        tokens: accuracy of each generated position (T, path_length).
+        cheat: cheat accuracy (T).
+    """
+
+    samples: list[float]
+    tokens: list[list[float]]
+    cheat: list[float]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test problem and the path that a model generated for it."""
+
+    edges: tuple[tuple[int, int], ...]
+    start: int
+    goal: int
+    path: tuple[int, ...]
+    generated: tuple[int, ...]
+
+    @property
+    def problem(self) -> tuple[Any, ...]:
+        """What was asked, whoever answered."""
+        return self.edges, self.start, self.goal
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, done or not.
+
+    Args:
+        state: done, running, cut, failed or unreadable.
+        reason: why it is not done; empty if it is.
+        step: the last one that is known.
+        result: None unless it is done.
+    """
+
+    folder: Path
+    hash: str
+    identity: dict[str, Any]
+    model: str
+    objective: str
+    state: str
+    reason: str
+    step: int
+    result: Result | None
+
+    @property
+    def graph(self) -> dict[str, int]:
+        """degree, path_length and num_nodes."""
+        sizes: dict[str, int] = self.identity["graph"]
+        return sizes
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.identity["seed"])
+
+    def curve(self) -> Curve | None:
+        """Generated accuracies on the validation set over training, or None if metrics.csv holds none."""
+        try:
+            rows = read_rows(RunFolder(self.folder).metrics_csv)
+            by_step = {_number(row, "step"): row for row in rows if row.get("split") == "validation"}
+            steps = sorted(step for step in by_step if not math.isnan(step))
+            samples = [step * self.identity["data"]["batch_size"] for step in steps]
+        except _MALFORMED:
+            return None
+        positions = range(self.graph["path_length"])
+        tokens = [[_number(by_step[step], f"token_accuracy_{i}") for i in positions] for step in steps]
+        if all(math.isnan(value) for row in tokens for value in row):
+            return None
+        return Curve(samples, tokens, [_number(by_step[step], "cheat_accuracy") for step in steps])
+
+    def examples(self) -> list[Example]:
+        """The test problems of examples.json; none if it is missing or not as expected."""
+        try:
+            items = read_json(RunFolder(self.folder).examples_json) or []
+            return [_example(item, self.graph["path_length"]) for item in items]
+        except _MALFORMED:
+            return []
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder.
+
+    Raises:
+        UserError: run.json is missing, not whole, of another schema, or not as expected.
+    """
+    files = RunFolder(folder)
+    try:
+        run = files.run()
+        identity = {key: run[key] for key in KEYS}
+        # what is read later without a second look
+        int(identity["seed"]), graph_name(identity["graph"]), 1 / identity["graph"]["degree"]
+        model, objective = str(run["choices"]["model"]), str(run["choices"]["objective"])
+        status = read_json(files.status_json)
+    except _MALFORMED as error:
+        raise UserError(_explain("run.json", error)) from error
+    status = status if isinstance(status, dict) else {}
+    state, reason, result = *_unfinished(files, status), None
+    if files.result_json.exists():
+        try:
+            state, reason, result = "done", "", _result(read_json(files.result_json), run["hash"])
+        except _MALFORMED as error:
+            state, reason = "unreadable", _explain("result.json", error)
+    step = status["step"] if isinstance(status.get("step"), int) else 0
+    return Run(folder, run["hash"], identity, model, objective, state, reason, step, result)
+
+
+def _unfinished(files: RunFolder, status: dict[str, Any]) -> tuple[str, str]:
+    """State and reason of a run without a result."""
+    try:
+        state, silence = str(status["state"]), time.time() - float(status["time"])
+        at = f"at step {status['step']:,} of {status['max_steps']:,}" if "step" in status else "before its first step"
+    except _MALFORMED:
+        if files.error_txt.exists():
+            return "failed", "see error.txt there"
+        return "cut", "begun, and status.json is missing or not whole"
+    if state == "failed":
+        return state, f"{status.get('error')} (see error.txt there)"
+    if state == "cut":
+        return state, f"{at}; the same command goes on from there"
+    life = f"{at}, last sign of life {timedelta(seconds=round(silence))} ago"
+    return ("running" if state in ("starting", "running") and silence < SILENT else "cut"), life
+
+
+def _result(record: Any, run_hash: str) -> Result:
+    if not isinstance(record, dict):
+        raise ValueError("not whole")
+    if record["schema"] != SCHEMA:
+        raise ValueError(f"schema {record['schema']!r}, and this version reads schema {SCHEMA}")
+    if record["identity"] != run_hash:
+        raise ValueError("of another run than run.json")
+    exact, hard = _proportion(record["exact_match"]), _proportion(record["hard_token_accuracy"])
+    cheat = None if record["cheat_accuracy"] is None else _proportion(record["cheat_accuracy"])
+    return Result(str(record["outcome"]), exact, hard, cheat, int(record["samples_seen"]), record)
+
+
+def _proportion(value: dict[str, Any]) -> Proportion:
+    return Proportion(float(value["value"]), float(value["low"]), float(value["high"]), int(value["n"]))
+
+
+def _example(item: dict[str, Any], length: int) -> Example:
+    edges = tuple((int(tail), int(head)) for tail, head in item["edges"])
+    path, generated = (tuple(map(int, item[key])) for key in ("path", "generated"))
+    example = Example(edges, int(item["start"]), int(item["goal"]), path, generated)
+    ends = path[:1] + path[-1:] == (example.start, example.goal)
+    if not ends or not set(pairwise(path)) <= set(edges) or not len(path) == len(generated) == length:
+        raise ValueError("the path is not one of the graph's")
+    return example
+
+
+def _number(row: Row, key: str) -> float:
+    try:
+        return float(row[key])
+    except (KeyError, ValueError):
+        return math.nan
+
+
+def _explain(name: str, error: Exception) -> str:
+    return f"{name} lacks {error}" if isinstance(error, KeyError) else f"{name}: {error}"

@@ -1,0 +1,211 @@
+"""The report on a collection of runs: tables, sentences, results.csv, report.md and figures."""
+
+import csv
+import io
+from collections.abc import Container, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nextfail.errors import UserError
+from nextfail.runs.collect import Collection, Group
+from nextfail.runs.files import write_text
+from nextfail.runs.outcome import OUTCOMES
+from nextfail.runs.record import Run
+
+MARK = "<!-- written by nextfail-report, which replaces it -->"
+FIGURES = {
+    "exact_match": "Exact match on the test set. Every seed is a dot, and hollow where its outcome says nothing of the "
+    "objective.",
+    "tokens": "Accuracy of each generated position on the validation set, over training; bold the mean over seeds, in "
+    "which a run that ended early keeps its last value. The labels at the right say what ended where.",
+    "paths": "One test graph, and what each model generated for it; of the first ones, the one that tells the models "
+    "apart best. Wrong tokens are set off.",
+}
+SUFFIXES = ("png", "svg")
+COLUMNS = ("objective", "model", "exact match", "every seed", "solved", "hard token", "cheat", "outcome", "samples")
+NOTES = (
+    "exact match, hard token, cheat and samples (training problems seen) are means over the seeds that are done",
+    "hard token: accuracy of position 1, the first hop; cheat: all after it is right, given that hop",
+)
+PROBLEM_COLUMNS = ("folder", "state", "why")
+SAYINGS = {  # outcome: what it says of the configurations named before it
+    "clever_hans": "learned the cheat, the rest of an arm once its first hop is given, and guesses that hop",
+    "at_chance": "learned every token but the hard one, which stayed a guess",
+    "solved": "solved it",
+    "undertrained": "ended undertrained, which says nothing of the objective yet",
+    "diverged": "diverged",
+}
+
+
+def cells(group: Group) -> list[str]:
+    """A group's row of the table, under COLUMNS."""
+    exact = [f"{result.exact_match.value:.3f}" for result in group.results]
+    means = [_number(group.mean(metric)) for metric in ("exact_match", "hard_token", "cheat")]
+    solved = f"{group.outcomes.get('solved', 0)}/{len(exact)}"
+    samples = f"{fmean(result.samples_seen for result in group.results):,.0f}"
+    return [group.objective, group.model, means[0], " ".join(exact), solved, *means[1:], group.ended, samples]
+
+
+def heading(graph: str, groups: Sequence[Group]) -> str:
+    """The title of a graph's table."""
+    return f"{graph}, chance {groups[0].chance:.3f}"
+
+
+def in_words(collection: Collection) -> list[str]:
+    """What is seen, a sentence a graph."""
+    return [f"On {graph}, where a guess of the arm scores {groups[0].chance:.3f}, {_sentence(groups)}."
+            for graph, groups in collection.by_graph.items()]  # fmt: skip
+
+
+def _sentence(groups: Sequence[Group]) -> str:
+    outcomes = dict.fromkeys([*SAYINGS, *(outcome for group in groups for outcome in group.outcomes)])
+    clauses = []
+    for outcome in outcomes:
+        names = []
+        for group in groups:
+            if scores := [r.exact_match.value for r in group.results if r.outcome == outcome]:
+                share = f"{len(scores)} of {len(group.results)} seeds, exact match {fmean(scores):.3f}"
+                names.append(f"{group.objective} with {group.model} ({share})")
+        if names:
+            subject = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            clauses.append(f"{subject} {SAYINGS.get(outcome, f'ended {outcome}')}")
+    return "; ".join(clauses)
+
+
+def print_report(collection: Collection, console: Console) -> None:
+    """Tables, sentences and problems."""
+    for graph, groups in collection.by_graph.items():
+        _print_table(console, heading(graph, groups), COLUMNS, [cells(group) for group in groups])
+    for sentence in in_words(collection):
+        console.print(sentence)
+    if collection.problems:
+        _print_table(console, "not done, or not whole", PROBLEM_COLUMNS, _problem_rows(collection))
+
+
+def _print_table(console: Console, title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def claim(out: Path) -> None:
+    """Make sure that nothing but an earlier report would be replaced.
+
+    Raises:
+        UserError: something is in the way.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: choose a folder")
+    theirs = [name for name in ("report.md", "results.csv", "figures") if (out / name).exists()]
+    earlier = out / "report.md"
+    if theirs and not (earlier.is_file() and earlier.read_text(encoding="utf-8", errors="replace").startswith(MARK)):
+        raise UserError(f"{out} has {' and '.join(theirs)}, and not from an earlier report: choose another --out")
+
+
+def write(collection: Collection, out: Path) -> list[Path]:
+    """Write report.md, results.csv and figures into a folder; returns their paths.
+
+    Raises:
+        UserError: something is in the way, or the folder cannot be written.
+    """
+    claim(out)
+    figures = draw(collection)
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        write_text(out / "report.md", page(collection, figures))  # first: its mark says whose folder this is
+        write_text(out / "results.csv", table_csv(collection))
+        for name in FIGURES:
+            for suffix in SUFFIXES:
+                path = out / "figures" / f"{name}.{suffix}"
+                if name in figures:
+                    path.write_bytes(figures[name][suffix])
+                else:
+                    path.unlink(missing_ok=True)  # of an earlier report
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    made = [out / "figures" / f"{name}.{suffix}" for name in figures for suffix in SUFFIXES]
+    return [out / "report.md", out / "results.csv", *made]
+
+
+def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
+    """Every figure for which there is something to draw, by name and suffix."""
+    from nextfail.runs import figures, star, style  # these take most of a second, which the table should not wait for
+
+    drawn = {
+        "exact_match": figures.exact_match(collection.groups),
+        "tokens": figures.tokens(collection.groups),
+        "paths": star.paths(collection.groups),
+    }
+    return {name: style.render(figure) for name, figure in drawn.items() if figure}
+
+
+def table_csv(collection: Collection) -> str:
+    """results.csv: a row a run whose identity can be read, done or not."""
+    rows = [_record(group, run) for group in collection.groups for run in group.runs]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["graph"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _record(group: Group, run: Run) -> dict[str, Any]:
+    result, record = run.result, run.result.record if run.result else {}
+    exact, hard, cheat = (result.exact_match, result.hard_token, result.cheat) if result else (None, None, None)
+    costs = ("steps", "samples_seen", "flops", "parameters", "seconds", "samples_per_second")
+    return {
+        "graph": group.graph,
+        **{size: run.graph[size] for size in ("degree", "path_length", "num_nodes")},
+        "model": run.model,
+        "objective": run.objective,
+        "differs": group.differs,
+        "seed": run.seed,
+        "outcome": result.outcome if result else "",
+        "state": run.state,
+        "exact_match": exact and exact.value,
+        "exact_match_low": exact and exact.low,
+        "exact_match_high": exact and exact.high,
+        "exact_match_n": exact and exact.n,
+        "hard_token_accuracy": hard and hard.value,
+        "hard_token_accuracy_low": hard and hard.low,
+        "hard_token_accuracy_high": hard and hard.high,
+        "cheat_accuracy": cheat and cheat.value,
+        **{cost: record.get(cost) for cost in costs},
+        "identity": run.hash,
+        "folder": run.folder,
+    }
+
+
+def page(collection: Collection, figures: Container[str]) -> str:
+    """report.md, with the named figures in it."""
+    parts = [MARK, "# Report", *in_words(collection)]
+    for graph, groups in collection.by_graph.items():
+        parts += [f"## {heading(graph, groups)}", _markdown(COLUMNS, [cells(group) for group in groups])]
+    seen = dict.fromkeys(outcome for group in collection.groups for outcome in group.outcomes)
+    meanings = [f"{outcome}: {OUTCOMES[outcome]}" for outcome in seen if outcome in OUTCOMES]
+    parts.append("\n".join(f"- {line}" for line in [*NOTES, *meanings]))
+    parts += [f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))"
+              for name, caption in FIGURES.items() if name in figures]  # fmt: skip
+    if collection.problems:
+        parts += ["## Not done, or not whole", _markdown(PROBLEM_COLUMNS, _problem_rows(collection))]
+    return "\n\n".join([*parts, "Every run is a row of [results.csv](results.csv)."]) + "\n"
+
+
+def _markdown(columns: Sequence[str], rows: list[list[str]]) -> str:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *escaped])
+
+
+def _problem_rows(collection: Collection) -> list[list[str]]:
+    return [[str(problem.folder), problem.state, " ".join(problem.reason.split())] for problem in collection.problems]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,56 @@
+"""How all figures look: one colour an objective, one marker a model, and how a figure becomes a file."""
+
+import zlib
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette; its vermillion is kept for what is hard or wrong, in every figure
+COLOURS = {
+    "teacher_forcing": "#E69F00",
+    "reverse": "#0072B2",
+    "teacherless": "#009E73",
+    "first_hop_only": "#CC79A7",
+}
+OTHER_COLOURS = ("#56B4E9", "#999999", "#000000")
+WRONG = "#D55E00"
+MARKERS = {"transformer": "o", "mamba": "s"}
+OTHER_MARKERS = ("^", "D", "v", "P")
+CHANCE: dict[str, Any] = {"color": "0.4", "ls": ":", "lw": 1.1, "zorder": 1}
+
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "svg.hashsalt": "nextfail",  # with a fixed salt the same figure is the same file
+}
+
+
+def colour(objective: str) -> str:
+    """The colour of an objective, the same in every figure and report."""
+    return COLOURS.get(objective) or OTHER_COLOURS[zlib.crc32(objective.encode()) % len(OTHER_COLOURS)]
+
+
+def marker(model: str) -> str:
+    """The marker of a model, the same in every figure and report."""
+    return MARKERS.get(model) or OTHER_MARKERS[zlib.crc32(model.encode()) % len(OTHER_MARKERS)]
+
+
+def render(figure: Figure) -> dict[str, bytes]:
+    """A figure as the content of files, by suffix: png at 150 dpi, and svg."""
+    files = {}
+    with matplotlib.rc_context(STYLE):
+        for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+            buffer = BytesIO()
+            figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
+            figure.set_layout_engine("none")  # the first drawing has settled the layout
+            files[suffix] = buffer.getvalue()
+    return files

@@ -1,0 +1,68 @@
+"""Running the commands as a user does, in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TINY = (
+    "debug=default",
+    "model.depth=2",
+    "model.width=32",
+    "trainer.max_steps=40",
+    "trainer.val_every=10",
+    "optimizer.lr=0.003",
+)
+"""A run of a few seconds, most of which are imports."""
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", f"nextfail.cli.{name}", *map(str, arguments)]
+
+
+def call(
+    name: str, *arguments: object, cwd: Path, code: int = 0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and check its exit code."""
+    environment = os.environ | (env or {})
+    done = subprocess.run(
+        command(name, *arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def train(*overrides: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    return call("train", *TINY, *overrides, cwd=cwd, code=code)
+
+
+def sweep(*overrides: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    return call("train", "-m", *TINY, *overrides, cwd=cwd, code=code)
+
+
+def refused(name: str, *arguments: object, cwd: Path) -> str:
+    """The one message of a command that must refuse: code 2, nothing but the message on stderr."""
+    done = call(name, *arguments, cwd=cwd, code=2)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count(f"nextfail-{name}:") == 1 and done.stderr.startswith(f"nextfail-{name}:")
+    return done.stderr
+
+
+def train_until(folder: Path, step: int, number: signal.Signals, *overrides: object, cwd: Path) -> tuple[int, str]:
+    """Start a run, send it a signal once it has validated at `step`, and return its exit code and stderr."""
+    arguments = command("train", *TINY, f"hydra.run.dir={folder}", *overrides)
+    process = subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(folder / "metrics.csv", f"\n{step},validation")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def wait_for(path: Path, text: str, seconds: float = 120) -> None:
+    """Return when a file holds a text."""
+    end = time.monotonic() + seconds
+    while not (path.exists() and text in path.read_text()):
+        assert time.monotonic() < end, f"{path} never held {text!r}"
+        time.sleep(0.02)

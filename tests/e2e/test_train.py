@@ -1,0 +1,114 @@
+"""nextfail-train from the command line: what it makes, and what it says of a mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import TINY, call, refused, sweep, train
+
+FILES = {"run.json", "status.json", "metrics.csv", "timing.csv", "result.json", "examples.json", "train.log"}
+
+
+def test_run_folder_holds_what_the_contract_lists(run_folder: Path) -> None:
+    assert {path.name for path in run_folder.iterdir()} == FILES | {"checkpoints", ".hydra"}
+    assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    run, result = (json.loads((run_folder / f"{name}.json").read_text()) for name in ("run", "result"))
+    assert run["hash"] == result["identity"] and run["schema"] == 1
+    assert run["graph"] == {"degree": 2, "path_length": 4, "num_nodes": 50}
+    assert run["budget"]["max_steps"] == result["steps"] == 40
+    assert result["samples_seen"] == 40 * 128
+    assert result["exact_match"]["n"] == 100 and len(result["token_accuracy"]) == 4
+    header, *rows = (run_folder / "metrics.csv").read_text().splitlines()
+    assert header.startswith("step,split,loss") and "second" not in header
+    assert [row.split(",")[:2] for row in rows[:2]] == [["10", "train"], ["10", "validation"]]
+    assert rows[-1].startswith("40,test")
+
+
+def test_nothing_of_the_display_is_in_the_identity(run_folder: Path, tmp_path: Path) -> None:
+    done = train(f"hydra.run.dir='{run_folder}'", "graph=g2_4", "logger=tensorboard", "callbacks=none", cwd=tmp_path)
+    assert "exact match" in done.stdout and not (run_folder / "tensorboard").exists()
+
+
+def test_sweep_goes_on_past_a_failed_job(tmp_path: Path) -> None:
+    done = sweep(
+        "objective=teacher_forcing,reverse",
+        "graph.num_nodes=50,8",
+        "hydra.launcher.n_jobs=2",
+        cwd=tmp_path,
+        code=2,
+    )
+    results = sorted(path.parent.name for path in (tmp_path / "runs/debug").glob("*/result.json"))
+    assert len(results) == 2 and all(name.endswith("graph.num_nodes=50") for name in results)
+    assert "2 done" in done.stderr and "2 failed" in done.stderr
+    assert "graph.num_nodes=8 is too small for G(2,5): needs at least 9" in done.stderr
+    again = sweep("objective=teacher_forcing,reverse", "graph.num_nodes=50", cwd=tmp_path)
+    assert "nothing was left to do" in again.stderr
+
+
+def test_loss_that_is_not_finite_ends_as_diverged(tmp_path: Path) -> None:
+    train("hydra.run.dir=run", "optimizer.lr=1e30", cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["outcome"] == "diverged" and result["steps"] < 40
+
+
+def test_stops_at_the_target(tmp_path: Path) -> None:
+    train("hydra.run.dir=run", "trainer.stop_at=1e-9", "objective=teacherless", "graph=g2_3", "trainer.max_steps=400",
+          cwd=tmp_path)  # fmt: skip
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["steps"] < 400 and rows[-1].startswith(f"{result['steps']},test")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["graph.num_nodes=8"], "graph.num_nodes=8 is too small for G(2,5): needs at least 9"),
+        (["graph.degree=1"], "graph.degree=1 is too small: needs at least 2"),
+        (["graph.path_length=2"], "graph.path_length=2 is too small: needs at least 3"),
+        (["graph.num_nodes=9", "data.test=200000"], "distinct G(2,5) graphs exist"),
+        (["model.heads=5"], "model.heads=5 does not divide model.width=32"),
+        (["model.depth=0"], "model.depth=0 is too small"),
+        (["+model.foo=1"], "unexpected keyword argument 'foo'"),
+        (["objective=nonsense"], "Could not find 'objective/nonsense'"),
+        (["trainer.max_step=3"], "did you mean trainer.max_steps"),
+        (["trainer.max_steps=many"], "trainer.max_steps='many' is not a whole number of at least 1"),
+        (["trainer.val_every=50"], "trainer.val_every=50 is more than trainer.max_steps=40"),
+        (["trainer.stop_at=95"], "trainer.stop_at=95 is not an accuracy"),
+        (["seed=-1"], "seed=-1 is not a whole number"),
+        (["data=files", "~data.train", "~data.test"], "data.train_file has no value"),
+        (["objective._target_=no.such.Thing"], "objective cannot be made from no.such.Thing"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_mistake_gets_one_message(overrides: list[str], message: str, tmp_path: Path) -> None:
+    assert message in refused("train", *TINY, *overrides, cwd=tmp_path)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_mistake_leaves_the_folder_free(tmp_path: Path) -> None:
+    refused("train", *TINY, "hydra.run.dir=run", "model.heads=5", cwd=tmp_path)
+    train("hydra.run.dir=run", cwd=tmp_path)
+
+
+def test_traceback_on_request(tmp_path: Path) -> None:
+    done = call("train", *TINY, "model.heads=5", cwd=tmp_path, code=1, env={"NEXTFAIL_DEBUG": "1"})
+    assert "Traceback" in done.stderr and "does not divide" in done.stderr
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and os.geteuid() == 0 and not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True
+    ).returncode  # fmt: skip
+    if not mounted:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    try:
+        message = refused("train", *TINY, "model.width=96", f"hydra.run.dir={disk}/run", cwd=tmp_path)
+        assert "No space left on device" in message
+        assert not (disk / "run" / "result.json").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

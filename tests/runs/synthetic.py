@@ -1,0 +1,86 @@
+"""Run folders as nextfail-train leaves them, written without training anything."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from nextfail.runs.identity import digest
+from nextfail.runs.table import Table
+
+LOOKS_LIKE = {
+    "precision": "32-true",
+    "threads": 1,
+    "optimizer": {"lr": 0.001},
+    "scheduler": {"warmup": 10},
+    "budget": {"max_steps": 20, "val_every": 10, "stop_at": None, "gradient_clip": 1.0},
+}
+EDGES = [[7, 1], [1, 4], [7, 3], [3, 9]]  # G(2,3): arms 7 1 4 and 7 3 9
+OTHER_EDGES = [[5, 2], [2, 8], [5, 6], [6, 0]]
+
+
+def share(value: float, n: int = 1000) -> dict[str, float]:
+    return {"value": value, "low": round(max(value - 0.03, 0), 6), "high": round(min(value + 0.03, 1), 6), "n": n}
+
+
+def example(generated: list[int], edges: list[list[int]] = EDGES) -> dict[str, Any]:
+    path = [edges[0][0], edges[0][1], edges[1][1]]
+    return {"edges": edges, "start": path[0], "goal": path[-1], "path": path, "generated": generated}
+
+
+def make_run(
+    folder: Path,
+    *,
+    objective: str = "teacher_forcing",
+    model: str = "transformer",
+    seed: int = 0,
+    exact: float | None = 0.5,
+    hard: float = 0.5,
+    cheat: float | None = 1.0,
+    outcome: str = "clever_hans",
+    degree: int = 2,
+    depth: int = 4,
+    batch_size: int = 100,
+    tokens: dict[int, list[float]] | None = None,
+    examples: list[dict[str, Any]] | None = None,
+    status: dict[str, Any] | None = None,
+    **more: Any,
+) -> Path:
+    """Write a run of G(degree,3); it is not done if `exact` is None. `more` goes into the identity."""
+    folder.mkdir(parents=True)
+    graph = {"degree": degree, "path_length": 3, "num_nodes": 50}
+    identity = {"graph": graph, "data": {"batch_size": batch_size, "seed": 0}, "model": {"depth": depth},
+                "objective": {"_target_": f"package.{objective}"}, "seed": seed, **LOOKS_LIKE, **more}  # fmt: skip
+    run = {"schema": 1, "hash": digest(identity), **identity, "choices": {"model": model, "objective": objective}}
+    write(folder / "run.json", run)
+    write(folder / "status.json", {"state": "done", "time": time.time(), "step": 20, "max_steps": 20, **(status or {})})
+    table = Table(folder / "metrics.csv", 0)
+    for step, row in (tokens or {10: [1.0, 0.2, 0.3], 20: [1.0, 0.5, 0.5]}).items():
+        cells = {f"token_accuracy_{i}": str(value) for i, value in enumerate(row)}
+        table.add({"step": str(step), "split": "train", "loss": "1.5"})
+        table.add({"step": str(step), "split": "validation", **cells, **({"cheat_accuracy": "1"} if cheat else {})})
+    if exact is not None:
+        write(folder / "examples.json", [example([7, 3, 9])] if examples is None else examples)
+        write(folder / "result.json", {
+            "schema": 1, "identity": run["hash"], "graph": graph, "model": model, "objective": objective, "seed": seed,
+            "exact_match": share(exact), "hard_token_accuracy": share(hard), "chance": 1 / degree,
+            "cheat_accuracy": None if cheat is None else share(cheat), "outcome": outcome, "parameters": 1234,
+            "steps": 20, "samples_seen": 20 * batch_size, "flops": 10**9, "seconds": 4.0, "samples_per_second": 500.0,
+        })  # fmt: skip
+    return folder
+
+
+def write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def change(path: Path, **values: Any) -> None:
+    """Set keys of a JSON file; those set to `...` are removed."""
+    content = json.loads(path.read_text()) | values
+    write(path, {key: value for key, value in content.items() if value is not ...})
+
+
+def cut_short(path: Path) -> None:
+    """Leave half of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])

@@ -1,0 +1,58 @@
+"""Imports point one way: task and models know nobody, objectives know those, training those three; runs knows files."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nextfail
+
+ROOT = Path(nextfail.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+BASE = {"errors", "seeding"}  # modules without imports of nextfail's own
+MAY = {
+    "task": {"task", *BASE},
+    "models": {"models", *BASE},
+    "objectives": {"objectives", "task", "models", *BASE},
+    "training": {"training", "objectives", "task", "models", "runs", "stop", *BASE},
+    "runs": {"runs", *BASE},
+    "cli": {"cli", "training", "objectives", "task", "models", "runs", "stop", *BASE},
+    "errors": set(),
+    "seeding": set(),
+    "stop": set(),
+    "__init__": set(),
+}
+HEAVY = {"torch", "lightning", "torchmetrics", "hydra", "omegaconf", "transformers"}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names of all that a file imports, also inside functions."""
+    package = ["nextfail", *file.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            near = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*near, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def part(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_one_way(file: Path) -> None:
+    own = {name.split(".")[1] for name in imports(file) if name.startswith("nextfail.")}
+    assert own <= MAY[part(file)], f"{file} imports {own - MAY[part(file)]}"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if part(f) == "runs"], ids=lambda file: file.name)
+def test_runs_are_read_without_heavy_libraries(file: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(file)} & HEAVY
+
+
+def test_every_part_is_looked_at() -> None:
+    assert {part(file) for file in FILES} == set(MAY)
+    assert {"torch.nn.functional", "nextfail.errors.UserError"} <= set(imports(ROOT / "models" / "transformer.py"))

@@ -1,0 +1,191 @@
+import copy
+import math
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import SMALL, drawn, tiny
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from nextfail.objectives import TeacherForcing
+from nextfail.training.module import PathStarModule
+from nextfail.training.optim import MuonAdamW, adamw, constant, cosine, decaying
+
+ADAMW = partial(adamw, lr=0.1, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.5)
+MUON = partial(MuonAdamW, lr=0.1, betas=[0.9, 0.95], eps=1e-8, momentum=0.9, weight_decay=0.5)
+MATRICES = ("query_key_value.weight", "project.weight", "expand.weight", "contract.weight")
+
+
+def module(seed: int = 0) -> PathStarModule:
+    return PathStarModule(SMALL, tiny(SMALL, seed=seed), TeacherForcing())
+
+
+def stepped(module: PathStarModule, optimizer: Optimizer, k: int) -> None:
+    optimizer.zero_grad()
+    module.objective.loss(module.backbone, drawn(SMALL, 8, k)).total.backward()
+    optimizer.step()
+
+
+# weight decay
+
+
+def test_matrices_decay_and_nothing_else() -> None:
+    made = module()
+    names = {id(parameter): name for name, parameter in made.named_parameters()}
+    with_decay, without = ([names[id(parameter)] for parameter in group] for group in decaying(made))
+    blocks = [f"backbone.blocks.{i}" for i in range(2)]
+    assert sorted(with_decay) == sorted(f"{block}.{matrix}" for block in blocks for matrix in MATRICES)
+    assert sorted(with_decay + without) == sorted(names.values())
+    assert {"backbone.tokens.weight", "backbone.positions.weight", "backbone.norm.weight"} <= set(without)
+
+
+def test_frozen_and_exempt_parameters() -> None:
+    linear, frozen = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
+    rates = nn.Linear(3, 3, bias=False)
+    rates.weight.no_weight_decay = True  # type: ignore[assignment]
+    with_decay, without = decaying(nn.ModuleList([linear, frozen, rates]))
+    assert [id(p) for p in with_decay] == [id(linear.weight)]
+    assert {id(p) for p in without} == {id(linear.bias), id(rates.weight)}
+
+
+def test_shared_matrix_is_met_once() -> None:
+    one, other = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+    other.weight = one.weight
+    assert [len(group) for group in decaying(nn.ModuleList([one, other]))] == [1, 0]
+
+
+def test_matrix_tied_to_the_embedding_is_trained_once_and_does_not_decay() -> None:
+    embedding, head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+    head.weight = embedding.weight
+    assert [len(group) for group in decaying(nn.ModuleList([embedding, head]))] == [0, 1]
+
+
+@pytest.mark.parametrize("make", [ADAMW, MUON])
+def test_decay_is_applied_to_matrices_alone(make: partial[Optimizer]) -> None:
+    made = module()
+    for parameter in made.parameters():
+        parameter.data += 0.5  # biases are born zero, and zero cannot decay
+        parameter.grad = torch.zeros_like(parameter)
+    before = copy.deepcopy(dict(made.named_parameters()))
+    make(made).step()
+    for name, parameter in made.named_parameters():
+        factor = 1 - 0.1 * 0.5 if name.endswith(MATRICES) else 1.0
+        assert torch.allclose(parameter, before[name] * factor, rtol=1e-6, atol=0), name
+
+
+# schedules
+
+
+def rates(schedule: partial[torch.optim.lr_scheduler.LambdaLR], steps: int) -> list[float]:
+    """The rate, as a share of the full one, at which each step is taken."""
+    optimizer = AdamW([nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler, seen = schedule(optimizer=optimizer), []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"] / 2.0)
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_constant_rate_warms_up() -> None:
+    assert rates(partial(constant, max_steps=9, warmup=4), 6) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert rates(partial(constant, max_steps=9, warmup=0), 3) == [1.0, 1.0, 1.0]
+
+
+def test_cosine_rate_at_steps_by_hand() -> None:
+    seen = rates(partial(cosine, max_steps=12, warmup=4, final=0.2), 15)
+    assert seen[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert seen[6] == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
+    assert seen[8] == pytest.approx(0.6)  # half way from 4 to 12
+    assert seen[12:] == pytest.approx([0.2, 0.2, 0.2])
+    assert sorted(seen[4:], reverse=True) == seen[4:]
+
+
+def test_cosine_without_warm_up_starts_at_the_full_rate() -> None:
+    assert rates(partial(cosine, max_steps=2, warmup=0, final=0.0), 3) == pytest.approx([1.0, 0.5, 0.0])
+
+
+# Muon with AdamW
+
+
+def test_muon_has_the_matrices_and_adamw_the_rest() -> None:
+    made = module()
+    optimizer = MUON(made)
+    names = {id(parameter): name for name, parameter in made.named_parameters()}
+    by_muon = {names[id(p)] for group in optimizer.muon.param_groups for p in group["params"]}
+    by_adamw = {names[id(p)] for group in optimizer.adamw.param_groups for p in group["params"]}
+    assert by_muon == {name for name in names.values() if name.endswith(MATRICES)}
+    assert by_adamw == set(names.values()) - by_muon
+
+
+def test_matrices_of_three_dimensions_go_to_adamw_and_decay() -> None:
+    kernel = nn.Conv1d(2, 2, 3, bias=False)
+    optimizer = MUON(nn.ModuleList([kernel, nn.Linear(2, 2, bias=False)]))
+    group = next(group for group in optimizer.adamw.param_groups if group["params"])
+    assert (id(group["params"][0]), group["weight_decay"]) == (id(kernel.weight), 0.5)
+
+
+def test_one_step_moves_every_parameter() -> None:
+    made = module()
+    optimizer = MUON(made)
+    before = copy.deepcopy(list(made.parameters()))
+    stepped(made, optimizer, 0)
+    assert all(not torch.equal(old, new) for old, new in zip(before, made.parameters(), strict=True))
+
+
+def test_closure_is_called_with_gradients_on() -> None:
+    made = module()
+
+    def closure() -> torch.Tensor:
+        loss = made.objective.loss(made.backbone, drawn(SMALL, 8)).total
+        loss.backward()
+        return loss
+
+    before = copy.deepcopy(list(made.parameters()))
+    assert MUON(made).step(closure).isfinite()
+    assert all(not torch.equal(old, new) for old, new in zip(before, made.parameters(), strict=True))
+
+
+def test_schedule_reaches_both() -> None:
+    optimizer = MUON(module())
+    scheduler = constant(optimizer, max_steps=10, warmup=4)
+    for factor in (0.25, 0.5, 0.75, 1.0):
+        seen = [group["lr"] for inner in (optimizer.muon, optimizer.adamw) for group in inner.param_groups]
+        assert seen == pytest.approx([0.1 * factor] * len(seen))
+        optimizer.step()
+        scheduler.step()
+
+
+def test_zero_grad_reaches_both() -> None:
+    made = module()
+    optimizer = MUON(made)
+    stepped(made, optimizer, 0)
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in made.parameters())
+
+
+@pytest.mark.parametrize("make", [ADAMW, MUON])
+def test_continuation_from_a_state_is_exact(make: partial[Optimizer], tmp_path: Path) -> None:
+    whole = module()
+    optimizer = make(whole)
+    scheduler = cosine(optimizer, max_steps=6, warmup=2, final=0.1)
+    path = tmp_path / "state.pt"
+    for k in range(6):
+        if k == 3:
+            torch.save([whole.state_dict(), optimizer.state_dict(), scheduler.state_dict()], path)
+        stepped(whole, optimizer, k)
+        scheduler.step()
+
+    resumed = module(seed=1)
+    again = make(resumed)
+    reschedule = cosine(again, max_steps=6, warmup=2, final=0.1)
+    for part, state in zip((resumed, again, reschedule), torch.load(path, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    for k in range(3, 6):
+        stepped(resumed, again, k)
+        reschedule.step()
+    assert again.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
