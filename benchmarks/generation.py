@@ -29,7 +29,7 @@ def _measure(graph: str, batch: int) -> tuple[float, float]:
         "none": lambda: without_cache(backbone, prompts, length),
     }
     assert torch.equal(sides["cache"](), sides["none"]()), "the two should write the same"
-    timings = alternate(5, sides)
+    timings = alternate(9, sides)
     return batch / timings.median("cache"), timings.ratio("none", "cache")
 
 

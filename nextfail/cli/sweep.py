@@ -1,7 +1,6 @@
 """One display for all runs of a sweep, whatever launches them: it reads their status.json."""
 
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,13 +14,15 @@ from rich.live import Live
 from rich.table import Table
 
 from nextfail.runs.files import read_json
-from nextfail.runs.status import COLUMNS, cells, describe
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.naming import one_line
+from nextfail.runs.status import COLUMNS, Status, cells, describe
 
 _displays: list["SweepDisplay"] = []
 
 
 class SweepDisplay(Callback):
-    """A live table on a terminal, a line now and then elsewhere.
+    """A live table on a terminal, a line now and then elsewhere, and a line for each run that ends.
 
     Args:
         every: seconds between two lines where there is no terminal.
@@ -39,6 +40,7 @@ class SweepDisplay(Callback):
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._show, daemon=True)
         self.interrupted = False
+        self.announced: set[str] = set()
         self.handler = signal.signal(signal.SIGINT, self._interrupt)
         self.thread.start()
         _displays.append(self)
@@ -47,53 +49,68 @@ class SweepDisplay(Callback):
         self.close()
 
     def close(self) -> None:
-        """Print where every run of this sweep came to, once."""
+        """Say how many runs ended how, and why which of them failed; once."""
         if self.ended.is_set():
             return
         self.ended.set()
         self.thread.join()
         signal.signal(signal.SIGINT, self.handler)
-        runs = self._runs(self.start)
+        runs = self._runs()
+        self._announce(runs)
         states = [run["state"] for run in runs.values()]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        print(f"{self.folder}: {counts or 'nothing was left to do'}", file=sys.stderr)
+        self._say(f"{self.folder}: {counts or 'nothing was left to do'}")
         for name, run in runs.items():
             if run["state"] == "failed":
-                print(f"  {name} failed: {run.get('error')} (see error.txt there)", file=sys.stderr)
+                self._say(f"  {name} failed: {run.get('error')} (see error.txt there)")
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True  # the workers got the signal too, and save
-        print("stopping: running jobs save first (Ctrl-C again to leave at once)", file=sys.stderr)
+        self._say("stopping: running jobs save first (Ctrl-C again to leave at once)")
 
-    def _runs(self, since: float) -> dict[str, dict[str, Any]]:
-        """Status of every run with a sign of life after `since`, by folder name."""
+    def _runs(self) -> dict[str, Status]:
+        """Status of every run with a sign of life since the start, by folder name."""
         found = {path.parent.name: read_json(path) for path in sorted(self.folder.glob("*/status.json"))}
-        return {name: status for name, status in found.items() if status and status["time"] >= since}
+        return {name: status for name, status in found.items() if status and status["time"] >= self.start}
 
     def _show(self) -> None:
         if self.console.is_terminal:
             with Live(console=self.console, refresh_per_second=2, transient=True) as live:
                 while not self.ended.wait(1.0):
-                    live.update(self._table())
-        else:
-            while not self.ended.wait(self.every):
-                for name, run in self._runs(self.start).items():
+                    runs = self._runs()
+                    self._announce(runs)
+                    live.update(_table(runs))
+            return
+        said = time.monotonic()
+        while not self.ended.wait(1.0):
+            runs = self._runs()
+            self._announce(runs)
+            if time.monotonic() - said >= self.every:
+                said = time.monotonic()
+                for name, run in runs.items():
                     if run["state"] == "running":
-                        print(f"{name}: {describe(run)}", file=sys.stderr, flush=True)
+                        self._say(f"{name}: {describe(run)}")
 
-    def _table(self) -> Table:
-        runs = self._runs(self.start)
-        table = Table("run", *COLUMNS, title=f"{self.folder}", title_justify="left")
+    def _announce(self, runs: dict[str, Status]) -> None:
+        """Print the result of each run that ended since the last look."""
         for name, run in runs.items():
-            if run["state"] in ("running", "starting"):
-                table.add_row(name, *cells(run))
-        done = [run for run in runs.values() if run["state"] == "done"]
-        table.caption = (
-            f"{len(done)} done, {sum(run['state'] == 'failed' for run in runs.values())} failed since the start"
-        )
-        return table
+            if run["state"] == "done" and name not in self.announced:
+                self.announced.add(name)
+                if result := RunFolder(self.folder / name).result():
+                    self._say(one_line(result))
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(runs: dict[str, Status]) -> Table:
+    table = Table("run", *COLUMNS, box=None)
+    for name, run in runs.items():
+        if run["state"] in ("running", "starting"):
+            table.add_row(name, *cells(run))
+    return table
 
 
 def close() -> None:
