@@ -47,6 +47,8 @@ class SweepDisplay(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self.close()
+        if not self._runs():
+            self._say(f"{self.folder}: nothing was left to do")
 
     def close(self) -> None:
         """Say how many runs ended how, and why which of them failed; once."""
@@ -59,7 +61,8 @@ class SweepDisplay(Callback):
         self._announce(runs)
         states = [run["state"] for run in runs.values()]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        self._say(f"{self.folder}: {counts or 'nothing was left to do'}")
+        if counts:
+            self._say(f"{self.folder}: {counts}")
         for name, run in runs.items():
             if run["state"] == "failed":
                 self._say(f"  {name} failed: {run.get('error')} (see error.txt there)")

@@ -36,6 +36,11 @@ def main() -> None:
         if os.environ.get("NEXTFAIL_DEBUG"):
             raise
         leave(NAME, explain(error), 2)
+    except RuntimeError as error:
+        if "srun" not in str(error):
+            raise
+        leave(NAME, "hydra/launcher=slurm needs SLURM's commands, and there is no srun on this machine; "
+              "hydra/launcher=slurm_test goes the same way without them", 2)  # fmt: skip
     finally:
         sweep.close()
 

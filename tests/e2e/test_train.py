@@ -112,3 +112,13 @@ def test_full_disk(tmp_path: Path) -> None:
         assert not (disk / "run" / "result.json").exists()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_slurm_sweep_as_local_processes(tmp_path: Path) -> None:
+    sweep("hydra/launcher=slurm_test", "seed=0,1", cwd=tmp_path)
+    assert len(list(tmp_path.glob("runs/debug/*/result.json"))) == 2
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="this machine has SLURM, and would really submit")
+def test_slurm_without_slurm_is_told(tmp_path: Path) -> None:
+    assert "there is no srun" in refused("train", "-m", *TINY, "hydra/launcher=slurm", "seed=0,1", cwd=tmp_path)
