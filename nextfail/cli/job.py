@@ -83,14 +83,15 @@ def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
         if key.endswith("_file") and value is not None:
             config["data"][key] = str(where / value)
     _require_whole(config, "seed", 0)
-    for key, least in {"max_steps": 1, "val_every": 1, "threads": 1}.items():
-        _require_whole(config["trainer"], key, least, "trainer.")
-    stop_at, most = config["trainer"]["stop_at"], config["trainer"]
+    trainer = config["trainer"]
+    for key in ("max_steps", "val_every", "threads"):
+        _require_whole(trainer, key, 1, "trainer.")
+    stop_at = trainer["stop_at"]
     if stop_at is not None and not (isinstance(stop_at, int | float) and 0 < stop_at <= 1):
         raise UserError(f"trainer.stop_at={stop_at!r} is not an accuracy: needs a number above 0 and up to 1, or null")
-    if most["val_every"] > most["max_steps"]:
+    if trainer["val_every"] > trainer["max_steps"]:
         raise UserError(
-            f"trainer.val_every={most['val_every']} is more than trainer.max_steps={most['max_steps']}: "
+            f"trainer.val_every={trainer['val_every']} is more than trainer.max_steps={trainer['max_steps']}: "
             "there would be neither a validation nor a checkpoint"
         )
     return config
