@@ -15,7 +15,7 @@ from benchmarks.work import Work, compose
 from nextfail.runs.folder import RunFolder
 from nextfail.task.graph import PathStar
 from nextfail.training.build import make_data, make_module
-from nextfail.training.callbacks import Heartbeat, Interruption, StopAt, StopWhenDiverged
+from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints
 from nextfail.training.run import make_trainer, quieten
 
@@ -41,8 +41,8 @@ def lightning_share() -> list[Row]:
 def fit(config: dict[str, Any], folder: RunFolder, turns: "Turns") -> None:
     """Train as nextfail.training.run does, with one callback more."""
     heartbeat = Heartbeat(folder.status_json, folder.timing_csv, config["data"]["batch_size"], 0)
-    checkpoints = Checkpoints(folder.checkpoints, "benchmark")
-    own = [StopWhenDiverged(), StopAt(None), heartbeat, Interruption(checkpoints), checkpoints, turns]
+    checkpoints = Checkpoints(folder.checkpoints, "benchmark", config["trainer"]["val_every"])
+    own = [StopWhenDiverged(), StopAt(None), heartbeat, checkpoints, turns]
     graph = PathStar(**config["graph"])
     data, module = make_data(config, graph), make_module(config, graph)
     make_trainer(config, folder, own, 0).fit(module, datamodule=data)

@@ -1,4 +1,4 @@
-"""The one exception that means "what you asked for cannot be done, and here is why"."""
+"""The exceptions that are told to a user in one line: a mistake, and a run that was cut."""
 
 
 class UserError(Exception):

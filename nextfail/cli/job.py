@@ -14,8 +14,13 @@ from nextfail import stop
 from nextfail.cli.common import guarded
 from nextfail.errors import RunCut, UserError
 from nextfail.runs.folder import RunFolder, State
-from nextfail.runs.identity import identity
+from nextfail.runs.identity import SECTIONS, identity
 from nextfail.runs.naming import one_line, run_folder
+
+LAUNCHER = "NEXTFAIL_LAUNCHER"
+"""Environment variable with the process id of the command whose sweep this is."""
+
+_TRAINER = {"accelerator", "threads", "precision", "max_steps", "val_every", "stop_at", "gradient_clip"}
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
@@ -30,7 +35,8 @@ def run(cfg: DictConfig) -> float:
         result, folder = guarded("nextfail-train", lambda: claim_and_train(cfg))
         print(f"{one_line(result)}\n{os.path.relpath(folder.path)}")
     else:
-        stop.with_parent()
+        if os.environ.get(LAUNCHER) != str(os.getpid()):  # a worker, and not the command itself
+            stop.with_parent()
         result, _ = claim_and_train(cfg)
     return float(result["exact_match"]["value"])
 
@@ -55,10 +61,11 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
         "choices": {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")},
         "overrides": list(hydra.overrides.task),
     }
-    if folder.claim(identity(config), extra, config["on_existing"]) is not State.DONE:
-        from nextfail.training.run import train  # takes seconds, which a finished run should not cost
+    with folder.locked():
+        if folder.claim(identity(config), extra, config["on_existing"]) is not State.DONE:
+            from nextfail.training.run import train  # takes seconds, which a finished run should not cost
 
-        return train(config, folder), folder
+            return train(config, folder), folder
     result = folder.result()
     assert result is not None
     return result, folder
@@ -78,12 +85,20 @@ def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
         raise UserError(f"{error.full_key} has no value: give one, as in {error.full_key}=...") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    for section in SECTIONS[:-1]:
+        if not isinstance(config[section], dict):
+            raise UserError(f"{section} is empty: choose an option, as in {section}=NAME")
     config["logger"], config["callbacks"] = config["logger"] or {}, config["callbacks"] or {}
     for key, value in config["data"].items():
         if key.endswith("_file") and value is not None:
-            config["data"][key] = str(where / value)
+            config["data"][key] = str(where / str(value))
     _require_whole(config, "seed", 0)
     trainer = config["trainer"]
+    if unknown := sorted(set(trainer) - _TRAINER):
+        raise UserError(f"unknown key trainer.{unknown[0]}: known are {', '.join(sorted(_TRAINER))}")
+    clip = trainer["gradient_clip"]
+    if clip is not None and not (isinstance(clip, int | float) and clip > 0):
+        raise UserError(f"trainer.gradient_clip={clip!r} is not a norm: needs a number above 0, or null")
     for key in ("max_steps", "val_every", "threads"):
         _require_whole(trainer, key, 1, "trainer.")
     stop_at = trainer["stop_at"]

@@ -48,7 +48,7 @@ class SweepDisplay(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self.close()
         if not self._runs():
-            self._say(f"{self.folder}: nothing was left to do")
+            self._say(f"{self.folder}: nothing new")
 
     def close(self) -> None:
         """Say how many runs ended how, and why which of them failed; once."""

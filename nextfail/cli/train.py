@@ -8,6 +8,8 @@ nextfail-train experiment=demo
 import difflib
 import os
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 
 import hydra
@@ -29,6 +31,7 @@ def compose_and_run(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point; exit code 0 only if every run asked for is done."""
+    os.environ[job.LAUNCHER] = str(os.getpid())
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands exceptions on instead of printing them
     try:
         guarded(NAME, compose_and_run)
@@ -36,8 +39,10 @@ def main() -> None:
         if os.environ.get("NEXTFAIL_DEBUG"):
             raise
         leave(NAME, explain(error), 2)
-    except RuntimeError as error:
-        if "srun" not in str(error):
+    except OSError as error:
+        leave(NAME, str(error), 2)
+    except RuntimeError:
+        if os.environ.get("NEXTFAIL_DEBUG") or "hydra/launcher=slurm" not in sys.argv or shutil.which("srun"):
             raise
         leave(NAME, "hydra/launcher=slurm needs SLURM's commands, and there is no srun on this machine; "
               "hydra/launcher=slurm_test goes the same way without them", 2)  # fmt: skip

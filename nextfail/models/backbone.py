@@ -29,8 +29,8 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self._arguments = {"vocab_size": vocab_size, "max_length": max_length, **sizes}
         for key, value in sizes.items():
-            if isinstance(value, int) and value < 1:
-                raise UserError(f"model.{key}={value} is too small: needs at least 1")
+            if not isinstance(value, int | float) or value <= 0:
+                raise UserError(f"model.{key}={value!r} is not a number above 0")
         self.vocab_size, self.max_length = vocab_size, max_length
         self.width = sizes["width"]
         self.tokens = nn.Embedding(vocab_size, self.width)  # tied: it also makes the logits

@@ -115,12 +115,13 @@ class Objective(nn.Module):
     def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
         """All that evaluation asks: what `generate` and `forced` answer, with the prompt read once where it can be."""
         prompts, length, hop = batch.prompts, batch.paths.shape[1], batch.paths[:, :2]
-        if type(self).generate is not Objective.generate or type(self).inputs is not Objective.inputs:
+        own = (getattr(type(self), name) is not getattr(Objective, name) for name in ("generate", "forced", "inputs"))
+        if any(own):
             given_hop = self.generate(backbone, prompts, length, hop) if self.takes_given else None
             return Predictions(self.generate(backbone, prompts, length), self.forced(backbone, batch), given_hop)
         hidden, cache = backbone.step(prompts, last=1)
         generated = self._continue(backbone, hidden, cache, length)
-        given_hop = self._continue(backbone, hidden, cache, length, hop) if self.takes_given else None
+        given_hop = self.read(self._continue(backbone, hidden, cache, length, hop)) if self.takes_given else None
         rest, _ = backbone.step(self.write(batch.paths)[:, :-1], cache)
         forced = backbone.logits(torch.cat([hidden, rest], 1)).argmax(-1)  # (B, l)
         return Predictions(self.read(generated), self.read(forced), given_hop)

@@ -14,7 +14,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)

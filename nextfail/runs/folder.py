@@ -1,6 +1,9 @@
 """One run folder: where its files are, whether it is done, and whether a run may use it."""
 
+import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import Any
 
 from nextfail.errors import UserError
 from nextfail.runs.files import read_json, write_json
-from nextfail.runs.identity import SCHEMA, differences, digest
+from nextfail.runs.identity import KEYS, SCHEMA, differences, digest
 
 
 class State(Enum):
@@ -83,7 +86,24 @@ class RunFolder:
             raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
         if run.get("schema") != SCHEMA:
             raise UserError(f"{self.run_json} has schema {run.get('schema')!r}; this version reads schema {SCHEMA}")
+        if any(key not in run for key in KEYS) or digest({key: run[key] for key in KEYS}) != run["hash"]:
+            raise UserError(f"{self.run_json} was changed after it was written: its hash is not that of its content")
         return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold this folder while a run uses it; released when the process ends, however it ends.
+
+        Raises:
+            UserError: another process on this machine holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path} is in use: another process is training this run") from None
+            yield
 
     def claim(self, identity: dict[str, Any], extra: dict[str, Any], on_existing: str) -> State:
         """Decide what to do here, and write run.json if the run is new.
@@ -114,7 +134,7 @@ class RunFolder:
         run = self.run()
         if run["hash"] != digest(identity):
             differ = differences({key: run.get(key, "absent") for key in identity}, identity)
-            listed = "\n  ".join(differ or ["run.json was changed by hand"])
+            listed = "\n  ".join(differ)
             raise UserError(f"{self.path} holds another run, and is left as it is. They differ in\n  {listed}\n"
                             "Choose another folder with hydra.run.dir=..., or remove this one.")  # fmt: skip
 

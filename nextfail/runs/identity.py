@@ -28,7 +28,7 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
         UserError: a data file cannot be read.
     """
     trainer = config["trainer"]
-    data = {key: _digest(value) if key.endswith("_file") else value for key, value in config["data"].items()}
+    data = {key: file_digest(value) if key.endswith("_file") else value for key, value in config["data"].items()}
     return {
         **{section: config[section] for section in SECTIONS},
         "data": data,
@@ -60,7 +60,8 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _digest(name: str | None) -> dict[str, str] | None:
+def file_digest(name: str | None) -> dict[str, str] | None:
+    """What a data file is known by; None for no file."""
     if name is None:
         return None
     try:

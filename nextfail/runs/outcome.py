@@ -18,7 +18,7 @@ OUTCOMES = {
 
 
 def judge(metrics: Metrics, finite: bool = True) -> str:
-    """The first outcome that holds of the metrics of a test set (see the contract in README.md).
+    """The first outcome that holds of the metrics of a test set.
 
     An accuracy below 1/d is never called a failure: such a model has not even learned the cheat yet.
     """

@@ -5,6 +5,7 @@
 Edges `u,v` joined by "|", then "/start,goal=", then the path from start to goal.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -43,10 +44,10 @@ def write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -
     """
     if path.exists():
         raise UserError(f"{path} exists already and is left as it is: name another file, or remove it first")
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="ascii") as file:
+        with partial.open("x", encoding="ascii") as file:
             for done in range(0, count, _BLOCK):
                 block = graph.sample(min(_BLOCK, count - done), generator)
                 file.writelines(line + "\n" for line in format_batch(graph, block))

@@ -11,6 +11,7 @@ from nextfail.errors import UserError
 from nextfail.models import Transformer
 from nextfail.objectives import Reverse, TeacherForcing, Teacherless
 from nextfail.runs.folder import RunFolder
+from nextfail.runs.identity import file_digest
 from nextfail.task.datamodule import DrawnData, FileData, PathStarData
 from nextfail.task.graph import PathStar
 from nextfail.training.module import PathStarModule
@@ -28,14 +29,26 @@ def make(section: str, spec: dict[str, Any], **more: Any) -> Any:
     Raises:
         UserError: the target is missing, cannot be imported, or refuses its arguments.
     """
-    if "_target_" not in spec:
+    if not spec or "_target_" not in spec:
         raise UserError(f"{section} has no _target_: choose an option of the group, as in {section}=NAME")
     try:
         # only the lookup is Hydra's: it would turn arguments that are dataclasses into configurations
         factory = instantiate({**spec, "_partial_": True}, _convert_="all")
         return factory if spec.get("_partial_") else factory(**more)
-    except (InstantiationException, TypeError, ImportError) as error:
+    except (InstantiationException, TypeError, ValueError, RuntimeError, ImportError) as error:
         raise UserError(f"{section} cannot be made from {spec['_target_']}: {error.__cause__ or error}") from error
+
+
+def make_graph(sizes: dict[str, int]) -> PathStar:
+    """The graph size of a configuration or a run folder.
+
+    Raises:
+        UserError: it is no size of a path-star graph, or holds other keys.
+    """
+    try:
+        return PathStar(**sizes)
+    except TypeError as error:
+        raise UserError(f"graph: {error}") from error
 
 
 def make_module(config: dict[str, Any], graph: PathStar) -> PathStarModule:
@@ -66,10 +79,13 @@ def remake(folder: RunFolder, trust: bool = False) -> tuple[PathStarModule, Path
         UserError: the folder names something else and is not trusted, or is not a run folder.
     """
     run = folder.run()
-    graph = PathStar(**run["graph"])
+    graph = make_graph(run["graph"])
     objective = _remake(folder.path, "objective", run["objective"], trust)
     backbone = _remake(folder.path, "model", run["model"], trust, **_fit(graph, objective))
     files = run.get("files", {})  # identity has their digests, and these are their names
+    for key, name in files.items():
+        if file_digest(name) != run["data"].get(key):
+            raise UserError(f"{name} is not the {key} of this run any more: its content has changed")
     data = _remake(folder.path, "data", run["data"] | files, trust, graph=graph, run_seed=run["seed"])
     return PathStarModule(graph, backbone, objective), data
 

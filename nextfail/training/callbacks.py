@@ -1,4 +1,4 @@
-"""What every run needs while it trains: a sign of life, a way to be cut, and reasons to stop early."""
+"""What every run needs while it trains: a sign of life, and reasons to stop early."""
 
 import os
 import socket
@@ -10,11 +10,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from nextfail import stop
-from nextfail.errors import RunCut
 from nextfail.runs.files import write_json
 from nextfail.runs.table import Table
-from nextfail.training.checkpoints import Checkpoints
 
 Step = dict[str, Any]
 
@@ -77,34 +74,6 @@ class Heartbeat(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
-
-
-class Interruption(Callback):
-    """On Ctrl-C or SIGTERM, finish the step, save, and leave with RunCut. A second Ctrl-C leaves at once.
-
-    Args:
-        checkpoints: what saves.
-    """
-
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self.checkpoints = checkpoints
-        self.handlers: dict[int, Any] = {}
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.handlers = stop.listen()  # only now, so that these replace Lightning's own
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if stop.requested is not None:
-            self.checkpoints.save(trainer)
-            raise RunCut(f"cut at step {trainer.global_step:,} and saved; the same command goes on from there")
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        stop.unlisten(self.handlers)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        stop.unlisten(self.handlers)
 
 
 class StopAt(Callback):

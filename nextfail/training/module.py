@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import IGNORE, Loss, Objective
 from nextfail.seeding import derive
@@ -51,8 +52,11 @@ class PathStarModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         assert self.make_optimizer is not None and self.make_scheduler is not None, "made for evaluation alone"
-        optimizer = self.make_optimizer(self)
-        schedule = self.make_scheduler(optimizer=optimizer, max_steps=self.trainer.max_steps)
+        try:
+            optimizer = self.make_optimizer(self)
+            schedule = self.make_scheduler(optimizer=optimizer, max_steps=self.trainer.max_steps)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"optimizer and scheduler cannot be made: {error}") from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

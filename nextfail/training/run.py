@@ -3,11 +3,13 @@
 import logging
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextfail.errors import RunCut, UserError
@@ -18,9 +20,8 @@ from nextfail.runs.outcome import judge
 from nextfail.runs.provenance import git_commit, versions
 from nextfail.seeding import derive
 from nextfail.task.datamodule import PathStarData
-from nextfail.task.graph import PathStar
-from nextfail.training.build import make, make_data, make_module
-from nextfail.training.callbacks import Heartbeat, Interruption, StopAt, StopWhenDiverged
+from nextfail.training.build import make, make_data, make_graph, make_module
+from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints, latest_whole, read_checkpoint
 from nextfail.training.csvlog import MetricsFile
 from nextfail.training.module import PathStarModule
@@ -55,10 +56,11 @@ def train(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
         heartbeat = Heartbeat(folder.status_json, folder.timing_csv, config["data"]["batch_size"], step)
         torch.set_num_threads(settings["threads"])
         torch.manual_seed(derive("weights", config["seed"]))
-        graph = PathStar(**config["graph"])
+        graph = make_graph(config["graph"])
         data, module = make_data(config, graph), make_module(config, graph)
-        checkpoints, diverged = Checkpoints(folder.checkpoints, run["hash"]), StopWhenDiverged()
-        own = [diverged, StopAt(settings["stop_at"]), heartbeat, Interruption(checkpoints), checkpoints]
+        diverged = StopWhenDiverged()
+        checkpoints = Checkpoints(folder.checkpoints, run["hash"], settings["val_every"])
+        own = [diverged, StopAt(settings["stop_at"]), heartbeat, checkpoints]
         trainer = make_trainer(config, folder, own, step)
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         steps = trainer.global_step
@@ -78,6 +80,7 @@ def train(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
             "flops": steps * flops_per_step(module, data),
             "seconds": heartbeat.seconds,
             "samples_per_second": steps * data.batch_size / heartbeat.seconds if heartbeat.seconds else None,
+            "accelerator": settings["accelerator"],
             "versions": versions(),
             "git_commit": git_commit(),
         }
@@ -93,7 +96,8 @@ def train(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
         raise RunCut("cut; the same command goes on from the last checkpoint") from error
     except Exception as error:
         _record(heartbeat, "failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
-        folder.error_txt.write_text(traceback.format_exc(), encoding="utf-8")
+        with suppress(OSError):  # a full disk may be what brought us here
+            folder.error_txt.write_text(traceback.format_exc(), encoding="utf-8")
         raise
 
 
@@ -103,9 +107,16 @@ def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resu
     loggers = [MetricsFile(folder.metrics_csv, resume_step)]
     loggers += [make(f"logger.{name}", spec) for name, spec in config["logger"].items()]
     more = [make(f"callbacks.{name}", spec) for name, spec in config["callbacks"].items() if spec]
+    try:
+        return _trainer(settings, folder, loggers, own + more)
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(f"trainer cannot be made: {error}") from error
+
+
+def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], callbacks: list[Any]) -> L.Trainer:
     return L.Trainer(
         accelerator=settings["accelerator"],
-        devices=settings["devices"],
+        devices=1,
         precision=settings["precision"],
         max_steps=settings["max_steps"],
         max_epochs=-1,
@@ -114,7 +125,7 @@ def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resu
         gradient_clip_val=settings["gradient_clip"],
         num_sanity_val_steps=0,
         logger=loggers,
-        callbacks=own + more,
+        callbacks=callbacks,
         plugins=[LightningEnvironment()],  # a run is one process, also inside a SLURM job; requeueing is ours
         default_root_dir=folder.path,
         enable_checkpointing=True,  # by our callback
@@ -125,6 +136,7 @@ def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resu
 
 def flops_per_step(module: PathStarModule, data: PathStarData, rows: int = 2) -> int:
     """Floating-point operations of the products in one training step, forward and backward, counted on a few rows."""
+    rows = min(rows, data.batch_size)
     batch = data.train_batch(0).rows(slice(rows))
     batch = type(batch)(*(tensor.to(module.device) for tensor in batch))
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):

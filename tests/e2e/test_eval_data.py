@@ -10,6 +10,8 @@ import pytest
 import torch
 from commands import TINY, call, refused
 
+from nextfail.runs.identity import KEYS, digest
+
 
 class Hostile:
     """Unpickling this touches a file."""
@@ -75,10 +77,10 @@ def test_hostile_run_json_runs_nothing(copied: Path, tmp_path: Path, section: st
     run = json.loads((copied / "run.json").read_text())
     run[section] = {"_target_": "os.mkdir", "path": str(tmp_path / "mark")}
     (copied / "run.json").write_text(json.dumps(run))
-    assert "--trust" in refused("eval", copied, cwd=tmp_path)
-    run[section] = {**run[section], "_target_": "nextfail.models.transformer.Transformer", "_args_": ["x"]}
+    assert "its hash is not that of its content" in refused("eval", copied, cwd=tmp_path)
+    run["hash"] = digest({key: run[key] for key in KEYS})  # as somebody would who means harm
     (copied / "run.json").write_text(json.dumps(run))
-    refused("eval", copied, cwd=tmp_path)
+    assert "--trust" in refused("eval", copied, cwd=tmp_path)
     assert not (tmp_path / "mark").exists()
 
 

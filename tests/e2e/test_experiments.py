@@ -2,28 +2,16 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
 
-import hydra
 import pytest
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from inside import compose, train_here
 
-from nextfail.cli import job
 from nextfail.cli.common import CONF
-from nextfail.runs.folder import RunFolder
-from nextfail.runs.identity import identity
-from nextfail.training.run import train
 
 EXPERIMENTS = sorted(
     str(p.relative_to(CONF / "experiment").with_suffix("")) for p in (CONF / "experiment").rglob("*.yaml")
 )
 SHORT = ["trainer.max_steps=2", "trainer.val_every=1", "data.validation=8", "data.test=8", "data.batch_size=4"]
-
-
-def compose(*overrides: str) -> Any:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose("train", overrides=[*overrides], return_hydra_config=True)
 
 
 def runs_of(experiment: str) -> list[list[str]]:
@@ -37,14 +25,7 @@ def runs_of(experiment: str) -> list[list[str]]:
     ("experiment", "axes"), [(name, run) for name in EXPERIMENTS for run in runs_of(name)], ids=str
 )
 def test_two_steps(experiment: str, axes: list[str], tmp_path: Path) -> None:
-    cfg = compose(f"experiment={experiment}", *axes, *SHORT, "callbacks=none")
-    HydraConfig.instance().set_config(cfg)
-    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
-    del cfg["hydra"]
-    config = job.resolve(cfg, tmp_path)
-    folder = RunFolder(tmp_path / "run")
-    folder.claim(identity(config), {"choices": choices}, "resume")
-    assert train(config, folder)["steps"] == 2
+    assert train_here(tmp_path, f"experiment={experiment}", *axes, *SHORT)["steps"] == 2
 
 
 @pytest.mark.parametrize("option", sorted(f"{p.parent.relative_to(CONF)}={p.stem}" for p in CONF.glob("*/*.yaml")))
