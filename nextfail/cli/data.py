@@ -34,10 +34,11 @@ def write(graph: str, count: int, seed: int, out: Path) -> None:
     from nextfail.task import textfile
     from nextfail.task.graph import PathStar
 
+    writing = textfile.write(out, PathStar(**sizes), count, generator("file", seed))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(out.name, total=count)
-        for done in textfile.write(out, PathStar(**sizes), count, generator("file", seed)):
+        for done in writing:
             progress.update(task, completed=done)
     print(f"{out}: {count:,} problems of {PathStar(**sizes)}")
 

@@ -44,6 +44,10 @@ def write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -
     """
     if path.exists():
         raise UserError(f"{path} exists already and is left as it is: name another file, or remove it first")
+    return _write(path, graph, count, generator)
+
+
+def _write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -> Iterator[int]:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -115,7 +116,8 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
         UserError: it is missing, not whole, not one of ours, or of another run or schema.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of foreign formats, which are refused below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError as error:
