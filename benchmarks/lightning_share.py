@@ -19,7 +19,7 @@ from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints
 from nextfail.training.run import make_trainer, quieten
 
-STEPS, ROUNDS = 10, 10  # steps of each side in a round
+STEPS, ROUNDS = 10, 20  # steps of each side in a round
 OVERRIDES = ("callbacks=none", f"trainer.max_steps={STEPS * (ROUNDS + 1)}")
 
 
