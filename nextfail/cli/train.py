@@ -39,7 +39,9 @@ def main() -> None:
         if os.environ.get("NEXTFAIL_DEBUG"):
             raise
         leave(NAME, explain(error), 2)
-    except OSError as error:
+    except OSError as error:  # a folder that cannot be made, before a run begins
+        if os.environ.get("NEXTFAIL_DEBUG"):
+            raise
         leave(NAME, str(error), 2)
     except RuntimeError:
         if os.environ.get("NEXTFAIL_DEBUG") or "hydra/launcher=slurm" not in sys.argv or shutil.which("srun"):

@@ -59,7 +59,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         stop.unlisten(self.handlers)
-        if self.saved_step != trainer.global_step:  # the last step was none of validation
+        if self.saved_step != trainer.global_step:  # no validation fell on the last step
             self.save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

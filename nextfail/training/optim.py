@@ -27,12 +27,18 @@ def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]
     return _unique(with_decay), _unique(without)
 
 
+def _require_not_negative(key: str, value: float) -> None:
+    if value < 0:  # torch does not look at what stands in a parameter group, nor at a schedule
+        raise ValueError(f"{key}={value} is negative")
+
+
 def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     return list({id(p): p for p in parameters}.values())  # a shared parameter is met once for each owner
 
 
 def adamw(module: nn.Module, lr: float, betas: Iterable[float], eps: float, weight_decay: float) -> Optimizer:
     """AdamW (Loshchilov & Hutter 2019) with decay on matrices alone."""
+    _require_not_negative("optimizer.weight_decay", weight_decay)
     with_decay, without = decaying(module)
     groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
     first, second = betas
@@ -88,11 +94,15 @@ class MuonAdamW(Optimizer):
 
 def constant(optimizer: Optimizer, max_steps: int, warmup: int) -> LambdaLR:
     """Linear warm-up over `warmup` steps, then the full rate."""
+    _require_not_negative("scheduler.warmup", warmup)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
 
 
 def cosine(optimizer: Optimizer, max_steps: int, warmup: int, final: float) -> LambdaLR:
     """Linear warm-up over `warmup` steps, then half a cosine down to `final` times the rate at step `max_steps`."""
+
+    _require_not_negative("scheduler.warmup", warmup)
+    _require_not_negative("scheduler.final", final)
 
     def factor(step: int) -> float:
         if step < warmup:

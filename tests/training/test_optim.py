@@ -1,5 +1,6 @@
 import copy
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -189,3 +190,17 @@ def test_continuation_from_a_state_is_exact(make: partial[Optimizer], tmp_path: 
     assert again.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+BELOW_ZERO = {"warmup": lambda o: constant(o, 10, -5), "final": lambda o: cosine(o, 10, 2, -0.1)}
+
+
+@pytest.mark.parametrize("make", BELOW_ZERO.values(), ids=BELOW_ZERO)
+def test_negative_schedule_is_refused(make: Callable[[torch.optim.Optimizer], object]) -> None:
+    with pytest.raises(ValueError, match="is negative"):
+        make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
+
+
+def test_negative_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"optimizer\.weight_decay=-1 is negative"):
+        adamw(torch.nn.Linear(2, 2), lr=1.0, betas=(0.9, 0.99), eps=1e-8, weight_decay=-1)
