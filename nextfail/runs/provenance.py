@@ -5,7 +5,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("nextfail", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "mamba-ssm")
+PACKAGES = ("nextfail", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numba", "mamba-ssm")
 
 
 def versions() -> dict[str, str | None]:

@@ -8,7 +8,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from nextfail.errors import UserError
-from nextfail.models import Transformer
+from nextfail.models import Mamba, Transformer
 from nextfail.objectives import Reverse, TeacherForcing, Teacherless
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import file_digest
@@ -18,7 +18,7 @@ from nextfail.training.module import PathStarModule
 
 OWN = {
     f"{made.__module__}.{made.__qualname__}": made
-    for made in (Transformer, TeacherForcing, Reverse, Teacherless, DrawnData, FileData)
+    for made in (Transformer, Mamba, TeacherForcing, Reverse, Teacherless, DrawnData, FileData)
 }
 """What a run folder may name without being trusted."""
 

@@ -135,14 +135,26 @@ def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], ca
 
 
 def flops_per_step(module: PathStarModule, data: PathStarData, rows: int = 2) -> int:
-    """Floating-point operations of the products in one training step, forward and backward, counted on a few rows."""
+    """Floating-point operations of the products in one training step, forward and backward, counted on a few rows.
+
+    Torch counts its own. A module that multiplies otherwise has a method `uncounted_flops`, which is given what its
+    forward pass is given; backward counts twice that, as it does for a product of matrices.
+    """
     rows = min(rows, data.batch_size)
     batch = data.train_batch(0).rows(slice(rows))
     batch = type(batch)(*(tensor.to(module.device) for tensor in batch))
+    others: list[int] = []
+    hooks = [
+        each.register_forward_pre_hook(lambda owner, given: others.append(owner.uncounted_flops(*given)))
+        for each in module.modules()
+        if hasattr(each, "uncounted_flops")
+    ]
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         module.objective.loss(module.backbone, batch).total.backward()  # type: ignore[no-untyped-call]
+    for hook in hooks:
+        hook.remove()
     module.zero_grad()
-    return counter.get_total_flops() * data.batch_size // rows
+    return (counter.get_total_flops() + 3 * sum(others)) * data.batch_size // rows
 
 
 def examples(module: PathStarModule, data: PathStarData) -> list[dict[str, Any]]:

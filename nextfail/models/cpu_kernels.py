@@ -1,0 +1,290 @@
+"""The selective scan and the short convolution for the CPU, forward and backward, compiled by numba.
+
+Every kernel works on the rows `first` to `end` of a batch, so that threads can share one. It writes each number once
+and sums in one order, so that the result does not depend on the number of threads. Channels are innermost, in memory
+and in the loops, which the compiler turns into vector instructions, exponentials included. Arrays are C-contiguous and
+all of one type, float32 or float64.
+
+Shapes: B rows, T steps, D channels, N states. Gradients are named after what they belong to, as in `g_u`; those of
+parameters have one entry a row, to be summed.
+
+Numba keeps compiled code on disk, and looks at this file alone to see whether it is out of date: whatever a kernel
+calls has to stand here.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+CHUNK = 32
+"""Steps between the states that are kept for the backward pass, which makes the ones in between again."""
+
+FUSE = {"contract"}  # products may be fused with sums, and nothing else: the exponential's rounding relies on it
+REORDER = {"contract", "reassoc"}  # where sums over channels may be taken in any order
+
+# ---- elementary functions, with all of their arithmetic in sight of the compiler
+
+
+def _reinterpret(source: Any, target: Any) -> Any:
+    """The bits of a `source` as a `target`."""
+
+    @intrinsic
+    def reinterpret(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(target))
+
+        return target(source), generate
+
+    return reinterpret
+
+
+_bits, _float = _reinterpret(types.float32, types.int32), _reinterpret(types.int32, types.float32)
+
+_f = np.float32
+_LEAST, _MOST = _f(-87.3), _f(88.0)  # beyond these, 2^k is not a normal number
+_PER_LN2, _LN2_HIGH, _LN2_LOW = _f(1 / math.log(2)), _f(0.693359375), _f(math.log(2) - 0.693359375)
+_ROUND = _f(1.5 * 2**23)  # added and taken away, it rounds to a whole number, and has left that in the low bits
+# (exp(r) - 1 - r) / r^2 on |r| <= ln(2) / 2, highest power first: the minimax polynomial of Cephes' expf
+_E0, _E1, _E2, _E3, _E4, _E5 = map(_f, (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665795e-2, 1.6666666e-1, 0.5))
+
+
+def _exp(x: Any) -> Any:
+    """exp(x), to two units in the last place, from 2^-126 to 2^127; beyond those it stays there."""
+
+
+def _sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+
+
+def _softplus(x: Any) -> Any:
+    """log(1 + exp(x))."""
+
+
+@overload(_exp, jit_options={"fastmath": FUSE})
+def _(x: Any) -> Any:
+    def single(x: Any) -> Any:
+        x = min(max(x, _LEAST), _MOST)
+        shifted = x * _PER_LN2 + _ROUND
+        k = shifted - _ROUND
+        r = (x - k * _LN2_HIGH) - k * _LN2_LOW  # x = k ln(2) + r
+        p = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
+        power = _float(types.int32((_bits(shifted) << 23) + 0x3F800000))  # 2^k, put together from its exponent
+        return (p * (r * r) + (r + _f(1))) * power
+
+    def double(x: Any) -> Any:
+        return math.exp(x)
+
+    return single if x == types.float32 else double
+
+
+@overload(_sigmoid, jit_options={"fastmath": FUSE})
+def _(x: Any) -> Any:
+    one = _f(1) if x == types.float32 else 1.0
+
+    def either(x: Any) -> Any:
+        return one / (one + _exp(-x))
+
+    return either
+
+
+@overload(_softplus, jit_options={"fastmath": FUSE})
+def _(x: Any) -> Any:
+    def single(x: Any) -> Any:
+        e = _exp(-abs(x))
+        s = e / (e + _f(2))  # log(1 + e) = 2 atanh(s), and s is at most 1/3, where six terms are enough
+        q = s * s
+        p = (((((_f(2 / 13) * q + _f(2 / 11)) * q + _f(2 / 9)) * q + _f(2 / 7)) * q + _f(2 / 5)) * q + _f(2 / 3)) * q
+        return max(x, _f(0)) + s * (p + _f(2))
+
+    def double(x: Any) -> Any:
+        return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+    return single if x == types.float32 else double
+
+
+# ---- the scan
+
+
+@njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
+def scan_forward(first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gated, starts, last, out):  # type: ignore
+    """Outputs of the scan; see nextfail.models.selective_scan for what it is.
+
+    Args:
+        first, end: rows to do.
+        tile: channels to take at a time.
+        u, delta, out: (B, T, D). A: (N, D). B, C: (B, T, N). D, bias: (D,).
+        z: (B, T, D), read if `gated`.
+        softplus: whether delta goes through it, after the bias is added.
+        starts: (B, chunks, N, D), of which the first is the state before step 0, and the others are written.
+        last: (B, N, D), written: the state after the last step.
+    """
+    steps, channels, states = u.shape[1], u.shape[2], A.shape[0]
+    h = np.empty((states, tile), u.dtype)
+    dt, x, y = np.empty(tile, u.dtype), np.empty(tile, u.dtype), np.empty(tile, u.dtype)
+    for b in range(first, end):
+        for c in range(0, channels, tile):
+            width = min(tile, channels - c)
+            h[:, :width] = starts[b, 0, :, c : c + width]
+            for t in range(steps):
+                if t % CHUNK == 0:
+                    starts[b, t // CHUNK, :, c : c + width] = h[:, :width]
+                _discretise(width, softplus, u[b, t, c:], delta[b, t, c:], D[c:], bias[c:], dt, x, y)
+                for n in range(states):
+                    to_state, from_state = B[b, t, n], C[b, t, n]
+                    for d in range(width):
+                        new = _exp(dt[d] * A[n, c + d]) * h[n, d] + x[d] * to_state
+                        h[n, d] = new
+                        y[d] += new * from_state
+                for d in range(width):
+                    gate = z[b, t, c + d] * _sigmoid(z[b, t, c + d]) if gated else y.dtype.type(1)
+                    out[b, t, c + d] = y[d] * gate
+            last[b, :, c : c + width] = h[:, :width]
+
+
+@njit(nogil=True, fastmath=FUSE)
+def _discretise(width, softplus, u, delta, D, bias, dt, x, y):  # type: ignore
+    """Of one step: its length dt, its input x = dt u, and D u, with which the output begins; all (width,)."""
+    for d in range(width):
+        raw = delta[d] + bias[d]
+        dt[d] = _softplus(raw) if softplus else raw
+    for d in range(width):
+        x[d], y[d] = dt[d] * u[d], D[d] * u[d]
+
+
+@njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
+def scan_backward(  # type: ignore
+    first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gated, starts, g_out, g_last,
+    g_u, g_delta, g_A, g_B, g_C, g_D, g_z, g_bias, g_initial,
+):  # fmt: skip
+    """Gradients of `scan_forward`, from its arguments, its `starts`, and those of its outputs `g_out` and `g_last`.
+
+    Goes back chunk by chunk: first makes the chunk's states again from the one that was kept, then folds its steps.
+
+    Args:
+        g_u, g_delta, g_z: (B, T, D), written. g_initial: (B, N, D), written.
+        g_A: (B, N, D), g_B, g_C: (B, T, N), g_D, g_bias: (B, D); added to.
+    """
+    steps, channels, states = u.shape[1], u.shape[2], A.shape[0]
+    real = u.dtype
+    one = real.type(1)
+    h, decay = np.empty((CHUNK + 1, states, tile), real), np.empty((CHUNK, states, tile), real)
+    dt, x, y = np.empty((CHUNK, tile), real), np.empty((CHUNK, tile), real), np.empty((CHUNK, tile), real)
+    g_h, g_y, g_x, g_dt = (
+        np.empty((states, tile), real),
+        np.empty(tile, real),
+        np.empty(tile, real),
+        np.empty(tile, real),
+    )
+    for b in range(first, end):
+        for c in range(0, channels, tile):
+            width = min(tile, channels - c)
+            g_h[:, :width] = g_last[b, :, c : c + width]
+            for chunk in range(starts.shape[1] - 1, -1, -1):
+                begin = chunk * CHUNK
+                length = min(CHUNK, steps - begin)
+                h[0, :, :width] = starts[b, chunk, :, c : c + width]
+                for i in range(length):
+                    t = begin + i
+                    _discretise(width, softplus, u[b, t, c:], delta[b, t, c:], D[c:], bias[c:], dt[i], x[i], y[i])
+                    for n in range(states):
+                        to_state, from_state = B[b, t, n], C[b, t, n]
+                        for d in range(width):
+                            decay[i, n, d] = _exp(dt[i, d] * A[n, c + d])
+                            h[i + 1, n, d] = decay[i, n, d] * h[i, n, d] + x[i, d] * to_state
+                            y[i, d] += h[i + 1, n, d] * from_state
+                for i in range(length - 1, -1, -1):
+                    t = begin + i
+                    for d in range(width):
+                        g_y[d], g_x[d], g_dt[d] = g_out[b, t, c + d], 0, 0
+                    if gated:
+                        for d in range(width):
+                            gate = _sigmoid(z[b, t, c + d])
+                            slope = gate * (one + z[b, t, c + d] * (one - gate))
+                            g_z[b, t, c + d] = g_out[b, t, c + d] * y[i, d] * slope
+                            g_y[d] = g_out[b, t, c + d] * z[b, t, c + d] * gate
+                    for n in range(states):
+                        sums = _fold(
+                            width, decay[i, n], h[i, n], h[i + 1, n], dt[i], x[i], A[n, c:], B[b, t, n], C[b, t, n],
+                            g_y, g_h[n], g_x, g_dt, g_A[b, n, c:],
+                        )  # fmt: skip
+                        g_B[b, t, n] += sums[0]
+                        g_C[b, t, n] += sums[1]
+                    for d in range(width):
+                        here = u[b, t, c + d]
+                        g_u[b, t, c + d] = g_x[d] * dt[i, d] + g_y[d] * D[c + d]
+                        slope = _sigmoid(delta[b, t, c + d] + bias[c + d]) if softplus else one
+                        g_raw = (g_dt[d] + g_x[d] * here) * slope
+                        g_delta[b, t, c + d] = g_raw
+                        g_D[b, c + d] += g_y[d] * here
+                        g_bias[b, c + d] += g_raw
+            g_initial[b, :, c : c + width] = g_h[:, :width]
+
+
+@njit(nogil=True, fastmath=REORDER, error_model="numpy")
+def _fold(width, decay, before, after, dt, x, A, to_state, from_state, g_y, g_h, g_x, g_dt, g_A):  # type: ignore
+    """One step and one state backwards: g_h from after the step to before it; what it gives to B and C is returned."""
+    g_to_state = g_from_state = decay.dtype.type(0)
+    for d in range(width):
+        g_from_state += g_y[d] * after[d]
+        g = g_h[d] + g_y[d] * from_state
+        g_to_state += g * x[d]
+        g_x[d] += g * to_state
+        g *= decay[d]
+        g_h[d] = g
+        g_exponent = g * before[d]  # decay = exp(dt A)
+        g_dt[d] += g_exponent * A[d]
+        g_A[d] += g_exponent * dt[d]
+    return g_to_state, g_from_state
+
+
+# ---- the convolution
+
+
+@njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
+def conv_forward(first, end, x, weight, bias, out):  # type: ignore
+    """SiLU of a causal convolution of each channel with its own filter.
+
+    Args:
+        first, end: rows to do.
+        x, out: (B, T, D). weight: (K, D), the last row for the present step. bias: (D,).
+    """
+    y = np.empty(x.shape[2], x.dtype)
+    for b in range(first, end):
+        for t in range(x.shape[1]):
+            _convolve(x[b], weight, bias, t, y)
+            for d in range(y.size):
+                out[b, t, d] = y[d] * _sigmoid(y[d])
+
+
+@njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
+def conv_backward(first, end, x, weight, bias, g_out, g_x, g_weight, g_bias):  # type: ignore
+    """Gradients of `conv_forward`. g_x: (B, T, D), g_weight: (B, K, D), g_bias: (B, D); all added to."""
+    one = x.dtype.type(1)
+    taps, channels = weight.shape
+    y = np.empty(channels, x.dtype)
+    for b in range(first, end):
+        for t in range(x.shape[1]):
+            _convolve(x[b], weight, bias, t, y)
+            for d in range(channels):
+                gate = _sigmoid(y[d])
+                y[d] = g_out[b, t, d] * gate * (one + y[d] * (one - gate))
+                g_bias[b, d] += y[d]
+            for k in range(max(0, taps - 1 - t), taps):
+                s = t + k - taps + 1
+                for d in range(channels):
+                    g_x[b, s, d] += y[d] * weight[k, d]
+                    g_weight[b, k, d] += y[d] * x[b, s, d]
+
+
+@njit(nogil=True, fastmath=FUSE)
+def _convolve(x, weight, bias, t, y):  # type: ignore
+    """y (D,) = the filters at step t of x (T, D), before which there is nothing."""
+    taps = weight.shape[0]
+    for d in range(y.size):
+        y[d] = bias[d]
+    for k in range(max(0, taps - 1 - t), taps):
+        for d in range(y.size):
+            y[d] += weight[k, d] * x[t + k - taps + 1, d]

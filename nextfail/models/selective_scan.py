@@ -1,0 +1,252 @@
+"""The selective scan of Mamba (Gu & Dao 2023, section 3): one function, and the forms in which it can be computed.
+
+For each channel d, with a state h of N numbers that starts at zero:
+
+    h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t
+    y_t = C_t . h_t + D u_t        and out_t = y_t silu(z_t), if there is a gate z
+"""
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nextfail.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FORMS = {
+    "mamba_ssm": "the fused CUDA kernels of mamba-ssm",
+    "parallel": "a parallel scan in plain torch, on any device",
+    "fused": "a fused kernel for the CPU, compiled by numba",
+    "loop": "one step after the other in plain torch, on any device: the specification of all others",
+}
+"""What computes a scan. "auto" takes mamba_ssm on CUDA, fused on the CPU, and parallel where those cannot be had."""
+
+_NEEDS = {"mamba_ssm": "mamba_ssm.ops.selective_scan_interface", "fused": "nextfail.models.fused"}
+_HINTS = {
+    "mamba_ssm": "for its fused kernels, pip install 'nextfail[gpu]' on a machine with the CUDA compiler",
+    "fused": "pip install numba brings the fused kernel",
+}
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    initial_state: Tensor | None = None,
+    form: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The scan above; arguments as those of mamba-ssm's `selective_scan_fn`, and two more.
+
+    Args:
+        u: (B, D, T) inputs. It is quickest where memory has time before channels, as in a transposed (B, T, D).
+        delta: (B, D, T) step sizes.
+        A: (D, N) real. Negative entries decay.
+        B, C: (B, N, T) into the state and out of it.
+        D: (D,) past the state. z: (B, D, T) gate.
+        delta_bias: (D,) added to delta. delta_softplus: whether delta then goes through softplus.
+        return_last_state: whether to return the state after the last step, too.
+        initial_state: (B, D, N) before the first step, zero if None.
+        form: one of FORMS, or "auto".
+
+    Returns:
+        (B, D, T) in the type of u, and, if asked for, (B, D, N) in float32 (float64 for u in float64). All forms but
+        mamba_ssm have gradients for both.
+
+    Raises:
+        UserError: the form does not exist or cannot be had here.
+        ValueError: shapes that do not fit each other.
+    """
+    _check_shapes(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    form = choose(form, u.device.type)
+    if form == "mamba_ssm" and initial_state is None:
+        return import_module(_NEEDS[form]).selective_scan_fn(
+            u, delta, A.float(), B, C, D, z, delta_bias, delta_softplus, return_last_state
+        )
+    u, delta, B, C = (each.transpose(1, 2) for each in (u, delta, B, C))  # (B, T, D) and (B, T, N)
+    z = z if z is None else z.transpose(1, 2)
+    if form == "fused":
+        fused = import_module(_NEEDS[form]).fused_scan
+        out, last = fused(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    else:
+        scan = loop if form == "loop" else parallel
+        out, last = _plain(scan, u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    out = out.to(u.dtype).transpose(1, 2)
+    return (out, last) if return_last_state else out
+
+
+def choose(form: str, device: str) -> str:
+    """The form that computes a scan on a device ("cpu", "cuda", ...); why it is not the quickest is logged, once.
+
+    Raises:
+        UserError: `form` names one that does not exist or cannot be had here.
+    """
+    if form == "auto":
+        return _best(device)
+    if form not in FORMS:
+        raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
+    for name, home in (("mamba_ssm", "cuda"), ("fused", "cpu")):
+        if form == name and device != home:
+            raise UserError(f"model.scan={name} computes on {home}, not on {device}: choose auto, parallel or loop")
+    if trouble := missing(form):
+        raise UserError(f"model.scan={form} cannot be had: {trouble}. Choose auto, parallel or loop")
+    return form
+
+
+@cache
+def _best(device: str) -> str:
+    wanted = {"cuda": "mamba_ssm", "cpu": "fused"}.get(device, "parallel")
+    trouble = missing(wanted)
+    if trouble:
+        log.warning("scan on %s: falling back to %s, since %s; %s", device, "parallel", trouble, _HINTS[wanted])
+    chosen = "parallel" if trouble else wanted
+    log.info("scan on %s: %s", device, FORMS[chosen])
+    return chosen
+
+
+@cache
+def missing(form: str) -> str | None:
+    """Why a form cannot be had on this machine; None if it can."""
+    if form not in _NEEDS:
+        return None
+    package = {"mamba_ssm": "mamba-ssm", "fused": "numba"}[form]
+    try:
+        import_module(_NEEDS[form])
+    except ModuleNotFoundError as error:
+        if error.name in ("mamba_ssm", "numba"):
+            return f"{package} is not installed"
+        return f"{package} is installed but broken ({error})"
+    except Exception as error:  # a build for another torch or another driver fails in ways of its own
+        return f"{package} is installed but broken ({type(error).__name__}: {str(error).splitlines()[0]})"
+    return None
+
+
+Scan = Callable[[Tensor, Tensor], Tensor]
+
+
+def loop(decay: Tensor, x: Tensor) -> Tensor:
+    """h_t = decay_t h_{t-1} + x_t from h = 0, one step after the other; all (B, T, ...)."""
+    h = torch.zeros_like(x[:, 0])
+    states = []
+    for t in range(x.shape[1]):
+        h = decay[:, t] * h + x[:, t]
+        states.append(h)
+    return torch.stack(states, 1)
+
+
+def parallel(decay: Tensor, x: Tensor) -> Tensor:
+    """As `loop`, in a number of operations that grows with the logarithm of T (Blelloch 1990).
+
+    Keeps two tensors of this size for the backward pass, which is such a scan itself, from the end to the beginning.
+    """
+    return _Parallel.apply(decay, x)
+
+
+class _Parallel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, x: Tensor) -> Tensor:
+        h = _pairwise(decay, x)
+        ctx.save_for_backward(decay, h)
+        return h
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor, Tensor]:
+        decay, h = ctx.saved_tensors
+        # what reaches h_t: its own gradient, and that of h_{t+1} through decay_{t+1}
+        following = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], 1)
+        g_x = _pairwise(following.flip(1), g_out.flip(1)).flip(1)
+        before = torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1)
+        return g_x * before, g_x
+
+
+def _pairwise(decay: Tensor, x: Tensor) -> Tensor:
+    """Scan pairs of steps as one step each, half as many; the others then follow from their neighbours at once."""
+    steps = x.shape[1]
+    if steps == 1:
+        return x
+    h = torch.empty_like(x)
+    even, odd = slice(0, steps - 1, 2), slice(1, None, 2)
+    h[:, odd] = _pairwise(decay[:, odd] * decay[:, even], decay[:, odd] * x[:, even] + x[:, odd])
+    h[:, 0] = x[:, 0]
+    h[:, 2::2] = decay[:, 2::2] * h[:, 1:-1:2] + x[:, 2::2]
+    return h
+
+
+def _plain(
+    scan: Scan,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    bias: Tensor | None,
+    softplus: bool,
+    initial: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Output and last state through all states of all steps; time before channels, as in `fused_scan`."""
+    real = torch.float64 if u.dtype == torch.float64 else torch.float32
+    u, delta, A, B, C = (each.to(real) for each in (u, delta, A, B, C))
+    if bias is not None:
+        delta = delta + bias.to(real)
+    if softplus:
+        delta = F.softplus(delta)
+    decay = torch.exp(delta[..., None] * A)  # (B, T, D, N)
+    x = (delta * u)[..., None] * B[:, :, None]  # (B, T, D, N)
+    if initial is not None:
+        x = torch.cat([x[:, :1] + decay[:, :1] * initial.to(real)[:, None], x[:, 1:]], 1)
+    h = scan(decay, x)
+    y = (h * C[:, :, None]).sum(-1)  # (B, T, D)
+    if D is not None:
+        y = y + D.to(real) * u
+    if z is not None:
+        y = y * F.silu(z.to(real))
+    return y, h[:, -1]
+
+
+def _check_shapes(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    bias: Tensor | None,
+    initial: Tensor | None,
+) -> None:
+    if u.dim() != 3 or A.dim() != 2 or A.is_complex() or not u.shape[2]:
+        raise ValueError(
+            f"needs u (B, D, T) with T at least 1 and a real A (D, N), got {(*u.shape,)} and {(*A.shape,)}"
+        )
+    rows, channels, steps = u.shape
+    states = A.shape[1]
+    wide, narrow = (rows, channels, steps), (rows, states, steps)
+    expected = {
+        "delta": (delta, wide),
+        "A": (A, (channels, states)),
+        "B": (B, narrow),
+        "C": (C, narrow),
+        "z": (z, wide),
+    }
+    expected |= {"D": (D, (channels,)), "delta_bias": (bias, (channels,))}
+    expected |= {"initial_state": (initial, (rows, channels, states))}
+    for name, (given, shape) in expected.items():
+        if given is not None and given.shape != shape:
+            raise ValueError(f"{name} has shape {(*given.shape,)}, and u and A make it {shape}")
