@@ -3,8 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
+MAMBA := mamba-ssm==2.3.2.post1
 
-.PHONY: help install demo demo-full test test-slow lint format bench wheel clean
+.PHONY: help install demo demo-full test test-slow test-gpu test-reference lint format bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,10 +31,20 @@ demo-full: demo ## the same on longer paths: hours
 	$(BIN)/nextfail-report runs/demo runs/demo_teacherless runs/demo_full --out runs/demo_full/report
 
 test: lint ## lint and the default suite, under ten minutes on 2 cores
-	$(BIN)/pytest -n 2 -m 'not slow and not gpu'
+	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference'
 
 test-slow: install ## also what takes longer
-	$(BIN)/pytest -n 2 -m 'not gpu'
+	$(BIN)/pytest -n 2 -m 'not gpu and not reference'
+
+test-gpu: install ## what needs a CUDA GPU, with mamba-ssm on it (make install TORCH='torch' first)
+	$(BIN)/pip install --quiet --no-build-isolation '.[gpu]'
+	$(BIN)/pytest -m gpu
+
+test-reference: install ## Mamba against mamba-ssm's own code, which is built without CUDA
+	$(BIN)/pip install --quiet einops triton setuptools wheel
+	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
+		$(BIN)/pip install --quiet --no-deps --no-build-isolation '$(MAMBA)'
+	$(BIN)/pytest -m reference
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

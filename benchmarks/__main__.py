@@ -15,6 +15,7 @@ from rich.table import Table
 from benchmarks.data import data_time, evaluation, sampling
 from benchmarks.generation import generation
 from benchmarks.lightning_share import lightning_share
+from benchmarks.mamba import architectures, mamba_step, scan_forms, scan_length, second_core
 from benchmarks.measure import Row, machine
 from benchmarks.side_by_side import side_by_side
 from benchmarks.step import training_step
@@ -22,7 +23,20 @@ from nextfail.runs.files import write_json
 
 ALL = {
     each.__name__: each
-    for each in (sampling, data_time, evaluation, lightning_share, generation, side_by_side, training_step)
+    for each in (
+        sampling,
+        data_time,
+        evaluation,
+        lightning_share,
+        generation,
+        side_by_side,
+        training_step,
+        mamba_step,
+        scan_forms,
+        scan_length,
+        second_core,
+        architectures,
+    )
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
-from nextfail.models.selective_scan import FORMS, choose, selective_scan
+from nextfail.models.selective_scan import choose, require_form, selective_scan
 
 LEAST_STEP, STEPS = 1e-4, (1e-3, 1e-1)
 """Of the initial step sizes: what none is below, and between what they are drawn, evenly in their logarithm."""
@@ -52,11 +52,10 @@ class Mamba(Backbone):
         super().__init__(
             vocab_size, max_length, depth=depth, width=width, d_state=d_state, d_conv=d_conv, expand=expand
         )
-        if scan not in ("auto", *FORMS):
-            choose(scan, "cpu")  # says what there is
+        require_form(scan)
         self._arguments["scan"] = scan
         self.depth = depth
-        self.mixer = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "scan": scan}
+        self.mixer_sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "scan": scan}
         self.blocks = nn.ModuleList(self.new_block() for _ in range(depth))
         self.norm = nn.RMSNorm(width, eps=1e-5)
         nn.init.normal_(self.tokens.weight, std=0.02)
@@ -82,14 +81,15 @@ class Mamba(Backbone):
         x = tokens if tokens.is_floating_point() else self.embed(tokens)  # (B, T, C)
         after = []
         for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
             x, state = block.step(x, cache[i] if cache else None, last if i + 1 == self.depth else None)
             after.append(state)
         return self.norm(x), after
 
-    def new_block(self) -> "Block":
-        block = Block(self.width, **self.mixer)
+    def new_block(self) -> nn.Module:
+        block = Block(self.width, **self.mixer_sizes)
         with torch.no_grad():
-            block.mixer.out_proj.weight.div_(math.sqrt(self.depth))  # as many blocks add to one stream
+            block.mixer.out_proj.weight /= math.sqrt(self.depth)  # as many blocks add to one stream
         return block
 
 
@@ -128,7 +128,6 @@ class Mixer(nn.Module):
         self.dt_proj = nn.Linear(self.rank, inner)
         self.A_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(inner, 1))  # A = -1, ..., -N: S4D-real
         self.D = nn.Parameter(torch.ones(inner))
-        self.out_proj = nn.Linear(inner, width, bias=False)
         for each in (self.A_log, self.D):
             each.no_weight_decay = True  # type: ignore[attr-defined]
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
@@ -136,6 +135,7 @@ class Mixer(nn.Module):
         steps = torch.empty(inner).uniform_(low, high).exp().clamp(min=LEAST_STEP)
         with torch.no_grad():
             self.dt_proj.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # softplus of it is the step
+        self.out_proj = nn.Linear(inner, width, bias=False)
 
     def uncounted_flops(self, x: Tensor, *_: Any) -> int:
         """Operations of a forward pass that are in no product of torch's: 6 a state of the scan, 2 a tap."""

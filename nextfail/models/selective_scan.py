@@ -95,16 +95,21 @@ def choose(form: str, device: str) -> str:
     Raises:
         UserError: `form` names one that does not exist or cannot be had here.
     """
+    require_form(form)
     if form == "auto":
         return _best(device)
-    if form not in FORMS:
-        raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
     for name, home in (("mamba_ssm", "cuda"), ("fused", "cpu")):
         if form == name and device != home:
             raise UserError(f"model.scan={name} computes on {home}, not on {device}: choose auto, parallel or loop")
     if trouble := missing(form):
         raise UserError(f"model.scan={form} cannot be had: {trouble}. Choose auto, parallel or loop")
     return form
+
+
+def require_form(form: str) -> None:
+    """Refuse what is neither "auto" nor one of FORMS."""
+    if form not in ("auto", *FORMS):
+        raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
 
 
 @cache

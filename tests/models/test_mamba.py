@@ -101,7 +101,7 @@ def test_forms_give_the_same_model(form: str) -> None:
 def test_autocast_gives_nearly_the_same(model: Mamba) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model(ids())
-    assert near(hidden.float(), model(ids()), 0.2 * float(model(ids()).abs().max()))
+    assert near(hidden.float(), model(ids()), 0.2 * float(model(ids()).detach().abs().max()))
 
 
 # decoding
@@ -225,7 +225,7 @@ def transformers_mamba(model: Mamba) -> MambaForCausalLM:
 def test_equals_mamba_of_transformers(model: Mamba) -> None:
     theirs = transformers_mamba(model)
     logits, expected = model.logits(model(ids())), theirs(ids()).logits
-    assert float(expected.std()) > 0.5
+    assert float(expected.detach().std()) > 0.5
     assert near(logits, expected, 1e-4)
     for each in (logits, expected):
         F.cross_entropy(each.flatten(0, 1), ids(seed=1).flatten()).backward()

@@ -1,0 +1,65 @@
+"""mamba-ssm's fused CUDA kernels against the plain loop: `make test-gpu` on a machine with a GPU."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nextfail.models import Mamba
+from nextfail.models.selective_scan import choose, selective_scan
+
+pytestmark = pytest.mark.gpu
+
+
+def test_auto_takes_the_fused_kernels() -> None:
+    assert choose("auto", "cuda") == "mamba_ssm"
+
+
+@pytest.mark.parametrize("form", ["mamba_ssm", "parallel"])
+@pytest.mark.parametrize("steps", [1, 7, 32, 1024])
+@pytest.mark.parametrize("options", [(), ("z",), ("D", "delta_bias"), ("D", "z", "delta_bias")])
+def test_scan_equals_the_loop(form: str, steps: int, options: tuple[str, ...]) -> None:
+    torch.manual_seed(steps)
+    rows, channels, states = 2, 64, 16
+    u, delta, z = (torch.randn(rows, channels, steps, device="cuda") for _ in range(3))
+    B, C = (torch.randn(rows, states, steps, device="cuda") for _ in range(2))
+    given = {"u": u, "delta": delta, "A": -torch.rand(channels, states, device="cuda"), "B": B, "C": C}
+    more = {"z": z, "D": torch.randn(channels, device="cuda"), "delta_bias": torch.randn(channels, device="cuda")}
+    given |= {name: more[name] for name in options}
+    results = []
+    for each in ("loop", form):
+        leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+        out, last = selective_scan(**leaves, delta_softplus=True, return_last_state=True, form=each)
+        results.append([out, last, *torch.autograd.grad(out.sin().sum(), list(leaves.values()))])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.detach().abs().max()))
+
+
+@pytest.mark.parametrize("scan", ["auto", "parallel"])
+def test_a_model_is_the_same_as_on_the_cpu(scan: str) -> None:
+    torch.manual_seed(0)
+    model = Mamba(depth=2, width=64, d_state=16, d_conv=4, expand=2, vocab_size=20, max_length=40, scan=scan)
+    tokens = torch.randint(20, (3, 40))
+    losses, gradients = [], []
+    for device in ("cpu", "cuda"):
+        model.to(device).zero_grad()
+        logits = model.logits(model(tokens.to(device)))
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens.to(device).flatten())
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append([p.grad.cpu().clone() for p in model.parameters() if p.grad is not None])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-2, atol=1e-3 * float(one.abs().max()))
+
+
+@torch.no_grad()
+def test_decoding_from_a_cache_equals_one_pass() -> None:
+    torch.manual_seed(0)
+    model = Mamba(depth=2, width=64, d_state=16, d_conv=4, expand=2, vocab_size=20, max_length=40).cuda()
+    tokens = torch.randint(20, (3, 40), device="cuda")
+    full = model(tokens)
+    hidden, cache = model.step(tokens[:, :30])
+    torch.testing.assert_close(hidden, full[:, :30], rtol=1e-3, atol=1e-3)
+    for place in range(30, 40):
+        hidden, cache = model.step(tokens[:, place : place + 1], cache)
+        torch.testing.assert_close(hidden, full[:, place : place + 1], rtol=1e-3, atol=1e-3)
