@@ -106,6 +106,9 @@ def _(x: Any) -> Any:
 
 
 # ---- the scan
+#
+# Loops over channels stand in functions of their own, which are given rows of memory to begin at index 0: an index that
+# could be negative, for all the compiler knows, would have to be looked at one by one.
 
 
 @njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
@@ -133,14 +136,10 @@ def scan_forward(first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gate
                     starts[b, t // CHUNK, :, c : c + width] = h[:, :width]
                 _discretise(width, softplus, u[b, t, c:], delta[b, t, c:], D[c:], bias[c:], dt, x, y)
                 for n in range(states):
-                    to_state, from_state = B[b, t, n], C[b, t, n]
-                    for d in range(width):
-                        new = _exp(dt[d] * A[n, c + d]) * h[n, d] + x[d] * to_state
-                        h[n, d] = new
-                        y[d] += new * from_state
-                for d in range(width):
-                    gate = z[b, t, c + d] * _sigmoid(z[b, t, c + d]) if gated else y.dtype.type(1)
-                    out[b, t, c + d] = y[d] * gate
+                    _advance(width, dt, x, A[n, c:], B[b, t, n], C[b, t, n], h[n], y)
+                if gated:
+                    _gate(width, z[b, t, c:], y)
+                out[b, t, c : c + width] = y[:width]
             last[b, :, c : c + width] = h[:, :width]
 
 
@@ -152,6 +151,21 @@ def _discretise(width, softplus, u, delta, D, bias, dt, x, y):  # type: ignore
         dt[d] = _softplus(raw) if softplus else raw
     for d in range(width):
         x[d], y[d] = dt[d] * u[d], D[d] * u[d]
+
+
+@njit(nogil=True, fastmath=FUSE)
+def _advance(width, dt, x, A, to_state, from_state, h, y):  # type: ignore
+    """One step of one state, and what it adds to the output."""
+    for d in range(width):
+        new = _exp(dt[d] * A[d]) * h[d] + x[d] * to_state
+        h[d] = new
+        y[d] += new * from_state
+
+
+@njit(nogil=True, fastmath=FUSE)
+def _gate(width, z, y):  # type: ignore
+    for d in range(width):
+        y[d] *= z[d] * _sigmoid(z[d])
 
 
 @njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
@@ -169,15 +183,10 @@ def scan_backward(  # type: ignore
     """
     steps, channels, states = u.shape[1], u.shape[2], A.shape[0]
     real = u.dtype
-    one = real.type(1)
     h, decay = np.empty((CHUNK + 1, states, tile), real), np.empty((CHUNK, states, tile), real)
     dt, x, y = np.empty((CHUNK, tile), real), np.empty((CHUNK, tile), real), np.empty((CHUNK, tile), real)
-    g_h, g_y, g_x, g_dt = (
-        np.empty((states, tile), real),
-        np.empty(tile, real),
-        np.empty(tile, real),
-        np.empty(tile, real),
-    )
+    g_h, g_y = np.empty((states, tile), real), np.empty(tile, real)
+    g_x, g_dt = np.empty(tile, real), np.empty(tile, real)
     for b in range(first, end):
         for c in range(0, channels, tile):
             width = min(tile, channels - c)
@@ -190,42 +199,53 @@ def scan_backward(  # type: ignore
                     t = begin + i
                     _discretise(width, softplus, u[b, t, c:], delta[b, t, c:], D[c:], bias[c:], dt[i], x[i], y[i])
                     for n in range(states):
-                        to_state, from_state = B[b, t, n], C[b, t, n]
-                        for d in range(width):
-                            decay[i, n, d] = _exp(dt[i, d] * A[n, c + d])
-                            h[i + 1, n, d] = decay[i, n, d] * h[i, n, d] + x[i, d] * to_state
-                            y[i, d] += h[i + 1, n, d] * from_state
+                        _advance_keeping(
+                            width,
+                            dt[i],
+                            x[i],
+                            A[n, c:],
+                            B[b, t, n],
+                            C[b, t, n],
+                            h[i, n],
+                            decay[i, n],
+                            h[i + 1, n],
+                            y[i],
+                        )
                 for i in range(length - 1, -1, -1):
                     t = begin + i
-                    for d in range(width):
-                        g_y[d], g_x[d], g_dt[d] = g_out[b, t, c + d], 0, 0
                     if gated:
-                        for d in range(width):
-                            gate = _sigmoid(z[b, t, c + d])
-                            slope = gate * (one + z[b, t, c + d] * (one - gate))
-                            g_z[b, t, c + d] = g_out[b, t, c + d] * y[i, d] * slope
-                            g_y[d] = g_out[b, t, c + d] * z[b, t, c + d] * gate
+                        _gate_back(width, z[b, t, c:], y[i], g_out[b, t, c:], g_z[b, t, c:], g_y)
+                    else:
+                        g_y[:width] = g_out[b, t, c : c + width]
+                    g_x[:width] = g_dt[:width] = 0
                     for n in range(states):
-                        sums = _fold(
+                        to_state, from_state = _advance_back(
                             width, decay[i, n], h[i, n], h[i + 1, n], dt[i], x[i], A[n, c:], B[b, t, n], C[b, t, n],
                             g_y, g_h[n], g_x, g_dt, g_A[b, n, c:],
                         )  # fmt: skip
-                        g_B[b, t, n] += sums[0]
-                        g_C[b, t, n] += sums[1]
-                    for d in range(width):
-                        here = u[b, t, c + d]
-                        g_u[b, t, c + d] = g_x[d] * dt[i, d] + g_y[d] * D[c + d]
-                        slope = _sigmoid(delta[b, t, c + d] + bias[c + d]) if softplus else one
-                        g_raw = (g_dt[d] + g_x[d] * here) * slope
-                        g_delta[b, t, c + d] = g_raw
-                        g_D[b, c + d] += g_y[d] * here
-                        g_bias[b, c + d] += g_raw
+                        g_B[b, t, n] += to_state
+                        g_C[b, t, n] += from_state
+                    _discretise_back(
+                        width, softplus, u[b, t, c:], delta[b, t, c:], D[c:], bias[c:], dt[i], g_x, g_dt, g_y,
+                        g_u[b, t, c:], g_delta[b, t, c:], g_D[b, c:], g_bias[b, c:],
+                    )  # fmt: skip
             g_initial[b, :, c : c + width] = g_h[:, :width]
 
 
-@njit(nogil=True, fastmath=REORDER, error_model="numpy")
-def _fold(width, decay, before, after, dt, x, A, to_state, from_state, g_y, g_h, g_x, g_dt, g_A):  # type: ignore
-    """One step and one state backwards: g_h from after the step to before it; what it gives to B and C is returned."""
+@njit(nogil=True, fastmath=FUSE)
+def _advance_keeping(width, dt, x, A, to_state, from_state, before, decay, after, y):  # type: ignore
+    """As `_advance`, and keeps what its gradient needs."""
+    for d in range(width):
+        kept = _exp(dt[d] * A[d])
+        new = kept * before[d] + x[d] * to_state
+        decay[d] = kept
+        after[d] = new
+        y[d] += new * from_state
+
+
+@njit(nogil=True, fastmath=REORDER)
+def _advance_back(width, decay, before, after, dt, x, A, to_state, from_state, g_y, g_h, g_x, g_dt, g_A):  # type: ignore
+    """Takes g_h from after the step to before it; returns what the step gives to B and C."""
     g_to_state = g_from_state = decay.dtype.type(0)
     for d in range(width):
         g_from_state += g_y[d] * after[d]
@@ -238,6 +258,29 @@ def _fold(width, decay, before, after, dt, x, A, to_state, from_state, g_y, g_h,
         g_dt[d] += g_exponent * A[d]
         g_A[d] += g_exponent * dt[d]
     return g_to_state, g_from_state
+
+
+@njit(nogil=True, fastmath=FUSE)
+def _gate_back(width, z, y, g_out, g_z, g_y):  # type: ignore
+    one = z.dtype.type(1)
+    for d in range(width):
+        gate = _sigmoid(z[d])
+        g_z[d] = g_out[d] * y[d] * gate * (one + z[d] * (one - gate))
+        g_y[d] = g_out[d] * z[d] * gate
+
+
+@njit(nogil=True, fastmath=FUSE)
+def _discretise_back(  # type: ignore
+    width, softplus, u, delta, D, bias, dt, g_x, g_dt, g_y, g_u, g_delta, g_D, g_bias
+):  # fmt: skip
+    for d in range(width):
+        g_u[d] = g_x[d] * dt[d] + g_y[d] * D[d]
+        g_D[d] += g_y[d] * u[d]
+        g_raw = g_dt[d] + g_x[d] * u[d]
+        if softplus:
+            g_raw *= _sigmoid(delta[d] + bias[d])
+        g_delta[d] = g_raw
+        g_bias[d] += g_raw
 
 
 # ---- the convolution

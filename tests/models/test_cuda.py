@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from nextfail.models import Mamba
 from nextfail.models.selective_scan import choose, selective_scan
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")]
 
 
 def test_auto_takes_the_fused_kernels() -> None:

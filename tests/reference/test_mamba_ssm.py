@@ -5,6 +5,7 @@ plain reference scan for its CUDA kernels.
 """
 
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor
 from nextfail.models.mamba import Mixer
 from nextfail.models.selective_scan import selective_scan
 
-pytestmark = pytest.mark.reference
+absent = find_spec("mamba_ssm") is None
+pytestmark = [pytest.mark.reference, pytest.mark.skipif(absent, reason="mamba-ssm is absent: make test-reference")]
 FORMS = ("loop", "parallel", "fused")
 
 
