@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
-from nextfail.models.selective_scan import choose, require_form, selective_scan
+from nextfail.models.selective_scan import announce, choose, require_form, selective_scan
 
 LEAST_STEP, STEPS = 1e-4, (1e-3, 1e-1)
 """Of the initial step sizes: what none is below, and between what they are drawn, evenly in their logarithm."""
@@ -35,6 +35,7 @@ class Mamba(Backbone):
         expand: inner channels D over C.
         vocab_size: number of token ids V.
         max_length: kept for the protocol; a sequence may be as long as it likes.
+        init_std: standard deviation of initial embeddings; what else there is begins as in mamba-ssm.
         scan: how the scan is computed, see nextfail.models.selective_scan; changes speed and rounding only.
     """
 
@@ -47,18 +48,19 @@ class Mamba(Backbone):
         expand: int,
         vocab_size: int,
         max_length: int,
+        init_std: float = 0.02,
         scan: str = "auto",
     ) -> None:
-        super().__init__(
-            vocab_size, max_length, depth=depth, width=width, d_state=d_state, d_conv=d_conv, expand=expand
-        )
+        sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
+        super().__init__(vocab_size, max_length, depth=depth, width=width, **sizes, init_std=init_std)
         require_form(scan)
         self._arguments["scan"] = scan
-        self.depth = depth
-        self.mixer_sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "scan": scan}
+        self.depth, self.scan = depth, scan
+        self.announced: torch.device | None = None
+        self.mixer_sizes = {**sizes, "scan": scan}
         self.blocks = nn.ModuleList(self.new_block() for _ in range(depth))
         self.norm = nn.RMSNorm(width, eps=1e-5)
-        nn.init.normal_(self.tokens.weight, std=0.02)
+        nn.init.normal_(self.tokens.weight, std=init_std)
 
     def forward(
         self,
@@ -70,7 +72,7 @@ class Mamba(Backbone):
         positions: Tensor | None = None,
     ) -> Tensor:
         self._refuse_unknown(causal=causal, mask=mask, positions=positions)
-        x = tokens if tokens.is_floating_point() else self.embed(tokens)  # (B, T, C)
+        x = self._embedded(tokens)  # (B, T, C)
         for block in self.blocks[:-1]:
             x = block(x)
         return self.norm(self.blocks[-1](x, last=last))
@@ -78,13 +80,19 @@ class Mamba(Backbone):
     def step(
         self, tokens: Tensor, cache: list[MixerState] | None = None, *, last: int | None = None
     ) -> tuple[Tensor, list[MixerState]]:
-        x = tokens if tokens.is_floating_point() else self.embed(tokens)  # (B, T, C)
+        x = self._embedded(tokens)  # (B, T, C)
         after = []
         for i, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             x, state = block.step(x, cache[i] if cache else None, last if i + 1 == self.depth else None)
             after.append(state)
         return self.norm(x), after
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        if tokens.device != self.announced:
+            announce(self.scan, tokens.device.type)
+            self.announced = tokens.device
+        return tokens if tokens.is_floating_point() else self.embed(tokens)
 
     def new_block(self) -> nn.Module:
         block = Block(self.width, **self.mixer_sizes)

@@ -28,9 +28,13 @@ FORMS = {
 }
 """What computes a scan. "auto" takes mamba_ssm on CUDA, fused on the CPU, and parallel where those cannot be had."""
 
-_NEEDS = {"mamba_ssm": "mamba_ssm.ops.selective_scan_interface", "fused": "nextfail.models.fused"}
+_QUICKEST = {"cuda": "mamba_ssm", "cpu": "fused"}
+_NEEDS = {  # module, and the package that it stands or falls with
+    "mamba_ssm": ("mamba_ssm.ops.selective_scan_interface", "mamba-ssm"),
+    "fused": ("nextfail.models.fused", "numba"),
+}
 _HINTS = {
-    "mamba_ssm": "for its fused kernels, pip install 'nextfail[gpu]' on a machine with the CUDA compiler",
+    "mamba_ssm": "pip install 'nextfail[gpu]' brings its kernels, on a machine with the CUDA compiler",
     "fused": "pip install numba brings the fused kernel",
 }
 
@@ -74,13 +78,13 @@ def selective_scan(
     _check_shapes(u, delta, A, B, C, D, z, delta_bias, initial_state)
     form = choose(form, u.device.type)
     if form == "mamba_ssm" and initial_state is None:
-        return import_module(_NEEDS[form]).selective_scan_fn(
+        return import_module(_NEEDS[form][0]).selective_scan_fn(
             u, delta, A.float(), B, C, D, z, delta_bias, delta_softplus, return_last_state
         )
     u, delta, B, C = (each.transpose(1, 2) for each in (u, delta, B, C))  # (B, T, D) and (B, T, N)
     z = z if z is None else z.transpose(1, 2)
     if form == "fused":
-        fused = import_module(_NEEDS[form]).fused_scan
+        fused = import_module(_NEEDS[form][0]).fused_scan
         out, last = fused(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     else:
         scan = loop if form == "loop" else parallel
@@ -90,17 +94,18 @@ def selective_scan(
 
 
 def choose(form: str, device: str) -> str:
-    """The form that computes a scan on a device ("cpu", "cuda", ...); why it is not the quickest is logged, once.
+    """The form that computes a scan on a device ("cpu", "cuda", ...).
 
     Raises:
         UserError: `form` names one that does not exist or cannot be had here.
     """
     require_form(form)
     if form == "auto":
-        return _best(device)
-    for name, home in (("mamba_ssm", "cuda"), ("fused", "cpu")):
-        if form == name and device != home:
-            raise UserError(f"model.scan={name} computes on {home}, not on {device}: choose auto, parallel or loop")
+        quickest = _QUICKEST.get(device, "parallel")
+        return "parallel" if missing(quickest) else quickest
+    for home, bound in _QUICKEST.items():
+        if form == bound and device != home:
+            raise UserError(f"model.scan={form} computes on {home}, not on {device}: choose auto, parallel or loop")
     if trouble := missing(form):
         raise UserError(f"model.scan={form} cannot be had: {trouble}. Choose auto, parallel or loop")
     return form
@@ -112,15 +117,12 @@ def require_form(form: str) -> None:
         raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
 
 
-@cache
-def _best(device: str) -> str:
-    wanted = {"cuda": "mamba_ssm", "cpu": "fused"}.get(device, "parallel")
-    trouble = missing(wanted)
-    if trouble:
-        log.warning("scan on %s: falling back to %s, since %s; %s", device, "parallel", trouble, _HINTS[wanted])
-    chosen = "parallel" if trouble else wanted
-    log.info("scan on %s: %s", device, FORMS[chosen])
-    return chosen
+def announce(form: str, device: str) -> None:
+    """Log what computes scans on a device, and, if a quicker form cannot be had, why, and how it could be."""
+    quickest = _QUICKEST.get(device)
+    if form == "auto" and quickest and (trouble := missing(quickest)):
+        log.warning("scan on %s: falling back to parallel, since %s; %s", device, trouble, _HINTS[quickest])
+    log.info("scan on %s: %s", device, FORMS[choose(form, device)])
 
 
 @cache
@@ -128,15 +130,15 @@ def missing(form: str) -> str | None:
     """Why a form cannot be had on this machine; None if it can."""
     if form not in _NEEDS:
         return None
-    package = {"mamba_ssm": "mamba-ssm", "fused": "numba"}[form]
+    module, package = _NEEDS[form]
     try:
-        import_module(_NEEDS[form])
+        import_module(module)
     except ModuleNotFoundError as error:
-        if error.name in ("mamba_ssm", "numba"):
-            return f"{package} is not installed"
-        return f"{package} is installed but broken ({error})"
+        absent = error.name == package.replace("-", "_")
+        return f"{package} is not installed" if absent else f"{package} is installed but broken ({error})"
     except Exception as error:  # a build for another torch or another driver fails in ways of its own
-        return f"{package} is installed but broken ({type(error).__name__}: {str(error).splitlines()[0]})"
+        what = " ".join(f"{type(error).__name__}: {error}".splitlines()[:1])
+        return f"{package} is installed but broken ({what})"
     return None
 
 

@@ -158,6 +158,18 @@ def test_gradients_pass_through_a_cache(model: Mamba) -> None:
     assert near(in_steps, at_once, 1e-4 * float(at_once.abs().max()))
 
 
+def test_what_computes_is_logged_once_a_model(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        for model in (small(), small(scan="loop")):
+            for _ in range(2):
+                model(ids())
+                model.step(ids())
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        "scan on cpu: a fused kernel for the CPU",
+        "scan on cpu: one step after the other in plain torch",
+    ]
+
+
 # parts
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nextfail.errors import UserError
 from nextfail.models import cpu_kernels, fused, selective_scan
-from nextfail.models.selective_scan import FORMS, choose, loop, missing, parallel
+from nextfail.models.selective_scan import FORMS, announce, choose, loop, missing, parallel
 from nextfail.models.selective_scan import selective_scan as scan
 
 OTHERS = ("parallel", "fused")  # that run on this machine; mamba_ssm is in test_cuda.py
@@ -240,11 +240,9 @@ def test_elementary_functions_far_out() -> None:
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    for each in (selective_scan._best, missing):
-        each.cache_clear()
+    missing.cache_clear()
     yield
-    for each in (selective_scan._best, missing):
-        each.cache_clear()
+    missing.cache_clear()
 
 
 def break_import(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -254,10 +252,17 @@ def break_import(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(selective_scan, "import_module", fail)
 
 
-def test_the_cpu_takes_the_fused_kernel_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_cpu_takes_the_fused_kernel_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert [choose("auto", "cpu") for _ in range(3)] == ["fused"] * 3
+        announce("auto", "cpu")
+    assert choose("auto", "cpu") == "fused"
     assert [record.message for record in caplog.records] == [f"scan on cpu: {FORMS['fused']}"]
+
+
+def test_a_form_that_was_asked_for_is_named_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        announce("loop", "cpu")
+    assert [record.message for record in caplog.records] == [f"scan on cpu: {FORMS['loop']}"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
@@ -267,6 +272,7 @@ def test_absent_package_falls_back_with_a_hint(
     package = {"cuda": "mamba_ssm", "cpu": "numba"}[device]
     break_import(monkeypatch, ModuleNotFoundError(f"No module named {package!r}", name=package))
     assert choose("auto", device) == "parallel"
+    announce("auto", device)
     warning = caplog.records[0].message
     assert "is not installed" in warning and "falling back to parallel" in warning and "pip install" in warning
 
@@ -277,6 +283,7 @@ def test_absent_package_falls_back_with_a_hint(
         ModuleNotFoundError("No module named 'selective_scan_cuda'", name="selective_scan_cuda"),
         ImportError("undefined symbol: _ZN3c10"),
         RuntimeError("no driver\nfor this device"),
+        RuntimeError(),
     ],
 )
 def test_broken_package_is_named_with_what_failed(
@@ -284,8 +291,9 @@ def test_broken_package_is_named_with_what_failed(
 ) -> None:
     break_import(monkeypatch, error)
     assert choose("auto", "cuda") == "parallel"
+    announce("auto", "cuda")
     warning = caplog.records[0].message
-    assert "mamba-ssm is installed but broken" in warning and str(error).splitlines()[0] in warning
+    assert "mamba-ssm is installed but broken" in warning and str(error).partition("\n")[0] in warning
     assert "falling back to parallel" in warning and "\n" not in warning
 
 
