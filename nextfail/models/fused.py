@@ -12,38 +12,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nextfail.models import cpu_kernels as kernels
+from nextfail.models.selective_scan import ScanInput
 
 WIDEST = 256  # channels taken at a time: many enough for long loops, few enough for what they need to stay in the cache
 
 
-def fused_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    bias: Tensor | None,
-    softplus: bool,
-    initial: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The selective scan of nextfail.models.selective_scan, with time before channels.
-
-    Args:
-        u, delta, z: (B, T, D). A: (D, N). B, C: (B, T, N). D, bias: (D,). initial: (B, D, N). Floats of any kind.
-
-    Returns:
-        out (B, T, D) and the last state (B, D, N), in the type that was computed in: float64 if u is, else float32.
-    """
-    real = torch.float64 if u.dtype == torch.float64 else torch.float32
-    zeros = torch.zeros(u.shape[2], dtype=real)
-    optional = (each if each is None else each.to(real).contiguous() for each in (z, initial))
+def fused_scan(given: ScanInput) -> tuple[Tensor, Tensor]:
+    """The selective scan, time before channels: out (B, T, D) and the last state (B, D, N), both of type `given.real`."""
+    real = given.real
+    zeros = torch.zeros(given.u.shape[2], dtype=real)
     out, last = _Scan.apply(
-        *(each.to(real).contiguous() for each in (u, delta, A.t(), B, C)),
-        *(zeros if each is None else each.to(real) for each in (D, bias)),
-        *optional,
-        softplus,
+        *(each.to(real).contiguous() for each in (given.u, given.delta, given.A.t(), given.B, given.C)),
+        *(zeros if each is None else each.to(real) for each in (given.D, given.delta_bias)),
+        *(each if each is None else each.to(real).contiguous() for each in (given.z, given.initial_state)),
+        given.delta_softplus,
     )
     return out, last.transpose(1, 2)
 

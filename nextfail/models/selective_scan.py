@@ -8,6 +8,7 @@ For each channel d, with a state h of N numbers that starts at zero:
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -75,22 +76,62 @@ def selective_scan(
         UserError: the form does not exist or cannot be had here.
         ValueError: shapes that do not fit each other.
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    given = ScanInput(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    given.check()
     form = choose(form, u.device.type)
     if form == "mamba_ssm" and initial_state is None:
-        return import_module(_NEEDS[form][0]).selective_scan_fn(
-            u, delta, A.float(), B, C, D, z, delta_bias, delta_softplus, return_last_state
-        )
-    u, delta, B, C = (each.transpose(1, 2) for each in (u, delta, B, C))  # (B, T, D) and (B, T, N)
-    z = z if z is None else z.transpose(1, 2)
+        kernel = import_module(_NEEDS[form][0]).selective_scan_fn
+        return kernel(u, delta, A.float(), B, C, D, z, delta_bias, delta_softplus, return_last_state)
     if form == "fused":
-        fused = import_module(_NEEDS[form][0]).fused_scan
-        out, last = fused(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+        out, last = import_module(_NEEDS[form][0]).fused_scan(given.time_first())
     else:
-        scan = loop if form == "loop" else parallel
-        out, last = _plain(scan, u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+        out, last = _plain(loop if form == "loop" else parallel, given.time_first())
     out = out.to(u.dtype).transpose(1, 2)
     return (out, last) if return_last_state else out
+
+
+@dataclass(frozen=True)
+class ScanInput:
+    """What a scan is given; see `selective_scan`."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    delta_softplus: bool
+    initial_state: Tensor | None
+
+    @property
+    def real(self) -> torch.dtype:
+        """The type to compute in."""
+        return torch.float64 if self.u.dtype == torch.float64 else torch.float32
+
+    def time_first(self) -> "ScanInput":
+        """The same with time before channels: u, delta, z (B, T, D), and B, C (B, T, N)."""
+        u, delta, B, C = (each.transpose(1, 2) for each in (self.u, self.delta, self.B, self.C))
+        z = self.z if self.z is None else self.z.transpose(1, 2)
+        return replace(self, u=u, delta=delta, B=B, C=C, z=z)
+
+    def check(self) -> None:
+        """Raise a ValueError that names what does not fit u and A."""
+        u, A = self.u, self.A
+        if u.dim() != 3 or A.dim() != 2 or A.is_complex() or not u.shape[2]:
+            got = f"{(*u.shape,)} and {(*A.shape,)}"
+            raise ValueError(f"needs u (B, D, T) with T at least 1 and a real A (D, N), got {got}")
+        (rows, channels, steps), states = u.shape, A.shape[1]
+        wide, narrow = (rows, channels, steps), (rows, states, steps)
+        expected = {
+            "delta": wide, "A": (channels, states), "B": narrow, "C": narrow, "D": (channels,), "z": wide,
+            "delta_bias": (channels,), "initial_state": (rows, channels, states),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            given = getattr(self, name)
+            if given is not None and given.shape != shape:
+                raise ValueError(f"{name} has shape {(*given.shape,)}, and u and A make it {shape}")
 
 
 def choose(form: str, device: str) -> str:
@@ -194,66 +235,23 @@ def _pairwise(decay: Tensor, x: Tensor) -> Tensor:
     return h
 
 
-def _plain(
-    scan: Scan,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    bias: Tensor | None,
-    softplus: bool,
-    initial: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Output and last state through all states of all steps; time before channels, as in `fused_scan`."""
-    real = torch.float64 if u.dtype == torch.float64 else torch.float32
-    u, delta, A, B, C = (each.to(real) for each in (u, delta, A, B, C))
-    if bias is not None:
-        delta = delta + bias.to(real)
-    if softplus:
+def _plain(scan: Scan, given: ScanInput) -> tuple[Tensor, Tensor]:
+    """Output (B, T, D) and last state (B, D, N) through all states of all steps; time before channels."""
+    real = given.real
+    u, delta, A, B, C = (each.to(real) for each in (given.u, given.delta, given.A, given.B, given.C))
+    if given.delta_bias is not None:
+        delta = delta + given.delta_bias.to(real)
+    if given.delta_softplus:
         delta = F.softplus(delta)
     decay = torch.exp(delta[..., None] * A)  # (B, T, D, N)
     x = (delta * u)[..., None] * B[:, :, None]  # (B, T, D, N)
-    if initial is not None:
-        x = torch.cat([x[:, :1] + decay[:, :1] * initial.to(real)[:, None], x[:, 1:]], 1)
+    if given.initial_state is not None:
+        first = x[:, :1] + decay[:, :1] * given.initial_state.to(real)[:, None]
+        x = torch.cat([first, x[:, 1:]], 1)
     h = scan(decay, x)
     y = (h * C[:, :, None]).sum(-1)  # (B, T, D)
-    if D is not None:
-        y = y + D.to(real) * u
-    if z is not None:
-        y = y * F.silu(z.to(real))
+    if given.D is not None:
+        y = y + given.D.to(real) * u
+    if given.z is not None:
+        y = y * F.silu(given.z.to(real))
     return y, h[:, -1]
-
-
-def _check_shapes(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    bias: Tensor | None,
-    initial: Tensor | None,
-) -> None:
-    if u.dim() != 3 or A.dim() != 2 or A.is_complex() or not u.shape[2]:
-        raise ValueError(
-            f"needs u (B, D, T) with T at least 1 and a real A (D, N), got {(*u.shape,)} and {(*A.shape,)}"
-        )
-    rows, channels, steps = u.shape
-    states = A.shape[1]
-    wide, narrow = (rows, channels, steps), (rows, states, steps)
-    expected = {
-        "delta": (delta, wide),
-        "A": (A, (channels, states)),
-        "B": (B, narrow),
-        "C": (C, narrow),
-        "z": (z, wide),
-    }
-    expected |= {"D": (D, (channels,)), "delta_bias": (bias, (channels,))}
-    expected |= {"initial_state": (initial, (rows, channels, states))}
-    for name, (given, shape) in expected.items():
-        if given is not None and given.shape != shape:
-            raise ValueError(f"{name} has shape {(*given.shape,)}, and u and A make it {shape}")
