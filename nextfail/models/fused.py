@@ -18,7 +18,7 @@ WIDEST = 256  # channels taken at a time: many enough for long loops, few enough
 
 
 def fused_scan(given: ScanInput) -> tuple[Tensor, Tensor]:
-    """The selective scan, time before channels: out (B, T, D) and the last state (B, D, N), both of type `given.real`."""
+    """The selective scan with time before channels: out (B, T, D), last state (B, D, N), both in type `given.real`."""
     real = given.real
     zeros = torch.zeros(given.u.shape[2], dtype=real)
     out, last = _Scan.apply(
