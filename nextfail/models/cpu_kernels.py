@@ -125,18 +125,19 @@ def scan_forward(first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gate
         last: (B, N, D), written: the state after the last step.
     """
     steps, channels, states = u.shape[1], u.shape[2], A.shape[0]
-    h = np.empty((states, tile), u.dtype)
+    h, A_here = np.empty((states, tile), u.dtype), np.empty((states, tile), u.dtype)
     dt, x, y = np.empty(tile, u.dtype), np.empty(tile, u.dtype), np.empty(tile, u.dtype)
-    for b in range(first, end):
-        for c in range(0, channels, tile):
-            width = min(tile, channels - c)
+    for c in range(0, channels, tile):
+        width = min(tile, channels - c)
+        A_here[:, :width] = A[:, c : c + width]
+        for b in range(first, end):
             h[:, :width] = starts[b, 0, :, c : c + width]
             for t in range(steps):
                 if t % CHUNK == 0:
                     starts[b, t // CHUNK, :, c : c + width] = h[:, :width]
                 _discretise(width, softplus, u[b, t, c:], delta[b, t, c:], D[c:], bias[c:], dt, x, y)
                 for n in range(states):
-                    _advance(width, dt, x, A[n, c:], B[b, t, n], C[b, t, n], h[n], y)
+                    _advance(width, n, dt, x, A_here, B[b, t, n], C[b, t, n], h, y)
                 if gated:
                     _gate(width, z[b, t, c:], y)
                 out[b, t, c : c + width] = y[:width]
@@ -154,11 +155,11 @@ def _discretise(width, softplus, u, delta, D, bias, dt, x, y):  # type: ignore
 
 
 @njit(nogil=True, fastmath=FUSE)
-def _advance(width, dt, x, A, to_state, from_state, h, y):  # type: ignore
-    """One step of one state, and what it adds to the output."""
+def _advance(width, n, dt, x, A, to_state, from_state, h, y):  # type: ignore
+    """One step of state n, and what it adds to the output."""
     for d in range(width):
-        new = _exp(dt[d] * A[d]) * h[d] + x[d] * to_state
-        h[d] = new
+        new = _exp(dt[d] * A[n, d]) * h[n, d] + x[d] * to_state
+        h[n, d] = new
         y[d] += new * from_state
 
 
@@ -179,17 +180,23 @@ def scan_backward(  # type: ignore
 
     Args:
         g_u, g_delta, g_z: (B, T, D), written. g_initial: (B, N, D), written.
-        g_A: (B, N, D), g_B, g_C: (B, T, N), g_D, g_bias: (B, D); added to.
+        g_A: (B, N, D), written. g_B, g_C: (B, T, N), g_D, g_bias: (B, D); added to.
     """
     steps, channels, states = u.shape[1], u.shape[2], A.shape[0]
     real = u.dtype
     h, decay = np.empty((CHUNK + 1, states, tile), real), np.empty((CHUNK, states, tile), real)
     dt, x, y = np.empty((CHUNK, tile), real), np.empty((CHUNK, tile), real), np.empty((CHUNK, tile), real)
-    g_h, g_y = np.empty((states, tile), real), np.empty(tile, real)
-    g_x, g_dt = np.empty(tile, real), np.empty(tile, real)
-    for b in range(first, end):
-        for c in range(0, channels, tile):
-            width = min(tile, channels - c)
+    A_here, g_A_here, g_h = (
+        np.empty((states, tile), real),
+        np.empty((states, tile), real),
+        np.empty((states, tile), real),
+    )
+    g_y, g_x, g_dt = np.empty(tile, real), np.empty(tile, real), np.empty(tile, real)
+    for c in range(0, channels, tile):
+        width = min(tile, channels - c)
+        A_here[:, :width] = A[:, c : c + width]
+        for b in range(first, end):
+            g_A_here[:] = 0
             g_h[:, :width] = g_last[b, :, c : c + width]
             for chunk in range(starts.shape[1] - 1, -1, -1):
                 begin = chunk * CHUNK
@@ -199,18 +206,7 @@ def scan_backward(  # type: ignore
                     t = begin + i
                     _discretise(width, softplus, u[b, t, c:], delta[b, t, c:], D[c:], bias[c:], dt[i], x[i], y[i])
                     for n in range(states):
-                        _advance_keeping(
-                            width,
-                            dt[i],
-                            x[i],
-                            A[n, c:],
-                            B[b, t, n],
-                            C[b, t, n],
-                            h[i, n],
-                            decay[i, n],
-                            h[i + 1, n],
-                            y[i],
-                        )
+                        _advance_keeping(width, i, n, dt, x, A_here, B[b, t, n], C[b, t, n], decay, h, y)
                 for i in range(length - 1, -1, -1):
                     t = begin + i
                     if gated:
@@ -220,9 +216,8 @@ def scan_backward(  # type: ignore
                     g_x[:width] = g_dt[:width] = 0
                     for n in range(states):
                         to_state, from_state = _advance_back(
-                            width, decay[i, n], h[i, n], h[i + 1, n], dt[i], x[i], A[n, c:], B[b, t, n], C[b, t, n],
-                            g_y, g_h[n], g_x, g_dt, g_A[b, n, c:],
-                        )  # fmt: skip
+                            width, i, n, decay, h, dt, x, A_here, B[b, t, n], C[b, t, n], g_y, g_h, g_x, g_dt, g_A_here
+                        )
                         g_B[b, t, n] += to_state
                         g_C[b, t, n] += from_state
                     _discretise_back(
@@ -230,33 +225,34 @@ def scan_backward(  # type: ignore
                         g_u[b, t, c:], g_delta[b, t, c:], g_D[b, c:], g_bias[b, c:],
                     )  # fmt: skip
             g_initial[b, :, c : c + width] = g_h[:, :width]
+            g_A[b, :, c : c + width] = g_A_here[:, :width]
 
 
 @njit(nogil=True, fastmath=FUSE)
-def _advance_keeping(width, dt, x, A, to_state, from_state, before, decay, after, y):  # type: ignore
-    """As `_advance`, and keeps what its gradient needs."""
+def _advance_keeping(width, i, n, dt, x, A, to_state, from_state, decay, h, y):  # type: ignore
+    """As `_advance` in step i of a chunk, and keeps what its gradient needs."""
     for d in range(width):
-        kept = _exp(dt[d] * A[d])
-        new = kept * before[d] + x[d] * to_state
-        decay[d] = kept
-        after[d] = new
-        y[d] += new * from_state
+        kept = _exp(dt[i, d] * A[n, d])
+        new = kept * h[i, n, d] + x[i, d] * to_state
+        decay[i, n, d] = kept
+        h[i + 1, n, d] = new
+        y[i, d] += new * from_state
 
 
 @njit(nogil=True, fastmath=REORDER)
-def _advance_back(width, decay, before, after, dt, x, A, to_state, from_state, g_y, g_h, g_x, g_dt, g_A):  # type: ignore
-    """Takes g_h from after the step to before it; returns what the step gives to B and C."""
+def _advance_back(width, i, n, decay, h, dt, x, A, to_state, from_state, g_y, g_h, g_x, g_dt, g_A):  # type: ignore
+    """Takes g_h from after step i to before it; returns what the step gives to B and C."""
     g_to_state = g_from_state = decay.dtype.type(0)
     for d in range(width):
-        g_from_state += g_y[d] * after[d]
-        g = g_h[d] + g_y[d] * from_state
-        g_to_state += g * x[d]
+        g_from_state += g_y[d] * h[i + 1, n, d]
+        g = g_h[n, d] + g_y[d] * from_state
+        g_to_state += g * x[i, d]
         g_x[d] += g * to_state
-        g *= decay[d]
-        g_h[d] = g
-        g_exponent = g * before[d]  # decay = exp(dt A)
-        g_dt[d] += g_exponent * A[d]
-        g_A[d] += g_exponent * dt[d]
+        g *= decay[i, n, d]
+        g_h[n, d] = g
+        g_exponent = g * h[i, n, d]  # decay = exp(dt A)
+        g_dt[d] += g_exponent * A[n, d]
+        g_A[n, d] += g_exponent * dt[i, d]
     return g_to_state, g_from_state
 
 
