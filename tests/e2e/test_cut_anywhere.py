@@ -28,20 +28,25 @@ class CutAt(Callback):
             stop.requested = 15
 
 
+@pytest.fixture(scope="module", params=["transformer", "mamba"])
+def model(request: pytest.FixtureRequest) -> str:
+    return f"model={request.param}"
+
+
 @pytest.fixture(scope="module")
-def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uncut(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uncut")
-    train_here(folder, *RUN)
+    train_here(folder, *RUN, model)
     return folder
 
 
 @pytest.mark.parametrize("step", range(1, 6))
-def test_cut_in_any_step(step: int, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cut_in_any_step(step: int, model: str, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "requested", None)
     with pytest.raises(RunCut):
-        train_here(tmp_path, *RUN, f"+callbacks.cut={{_target_: test_cut_anywhere.CutAt, step: {step}}}")
+        train_here(tmp_path, *RUN, model, f"+callbacks.cut={{_target_: test_cut_anywhere.CutAt, step: {step}}}")
     monkeypatch.setattr(stop, "requested", None)
-    again = train_here(tmp_path, *RUN)
+    again = train_here(tmp_path, *RUN, model)
     assert (tmp_path / "metrics.csv").read_text() == (uncut / "metrics.csv").read_text()
     first = json.loads((uncut / "result.json").read_text())
     clock = ("seconds", "samples_per_second")
@@ -52,11 +57,11 @@ def test_last_weights_are_kept(uncut: Path) -> None:
     assert torch.load(uncut / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
 
 
-def test_checkpoints_that_cannot_be_gone_on_from_are_not_overwritten(uncut: Path, tmp_path: Path) -> None:
-    train_here(tmp_path, *RUN)
+def test_checkpoints_that_cannot_be_gone_on_from_are_not_overwritten(model: str, tmp_path: Path) -> None:
+    train_here(tmp_path, *RUN, model)
     (tmp_path / "result.json").unlink()
     for path in (tmp_path / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="on_existing=restart begins anew"):
-        train_here(tmp_path, *RUN)
+        train_here(tmp_path, *RUN, model)
     assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_size == 1000
