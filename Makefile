@@ -20,15 +20,17 @@ install: .venv/installed ## set up .venv with everything (make install TORCH='to
 	$(BIN)/pip install --quiet --constraint .venv/constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install ## train, evaluate and show the failure and both repairs, in about a quarter of an hour on 2 cores
+demo: install ## train, evaluate and show the failure and both repairs, in under twenty minutes on 2 cores
 	$(BIN)/nextfail-train experiment=demo
 	$(BIN)/nextfail-report runs/demo
+	$(BIN)/nextfail-train experiment=demo_mamba
 	$(BIN)/nextfail-train experiment=demo_teacherless
-	$(BIN)/nextfail-report runs/demo runs/demo_teacherless --out runs/demo/report
+	$(BIN)/nextfail-report runs/demo runs/demo_mamba runs/demo_teacherless --out runs/demo/report
 
-demo-full: demo ## the same on longer paths: hours
+demo-full: demo ## also Mamba without a teacher, and longer paths: hours
+	$(BIN)/nextfail-train experiment=demo_mamba_teacherless
 	$(BIN)/nextfail-train experiment=demo_full
-	$(BIN)/nextfail-report runs/demo runs/demo_teacherless runs/demo_full --out runs/demo_full/report
+	$(BIN)/nextfail-report runs/demo runs/demo_{mamba,teacherless,mamba_teacherless,full} --out runs/demo_full/report
 
 test: lint ## lint and the default suite, under ten minutes on 2 cores
 	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference'
