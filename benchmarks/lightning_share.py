@@ -40,12 +40,13 @@ def lightning_share() -> list[Row]:
 
 def fit(config: dict[str, Any], folder: RunFolder, turns: "Turns") -> None:
     """Train as nextfail.training.run does, with one callback more."""
-    heartbeat = Heartbeat(folder.status_json, folder.timing_csv, config["data"]["batch_size"], 0)
-    checkpoints = Checkpoints(folder.checkpoints, "benchmark", config["trainer"]["val_every"])
-    own = [StopWhenDiverged(), StopAt(None), heartbeat, checkpoints, turns]
     graph = PathStar(**config["graph"])
     data, module = make_data(config, graph), make_module(config, graph)
-    make_trainer(config, folder, own, 0).fit(module, datamodule=data)
+    with folder.locked() as lock:
+        heartbeat = Heartbeat(folder, config["data"]["batch_size"], 0)
+        checkpoints = Checkpoints(folder.checkpoints, "benchmark", config["trainer"]["val_every"], lock)
+        own = [StopWhenDiverged(), StopAt(None), heartbeat, checkpoints, turns]
+        make_trainer(config, folder, own, 0).fit(module, datamodule=data)
 
 
 class Turns(Callback):

@@ -7,7 +7,7 @@ import hydra
 import torch
 
 from nextfail.cli.common import CONF
-from nextfail.cli.job import resolve
+from nextfail.launch.job import resolve
 from nextfail.task.graph import Batch, PathStar
 from nextfail.training.build import make_data, make_module
 

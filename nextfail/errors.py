@@ -1,4 +1,11 @@
-"""The exceptions that are told to a user in one line: a mistake, and a run that was cut."""
+"""The exceptions that are told to a user in one line, and how they are told."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -11,3 +18,21 @@ class UserError(Exception):
 
 class RunCut(Exception):
     """A run was asked to stop before its end; it is saved, and the same command goes on with it."""
+
+
+def guarded(command: str, body: Callable[[], T]) -> T:
+    """Run a command; a user's mistake is one message on stderr and exit code 2, unless NEXTFAIL_DEBUG is set."""
+    try:
+        return body()
+    except (UserError, RunCut) as error:
+        if os.environ.get("NEXTFAIL_DEBUG"):
+            raise
+        leave(command, str(error), 2 if isinstance(error, UserError) else 130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def leave(command: str, message: str, code: int) -> NoReturn:
+    """Say one thing on stderr and exit."""
+    print(f"{command}: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,20 +1,18 @@
 """Asking this process to stop: a signal is noted, and whoever trains looks at the note between two steps."""
 
-import os
 import signal
 import threading
-import time
 from types import FrameType
 from typing import Any
 
 requested: int | None = None
 """The signal by which this process was asked to stop, if it was."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # USR2: a time limit is near
 
 
 def listen() -> dict[int, Any]:
-    """Note Ctrl-C and SIGTERM instead of dying from them; a second Ctrl-C interrupts at once.
+    """Note Ctrl-C, SIGTERM and SIGUSR2 instead of dying from them; a second Ctrl-C interrupts at once.
 
     Returns:
         What was there before, for `unlisten`. Nothing is done outside the main thread, where Python allows no handlers.
@@ -28,19 +26,6 @@ def unlisten(before: dict[int, Any]) -> None:
     """Put back the handlers that `listen` found."""
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-def with_parent() -> None:
-    """Ask this process to stop when its parent dies, so that no worker of a killed sweep goes on alone."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if not any(thread.name == watch.__qualname__ for thread in threading.enumerate()):
-        threading.Thread(target=watch, name=watch.__qualname__, daemon=True).start()
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -16,11 +16,12 @@ MAY = {
     "models": {"models", *BASE},
     "objectives": {"objectives", "task", "models", *BASE},
     "training": {"training", "objectives", "task", "models", "runs", "stop", *BASE},
-    "runs": {"runs", *BASE},
+    "runs": {"runs", "process", *BASE},
     "cli": {"cli", "training", "objectives", "task", "models", "runs", "stop", *BASE},
     "errors": set(),
     "seeding": set(),
     "stop": set(),
+    "process": set(),
     "__init__": set(),
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "hydra", "omegaconf", "transformers"}

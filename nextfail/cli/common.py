@@ -1,14 +1,8 @@
-"""What the plain commands share: where the configuration lies, graphs by name, and how a mistake is told."""
+"""What the commands share: where the configuration lies, and graphs by name."""
 
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
 
-from nextfail.errors import RunCut, UserError
-
-T = TypeVar("T")
+from nextfail.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -29,21 +23,3 @@ def named_graph(name: str) -> dict[str, int]:
     content = OmegaConf.to_container(OmegaConf.load(CONF / "graph" / f"{name}.yaml"))
     assert isinstance(content, dict)
     return {str(key): int(value) for key, value in content.items()}
-
-
-def guarded(command: str, body: Callable[[], T]) -> T:
-    """Run a command; a user's mistake is one message on stderr and exit code 2, unless NEXTFAIL_DEBUG is set."""
-    try:
-        return body()
-    except (UserError, RunCut) as error:
-        if os.environ.get("NEXTFAIL_DEBUG"):
-            raise
-        leave(command, str(error), 2 if isinstance(error, UserError) else 130)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def leave(command: str, message: str, code: int) -> NoReturn:
-    """Say one thing on stderr and exit."""
-    print(f"{command}: {message}", file=sys.stderr)
-    sys.exit(code)

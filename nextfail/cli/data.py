@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nextfail.cli.common import guarded, named_graph
-from nextfail.errors import UserError
+from nextfail.cli.common import named_graph
+from nextfail.errors import UserError, guarded
 
 
 def main() -> None:

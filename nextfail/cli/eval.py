@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nextfail.cli.common import guarded, named_graph
-from nextfail.errors import UserError
+from nextfail.cli.common import named_graph
+from nextfail.errors import UserError, guarded
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.naming import one_line
 

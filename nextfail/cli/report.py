@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nextfail.cli.common import guarded
+from nextfail.errors import guarded
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ nextfail-train experiment=demo
 import difflib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 
@@ -17,39 +16,41 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from nextfail.cli import job, sweep
-from nextfail.cli.common import CONF, guarded, leave
+from nextfail.cli.common import CONF
+from nextfail.errors import guarded, leave
+from nextfail.launch import job, sweep
 
 NAME = "nextfail-train"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def compose_and_run(cfg: DictConfig) -> float:
-    """One line, since Hydra's launchers send the body of this function to workers by value."""
+    """One line, since launchers may send the body of this function to workers by value."""
     return job.run(cfg)
 
 
 def main() -> None:
     """Entry point; exit code 0 only if every run asked for is done."""
-    os.environ[job.LAUNCHER] = str(os.getpid())
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands exceptions on instead of printing them
     try:
         guarded(NAME, compose_and_run)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, OSError) as error:  # OSError: a folder that cannot be made
         if os.environ.get("NEXTFAIL_DEBUG"):
             raise
         leave(NAME, explain(error), 2)
-    except OSError as error:  # a folder that cannot be made, before a run begins
-        if os.environ.get("NEXTFAIL_DEBUG"):
-            raise
-        leave(NAME, str(error), 2)
-    except RuntimeError:
-        if os.environ.get("NEXTFAIL_DEBUG") or "hydra/launcher=slurm" not in sys.argv or shutil.which("srun"):
-            raise
-        leave(NAME, "hydra/launcher=slurm needs SLURM's commands, and there is no srun on this machine; "
-              "hydra/launcher=slurm_test goes the same way without them", 2)  # fmt: skip
     finally:
-        sweep.close()
+        complete = tell()
+    if not complete:
+        sys.exit(1)
+
+
+def tell() -> bool:
+    """Say how the runs of a sweep ended; whether all are done, or sent off as asked."""
+    line, others, complete = sweep.report()
+    for text in (line, *others):
+        if text:
+            print(text, file=sys.stderr)
+    return complete
 
 
 def explain(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Many run folders: found, read, and grouped by everything but the seed."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,15 +123,24 @@ def collect(folders: Sequence[Path]) -> Collection:
     return Collection(grouped(runs.values()), sorted(problems, key=lambda problem: problem.folder))
 
 
-def find(folders: Sequence[Path]) -> list[Path]:
-    """Folders with a run.json or result.json, at or below the given ones, each once."""
+def find(folders: Sequence[Path], empty: bool = False) -> list[Path]:
+    """Folders with a run.json or result.json, at or below the given ones, each once.
+
+    Args:
+        empty: whether there may be none.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any of them.
+    """
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
-        for name in ("run.json", "result.json"):
-            found |= {path.parent.resolve(): path.parent for path in folder.rglob(name)}
-    if not found:
+        for place, below, files in os.walk(folder):
+            below[:] = [name for name in below if name not in ("checkpoints", "figures")]  # no need to look there
+            if "run.json" in files or "result.json" in files:
+                found[Path(place).resolve()] = Path(place)
+    if not (found or empty):
         raise UserError(f"no run found in {', '.join(map(str, folders))}: a run folder has a run.json in it")
     return sorted(found.values())
 

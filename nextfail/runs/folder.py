@@ -1,6 +1,5 @@
 """One run folder: where its files are, whether it is done, and whether a run may use it."""
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 from nextfail.errors import UserError
 from nextfail.runs.files import read_json, write_json
 from nextfail.runs.identity import KEYS, SCHEMA, differences, digest
+from nextfail.runs.lock import Lock
 
 
 class State(Enum):
@@ -64,6 +64,16 @@ class RunFolder:
         return self.path / "error.txt"
 
     @property
+    def job_json(self) -> Path:
+        """The job that was last sent off for this run, written by who sent it."""
+        return self.path / "job.json"
+
+    @property
+    def lock(self) -> Path:
+        """Who trains this run now."""
+        return self.path / ".lock"
+
+    @property
     def checkpoints(self) -> Path:
         """last.ckpt, previous.ckpt and best.ckpt."""
         return self.path / "checkpoints"
@@ -91,44 +101,58 @@ class RunFolder:
         return run
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold this folder while a run uses it; released when the process ends, however it ends.
+    def locked(self) -> Iterator[Lock]:
+        """Hold this folder while a run uses it.
 
         Raises:
-            UserError: another process on this machine holds it.
+            InUse: another process trains this run.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.path} is in use: another process is training this run") from None
-            yield
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {self.path}: {error.strerror}") from error
+        lock = Lock(self.lock)
+        lock.acquire()
+        try:
+            yield lock
+        finally:
+            lock.release()
 
-    def claim(self, identity: dict[str, Any], extra: dict[str, Any], on_existing: str) -> State:
-        """Decide what to do here, and write run.json if the run is new.
+    def state(self, identity: dict[str, Any], on_existing: str) -> State:
+        """What this folder holds of the run asked for; nothing is changed.
 
         Args:
             identity: the run asked for.
-            extra: what else run.json should hold, no part of the identity.
-            on_existing: "resume", "restart" (what is there is removed) or "fail".
+            on_existing: "resume", "restart" (what is there counts as nothing) or "fail".
 
         Raises:
             UserError: the folder belongs to another run, or exists with on_existing=fail.
         """
         if on_existing not in ("resume", "restart", "fail"):
             raise UserError(f"on_existing={on_existing!r} is unknown: choose resume, restart or fail")
-        if self.checkpoints.exists() or self.result_json.exists():  # else there is nothing to lose yet
-            self._refuse_another(identity)
-            if on_existing == "fail":
-                raise UserError(f"{self.path} exists already, and on_existing=fail: choose another folder, or resume")
-            if on_existing == "resume":
-                return State.DONE if self.result() else State.CUT
+        if not (self.checkpoints.exists() or self.result_json.exists()):
+            return State.NEW  # whatever else is there, there is nothing to lose yet
+        self._refuse_another(identity)
+        if on_existing == "fail":
+            raise UserError(f"{self.path} exists already, and on_existing=fail: choose another folder, or resume")
+        if on_existing == "restart":
+            return State.NEW
+        return State.DONE if self.result() else State.CUT
+
+    def claim(self, identity: dict[str, Any], extra: dict[str, Any], on_existing: str) -> State:
+        """The same, and write run.json if the run is new; what it restarts is removed.
+
+        Args:
+            extra: what else run.json should hold, no part of the identity.
+
+        Raises:
+            UserError: as `state`; or the folder cannot be written.
+        """
+        state = self.state(identity, on_existing)
+        if state is State.NEW:
             self._clear()
-        record = {"schema": SCHEMA, "hash": digest(identity), **identity, **extra}
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.run_json, record)
-        return State.NEW
+            write_json(self.run_json, {"schema": SCHEMA, "hash": digest(identity), **identity, **extra})
+        return state
 
     def _refuse_another(self, identity: dict[str, Any]) -> None:
         run = self.run()

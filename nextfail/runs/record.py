@@ -1,9 +1,7 @@
 """One run as its folder tells it, in whatever state that is: identity, state, result, curves, examples."""
 
 import math
-import time
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,9 @@ from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import KEYS, SCHEMA
 from nextfail.runs.naming import graph_name
+from nextfail.runs.status import look, read
 from nextfail.runs.table import Row, read_rows
 
-SILENT = 600.0  # seconds without a sign of life after which a run that says it is running counts as cut
 _MALFORMED = (OSError, KeyError, TypeError, ValueError, ArithmeticError)
 
 
@@ -77,7 +75,7 @@ class Run:
     """One run, done or not.
 
     Args:
-        state: done, running, cut, failed or unreadable.
+        state: one of status.STATES, or unreadable.
         reason: why it is not done; empty if it is.
         step: the last one that is known.
         result: None unless it is done.
@@ -141,11 +139,11 @@ def read_run(folder: Path) -> Run:
         # what is read later without a second look
         int(identity["seed"]), graph_name(identity["graph"]), 1 / identity["graph"]["degree"]
         model, objective = str(run["choices"]["model"]), str(run["choices"]["objective"])
-        status = read_json(files.status_json)
+        status = read(files)
+        now = look(files, status, None)
     except _MALFORMED as error:
         raise UserError(_explain("run.json", error)) from error
-    status = status if isinstance(status, dict) else {}
-    state, reason, result = *_unfinished(files, status), None
+    state, reason, result = now["state"], now.get("reason", ""), None
     if files.result_json.exists():
         try:
             state, reason, result = "done", "", _result(read_json(files.result_json), run["hash"])
@@ -153,23 +151,6 @@ def read_run(folder: Path) -> Run:
             state, reason = "unreadable", _explain("result.json", error)
     step = status["step"] if isinstance(status.get("step"), int) else 0
     return Run(folder, run["hash"], identity, model, objective, state, reason, step, result)
-
-
-def _unfinished(files: RunFolder, status: dict[str, Any]) -> tuple[str, str]:
-    """State and reason of a run without a result."""
-    try:
-        state, silence = str(status["state"]), time.time() - float(status["time"])
-        at = f"at step {status['step']:,} of {status['max_steps']:,}" if "step" in status else "before its first step"
-    except _MALFORMED:
-        if files.error_txt.exists():
-            return "failed", "see error.txt there"
-        return "cut", "begun, and status.json is missing or not whole"
-    if state == "failed":
-        return state, f"{status.get('error')} (see error.txt there)"
-    if state == "cut":
-        return state, f"{at}; the same command goes on from there"
-    life = f"{at}, last sign of life {timedelta(seconds=round(silence))} ago"
-    return ("running" if state in ("starting", "running") and silence < SILENT else "cut"), life
 
 
 def _result(record: Any, run_hash: str) -> Result:

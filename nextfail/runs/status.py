@@ -1,9 +1,97 @@
-"""The content of status.json as people read it."""
+"""What is known of runs: the content of status.json, checked against locks, jobs and results, as people read it."""
 
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from nextfail.runs import lock, slurm
+from nextfail.runs.files import read_json, write_json
+from nextfail.runs.folder import RunFolder
+
 Status = dict[str, Any]
+STATES = ("done", "running", "pending", "cut", "failed", "missing")
 COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
+
+SAYS_SO = "the same command goes on with it"
+
+
+def note(run: RunFolder, state: str, **more: Any) -> Status:
+    """Replace state and time in status.json, keeping what is not said anew; what it says now."""
+    kept = read_json(run.status_json)
+    status = {**(kept if isinstance(kept, dict) else {}), "state": state, "time": time.time(), **more}
+    write_json(run.status_json, status)
+    return status
+
+
+def read(run: RunFolder) -> Status:
+    """The content of status.json, or that the run was sent off since; empty if nothing is known."""
+    status, sent = read_json(run.status_json), read_json(run.job_json)
+    status = status if isinstance(status, dict) else {}
+    if isinstance(sent, dict) and sent.get("job") != status.get("job") and sent.get("time", 0) > status.get("time", 0):
+        status |= {"state": "pending", "job": sent["job"], "time": sent["time"], "error": None}
+    return status
+
+
+def survey(folders: Iterable[Path]) -> dict[Path, Status]:
+    """What is to be said of each run: its status.json with `state` as it is by now, and a `reason` unless it is done.
+
+    Nothing is written. SLURM is asked once for all jobs that are named anywhere.
+    """
+    runs = {folder: (RunFolder(folder), read(RunFolder(folder))) for folder in folders}
+    jobs = {str(status["job"]) for run, status in runs.values() if status.get("job") and not run.result_json.exists()}
+    answer = slurm.ask(jobs)
+    return {folder: look(run, status, answer) for folder, (run, status) in runs.items()}
+
+
+def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -> Status:
+    """What is to be said of one run.
+
+    Args:
+        status: content of its status.json; empty if there is none.
+        jobs: what SLURM says; None if it does not answer.
+    """
+    if result := run.result():
+        exact = result.get("exact_match") or {}
+        return status | {"state": "done", "outcome": result["outcome"], "exact_match": exact.get("value")}
+    said, name = status.get("state"), status.get("job")
+    job = (jobs or {}).get(str(name)) if name else None
+    if said == "failed":
+        return status | {"reason": f"{status.get('error')}{log_of(run)}"}
+    if _held(run, jobs):
+        return status | {"state": "running", "reason": f"{progress(status)}, last sign of life {_ago(status)} ago"}
+    if job and job.waits:
+        return status | {"state": "pending", "reason": f"job {name}: {job}"}
+    if said == "pending" and (job.live if job else name and jobs is None):
+        return status | {"state": "pending", "reason": f"job {name}: {job or 'SLURM does not answer'}"}
+    if said is None and not run.checkpoints.exists():
+        if run.error_txt.exists():
+            return status | {"state": "failed", "reason": "see error.txt there"}
+        begun = run.run_json.exists()
+        return (
+            status | {"state": "cut", "reason": "begun, and no more is known"}
+            if begun
+            else {"state": "missing", "reason": ""}
+        )
+    end = status.get("error") or (f"job {name} ended: {job}" if job and not job.live else "")
+    if not end and said != "cut":
+        end = f"no word since {_ago(status)}" if "time" in status else "status.json is not whole"
+    never_begun = said in ("pending", None)
+    fatal = job is not None and said != "cut" and (job.state == "OUT_OF_MEMORY" or (job.fatal and never_begun))
+    where = f"{end}, {progress(status)}" if end else progress(status)
+    return status | {"state": "failed" if fatal else "cut", "reason": f"{where}; {SAYS_SO}"}
+
+
+def progress(status: Status) -> str:
+    """How far a run is, in words."""
+    if isinstance(step := status.get("step"), int) and isinstance(most := status.get("max_steps"), int):
+        return f"at step {step:,} of {most:,}"
+    return "before its first step"
+
+
+def log_of(run: RunFolder) -> str:
+    """Where to read more of a failure; empty if there is no such file."""
+    return f" (see {run.error_txt.name} there)" if run.error_txt.exists() else ""
 
 
 def cells(status: Status) -> list[str]:
@@ -22,3 +110,20 @@ def describe(status: Status) -> str:
     """The same as one line, without what is not known yet."""
     named = zip(COLUMNS, cells(status), strict=True)
     return ", ".join(f"{name} {value}" for name, value in named if value)
+
+
+def _held(run: RunFolder, jobs: Mapping[str, slurm.Job] | None) -> bool:
+    """Whether somebody trains it, as far as its lock tells."""
+    found = lock.read(run.lock)
+    if found is None:
+        return False
+    owner, last = found
+    silence = time.time() - last
+    return silence < lock.STALE if owner is None else owner.alive(silence, lambda asked: jobs)
+
+
+def _ago(status: Status) -> str:
+    seconds = max(0, round(time.time() - float(status.get("time", 0))))
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -3,14 +3,17 @@
 import os
 import socket
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from nextfail.errors import UserError
 from nextfail.runs.files import write_json
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.slurm import this_job
 from nextfail.runs.table import Table
 
 Step = dict[str, Any]
@@ -20,19 +23,18 @@ class Heartbeat(Callback):
     """Keeps status.json young, and adds a row to timing.csv at each validation.
 
     Args:
-        status: path of status.json.
-        timing: path of timing.csv.
+        folder: of the run.
         batch_size: problems a step.
         resume_step: step of the checkpoint gone on from.
         every: seconds between two signs of life.
     """
 
-    def __init__(self, status: Path, timing: Path, batch_size: int, resume_step: int, every: float = 2.0) -> None:
-        self.path, self.batch_size, self.every = status, batch_size, every
-        self.timing = Table(timing, resume_step)
+    def __init__(self, folder: RunFolder, batch_size: int, resume_step: int, every: float = 2.0) -> None:
+        self.path, self.batch_size, self.every = folder.status_json, batch_size, every
+        self.timing = Table(folder.timing_csv, resume_step)
         self.seconds = 0.0  # in training and validation, over all sessions of this run
         self.rate = 0.0
-        self.status: Step = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID")}
+        self.status: Step = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "step": resume_step}
         self.write("starting")
 
     def write(self, state: str, **more: Any) -> None:
@@ -61,6 +63,10 @@ class Heartbeat(Callback):
         self.timing.add({"step": str(trainer.global_step), **row})
         seen = ("exact_match", "hard_token_accuracy")
         self.write("running", **{key: float(trainer.callback_metrics[f"validation/{key}"]) for key in seen})
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        with suppress(UserError):  # the exception says more
+            self.write("running", step=trainer.global_step)
 
     def _advance(self, trainer: L.Trainer, now: float) -> None:
         if trainer.global_step > self._beat_step:

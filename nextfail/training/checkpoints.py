@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from nextfail import stop
 from nextfail.errors import RunCut, UserError
 from nextfail.runs.identity import SCHEMA
+from nextfail.runs.lock import Lock
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -33,10 +34,11 @@ class Checkpoints(Checkpoint):
         folder: where they go.
         identity: hash of the run, written into each.
         val_every: steps between validations.
+        lock: of the run's folder; nothing is saved once it is lost.
     """
 
-    def __init__(self, folder: Path, identity: str, val_every: int) -> None:
-        self.folder, self.identity, self.val_every = folder, identity, val_every
+    def __init__(self, folder: Path, identity: str, val_every: int, lock: Lock) -> None:
+        self.folder, self.identity, self.val_every, self.lock = folder, identity, val_every, lock
         self.best, self.saved_step = -1.0, -1
         self.handlers: dict[int, Any] = {}
 
@@ -70,7 +72,9 @@ class Checkpoints(Checkpoint):
 
         Raises:
             UserError: the disk is full, or the folder cannot be written; what was saved before is still there.
+            RunCut: the run was taken over by another process.
         """
+        self.lock.check()
         last, partial = self.folder / LAST, self.folder / "partial"
         try:
             self.folder.mkdir(exist_ok=True)

@@ -1,9 +1,7 @@
 """One training run from configuration to result.json."""
 
 import logging
-import traceback
 import warnings
-from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -12,10 +10,11 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.flop_counter import FlopCounterMode
 
-from nextfail.errors import RunCut, UserError
+from nextfail.errors import UserError
 from nextfail.runs.files import write_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import SCHEMA
+from nextfail.runs.lock import Lock
 from nextfail.runs.outcome import judge
 from nextfail.runs.provenance import git_commit, versions
 from nextfail.seeding import derive
@@ -30,12 +29,13 @@ log = logging.getLogger(__name__)
 EXAMPLES = 8  # test problems kept with what was generated for them
 
 
-def train(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, Any]:
     """Train, evaluate and record the run of a folder that was claimed for it; go on from its checkpoint if it has one.
 
     Args:
         config: resolved configuration.
         folder: where run.json is already.
+        lock: of this folder, held.
 
     Returns:
         The content of result.json.
@@ -44,61 +44,50 @@ def train(config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
         UserError: the configuration cannot be run.
         RunCut: the run was asked to stop, and is saved.
     """
-    heartbeat: Heartbeat | None = None
-    try:
-        quieten()
-        run = folder.run()
-        resume, complaints = latest_whole(folder.checkpoints, run["hash"])
-        for complaint in complaints:
-            log.warning("%s; going on from the one before", complaint)
-        step = read_checkpoint(resume, run["hash"])["global_step"] if resume else 0
-        settings = config["trainer"]
-        heartbeat = Heartbeat(folder.status_json, folder.timing_csv, config["data"]["batch_size"], step)
-        torch.set_num_threads(settings["threads"])
-        torch.manual_seed(derive("weights", config["seed"]))
-        graph = make_graph(config["graph"])
-        data, module = make_data(config, graph), make_module(config, graph)
-        diverged = StopWhenDiverged()
-        checkpoints = Checkpoints(folder.checkpoints, run["hash"], settings["val_every"])
-        own = [diverged, StopAt(settings["stop_at"]), heartbeat, checkpoints]
-        trainer = make_trainer(config, folder, own, step)
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        steps = trainer.global_step
-        trainer.test(module, datamodule=data, verbose=False)
-        result = {
-            "schema": SCHEMA,
-            "identity": run["hash"],
-            "graph": run["graph"],
-            "model": run["choices"]["model"],
-            "objective": run["choices"]["objective"],
-            "seed": config["seed"],
-            **module.results,
-            "outcome": judge(module.results, diverged.finite),
-            "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
-            "steps": steps,
-            "samples_seen": steps * data.batch_size,
-            "flops": steps * flops_per_step(module, data),
-            "seconds": heartbeat.seconds,
-            "samples_per_second": steps * data.batch_size / heartbeat.seconds if heartbeat.seconds else None,
-            "accelerator": settings["accelerator"],
-            "versions": versions(),
-            "git_commit": git_commit(),
-        }
-        write_json(folder.examples_json, examples(module, data))
-        write_json(folder.result_json, result)
-        heartbeat.write("done", step=steps, exact_match=result["exact_match"]["value"], outcome=result["outcome"])
-        folder.error_txt.unlink(missing_ok=True)
-        return result
-    except (RunCut, KeyboardInterrupt, SystemExit) as error:
-        _record(heartbeat, "cut")
-        if isinstance(error, RunCut):
-            raise
-        raise RunCut("cut; the same command goes on from the last checkpoint") from error
-    except Exception as error:
-        _record(heartbeat, "failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
-        with suppress(OSError):  # a full disk may be what brought us here
-            folder.error_txt.write_text(traceback.format_exc(), encoding="utf-8")
-        raise
+    quieten()
+    run = folder.run()
+    resume, complaints = latest_whole(folder.checkpoints, run["hash"])
+    for complaint in complaints:
+        log.warning("%s; going on from the one before", complaint)
+    step = read_checkpoint(resume, run["hash"])["global_step"] if resume else 0
+    settings = config["trainer"]
+    heartbeat = Heartbeat(folder, config["data"]["batch_size"], step)
+    torch.set_num_threads(settings["threads"])
+    torch.manual_seed(derive("weights", config["seed"]))
+    graph = make_graph(config["graph"])
+    data, module = make_data(config, graph), make_module(config, graph)
+    diverged = StopWhenDiverged()
+    checkpoints = Checkpoints(folder.checkpoints, run["hash"], settings["val_every"], lock)
+    own = [diverged, StopAt(settings["stop_at"]), heartbeat, checkpoints]
+    trainer = make_trainer(config, folder, own, step)
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    steps = trainer.global_step
+    trainer.test(module, datamodule=data, verbose=False)
+    result = {
+        "schema": SCHEMA,
+        "identity": run["hash"],
+        "graph": run["graph"],
+        "model": run["choices"]["model"],
+        "objective": run["choices"]["objective"],
+        "seed": config["seed"],
+        **module.results,
+        "outcome": judge(module.results, diverged.finite),
+        "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "steps": steps,
+        "samples_seen": steps * data.batch_size,
+        "flops": steps * flops_per_step(module, data),
+        "seconds": heartbeat.seconds,
+        "samples_per_second": steps * data.batch_size / heartbeat.seconds if heartbeat.seconds else None,
+        "accelerator": settings["accelerator"],
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    lock.check()
+    write_json(folder.examples_json, examples(module, data))
+    write_json(folder.result_json, result)
+    heartbeat.write("done", step=steps, exact_match=result["exact_match"]["value"], outcome=result["outcome"])
+    folder.error_txt.unlink(missing_ok=True)
+    return result
 
 
 def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resume_step: int) -> L.Trainer:
@@ -171,13 +160,11 @@ def examples(module: PathStarModule, data: PathStarData) -> list[dict[str, Any]]
 def quieten() -> None:
     """Lightning's advice that does not apply here: batches are drawn in well under a millisecond a graph."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for text in (".*does not have many workers.*", ".*LeafSpec.*", ".*exists and is not empty.*", ".*max_epochs.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*exists and is not empty.*",
+        ".*max_epochs.*",
+        ".*`srun` command.*",
+    ):
         warnings.filterwarnings("ignore", text)
-
-
-def _record(heartbeat: Heartbeat | None, state: str, **more: Any) -> None:
-    try:
-        if heartbeat is not None:
-            heartbeat.write(state, **more)
-    except UserError:
-        log.warning("status.json could not be written")  # the error that brought us here says more

@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from nextfail.cli import job
 from nextfail.cli.common import CONF
+from nextfail.launch import job
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import identity
 from nextfail.training.run import train
@@ -28,5 +28,6 @@ def train_here(folder: Path, *overrides: str) -> dict[str, Any]:
     del cfg["hydra"]
     config = job.resolve(cfg, folder)
     run = RunFolder(folder)
-    run.claim(identity(config), {"choices": choices, "files": {}}, "resume")
-    return train(config, run)
+    with run.locked() as lock:
+        run.claim(identity(config), {"choices": choices, "files": {}}, "resume")
+        return train(config, run, lock)

@@ -2,6 +2,9 @@
 
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from nextfail import stop
-from nextfail.cli.common import guarded
-from nextfail.errors import RunCut, UserError
+from nextfail.errors import RunCut, UserError, guarded
+from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import SECTIONS, identity
+from nextfail.runs.lock import Lock
 from nextfail.runs.naming import one_line, run_folder
-
-LAUNCHER = "NEXTFAIL_LAUNCHER"
-"""Environment variable with the process id of the command whose sweep this is."""
+from nextfail.runs.slurm import this_job
+from nextfail.runs.status import note
 
 _TRAINER = {"accelerator", "threads", "precision", "max_steps", "val_every", "stop_at", "gradient_clip"}
 
@@ -31,13 +34,11 @@ def run(cfg: DictConfig) -> float:
     A single run exits on a user's mistake. In a sweep it is raised, since a launcher sees exceptions, and an exit
     would take its worker along.
     """
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        result, _ = claim_and_train(cfg)
+    else:
         result, folder = guarded("nextfail-train", lambda: claim_and_train(cfg))
         print(f"{one_line(result)}\n{os.path.relpath(folder.path)}")
-    else:
-        if os.environ.get(LAUNCHER) != str(os.getpid()):  # a worker, and not the command itself
-            stop.with_parent()
-        result, _ = claim_and_train(cfg)
     return float(result["exact_match"]["value"])
 
 
@@ -48,12 +49,7 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
         UserError, RunCut: see nextfail.errors.
     """
     hydra = HydraConfig.get()
-    if stop.requested is not None:
-        raise RunCut("not begun; the same command goes on from here")
-    where = hydra.runtime.cwd
-    if where not in sys.path:
-        sys.path.append(where)  # a user's own modules, as `python -m` finds them
-    config = resolve(cfg, Path(where))
+    config = resolve(cfg, Path(hydra.runtime.cwd))
     folder = RunFolder(Path(hydra.runtime.output_dir))
     extra = {
         "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
@@ -61,14 +57,45 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
         "choices": {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")},
         "overrides": list(hydra.overrides.task),
     }
-    with folder.locked():
-        if folder.claim(identity(config), extra, config["on_existing"]) is not State.DONE:
-            from nextfail.training.run import train  # takes seconds, which a finished run should not cost
+    with folder.locked() as lock:
+        if folder.claim(identity(config), extra, _on_existing(config, folder)) is not State.DONE:
+            with _recorded(folder, lock):
+                if stop.requested is not None:
+                    raise RunCut("not begun; the same command goes on from here")
+                if hydra.runtime.cwd not in sys.path:
+                    sys.path.append(hydra.runtime.cwd)  # a user's own modules, as `python -m` finds them
+                from nextfail.training.run import train  # takes seconds, which a finished run should not cost
 
-            return train(config, folder), folder
+                return train(config, folder, lock), folder
     result = folder.result()
     assert result is not None
     return result, folder
+
+
+def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
+    """What to do with a folder that exists; a job that was requeued goes on with what is its own."""
+    status = read_json(folder.status_json)
+    own = isinstance(status, dict) and status.get("job") == this_job() is not None
+    return "resume" if own else str(config["on_existing"])
+
+
+@contextmanager
+def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
+    """Write into the run's folder how it ended, if it did so before its result."""
+    try:
+        yield
+    except (RunCut, KeyboardInterrupt, SystemExit) as error:
+        if not lock.lost:
+            with suppress(UserError):  # a full disk
+                note(folder, "cut", error=None)
+        if isinstance(error, RunCut):
+            raise
+        raise RunCut("cut; the same command goes on from the last checkpoint") from error
+    except Exception as error:
+        with suppress(UserError, OSError):  # a full disk may be what brought us here
+            note(folder, "failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
+            folder.error_txt.write_text(traceback.format_exc(), encoding="utf-8")
+        raise
 
 
 def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:

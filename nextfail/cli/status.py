@@ -1,0 +1,119 @@
+"""nextfail-status: what is done, running, pending, cut, failed and missing.
+
+nextfail-status runs/demo
+nextfail-status runs/demo --watch
+nextfail-status runs/demo --json
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from nextfail.errors import guarded
+from nextfail.runs.collect import find
+from nextfail.runs.status import STATES, Status, describe, survey
+from nextfail.runs.sweep import remembered
+
+SHOWN = (
+    "running",
+    "pending",
+    "cut",
+    "failed",
+    "missing",
+    "done",
+)  # the order of the lines: what needs a look comes first
+COLOURS = {
+    "done": "green",
+    "running": "cyan",
+    "pending": "blue",
+    "cut": "yellow",
+    "failed": "red",
+    "missing": "magenta",
+}
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="nextfail-status", description=__doc__.splitlines()[0].partition(": ")[2])
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders of sweeps")
+    parser.add_argument("--watch", action="store_true", help="refresh until no run is running or pending")
+    parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between two looks (default 5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object for each run, in a list")
+    arguments = parser.parse_args()
+    if arguments.watch and arguments.json:
+        parser.error("--watch and --json do not go together")
+    guarded("nextfail-status", lambda: show(arguments))
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Print what was asked for."""
+    runs = statuses(arguments.folders)
+    console = Console(soft_wrap=True, highlight=False)
+    if arguments.json:
+        print(json.dumps([{"folder": str(folder), **status} for folder, status in runs.items()], indent=1))
+    elif arguments.watch and console.is_terminal:
+        with Live(_page(runs), console=console, auto_refresh=False) as live:
+            while _going(runs):
+                time.sleep(arguments.every)
+                runs = statuses(arguments.folders)
+                live.update(_page(runs), refresh=True)
+    else:
+        console.print(_page(runs))
+        while arguments.watch and _going(runs):
+            time.sleep(arguments.every)
+            runs = statuses(arguments.folders)
+            console.print(counts(runs))
+
+
+def statuses(folders: Sequence[Path]) -> dict[Path, Status]:
+    """What is to be said of each run at or below some folders, those that were asked for and never begun included.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any of them.
+    """
+    asked = {folder / name for folder in folders for name in remembered(folder)}
+    known = find(folders, empty=bool(asked))
+    by_place = {path.resolve(): path for path in [*sorted(asked), *known]}
+    return dict(sorted(survey(by_place.values()).items()))
+
+
+def counts(runs: dict[Path, Status]) -> str:
+    """`8 runs: 3 done, 1 running, 4 missing`."""
+    states = [status["state"] for status in runs.values()]
+    return f"{len(states)} runs: " + ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+
+
+def _going(runs: dict[Path, Status]) -> bool:
+    return any(status["state"] in ("running", "pending") for status in runs.values())
+
+
+def _page(runs: dict[Path, Status]) -> Text:
+    page = Text(counts(runs))
+    for folder, status in sorted(runs.items(), key=lambda item: SHOWN.index(item[1]["state"])):
+        state = status["state"]
+        page.append(f"\n{state:9}", COLOURS[state]).append(_near(folder)).append(f"  {_detail(status)}", "dim")
+    return page
+
+
+def _near(folder: Path) -> str:
+    return os.path.relpath(folder) if folder.is_absolute() else str(folder)
+
+
+def _detail(status: Status) -> str:
+    if status["state"] == "done":
+        exact = status["exact_match"]
+        return str(status["outcome"]) + ("" if exact is None else f", exact match {exact:.3f}")
+    if status["state"] == "running":
+        return f"{describe(status)}; {status['reason'].partition(', ')[2]}"
+    return str(status["reason"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What a sweep has to do: each job composed once, and looked up on the disk before anything is started."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from nextfail.errors import UserError
+from nextfail.launch.job import resolve
+from nextfail.runs import sweep
+from nextfail.runs.folder import RunFolder, State
+from nextfail.runs.identity import digest, identity
+
+
+@dataclass(eq=False)
+class Job:
+    """One run of a sweep, and how far it is.
+
+    Args:
+        name: of its folder, below that of the sweep.
+        config: composed, with Hydra's own part.
+        state: todo; before (done before this command), done, failed, cut; elsewhere (another process or job has it);
+            sent (to SLURM, and not waited for); refused (never begun: a mistake in what was asked).
+        reason: in words, where it is not done.
+    """
+
+    number: int
+    name: str
+    folder: RunFolder
+    overrides: list[str]
+    config: DictConfig
+    state: str = "todo"
+    reason: str = ""
+
+
+def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
+    """Compose every job of a batch and see which are done.
+
+    Args:
+        context: Hydra's, with the configuration loader.
+        master: the composed configuration of the command.
+        batch: overrides of each job.
+        first: number of the first job.
+
+    Returns:
+        A job for each; the same one where two are the same run in the same folder.
+
+    Raises:
+        ConfigCompositionException, OmegaConfBaseException: overrides that Hydra cannot compose.
+    """
+    jobs = [_compose(context, master, list(overrides), number) for number, overrides in enumerate(batch, first)]
+    by_folder: dict[Path, tuple[str, Job]] = {}
+    for place, job in enumerate(jobs):
+        try:
+            asked = identity(resolve(_own(job.config), Path(job.config.hydra.runtime.cwd)))
+            mark, twin = by_folder.setdefault(job.folder.path, (digest(asked), job))
+            if twin is not job and mark == digest(asked):
+                jobs[place] = twin
+            elif twin is not job:
+                raise UserError(
+                    f"{job.name} is the folder of another run of this sweep, too: {' '.join(twin.overrides)}"
+                )
+            elif job.folder.state(asked, str(job.config.on_existing)) is State.DONE:
+                job.state = "before"
+        except UserError as error:
+            job.state, job.reason = "refused", str(error)
+    _remember(jobs)
+    return jobs
+
+
+def _compose(context: HydraContext, master: DictConfig, overrides: list[str], number: int) -> Job:
+    config = context.config_loader.load_sweep_config(master, overrides)
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+        config.hydra.sweep.dir = str(Path(str(config.hydra.sweep.dir)).absolute())
+    HydraConfig.instance().set_config(config)
+    name = str(config.hydra.sweep.subdir)
+    return Job(number, name, RunFolder(Path(config.hydra.sweep.dir) / name), overrides, config)
+
+
+def _own(config: DictConfig) -> DictConfig:
+    """The configuration without Hydra's part."""
+    own = copy.copy(config)
+    OmegaConf.set_struct(own, False)
+    own.pop("hydra")
+    return own
+
+
+def _remember(jobs: list[Job]) -> None:
+    """Write into each sweep's folder which runs it has."""
+    by_sweep: dict[Path, dict[str, list[str]]] = {}
+    for job in jobs:
+        by_sweep.setdefault(Path(job.config.hydra.sweep.dir), {})[job.name] = job.overrides
+    for folder, runs in by_sweep.items():
+        try:
+            sweep.remember(folder, runs)
+        except OSError as error:
+            raise UserError(f"cannot write into {folder}: {error.strerror}") from error

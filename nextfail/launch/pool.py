@@ -1,0 +1,114 @@
+"""Jobs as processes of this machine, a few at a time. None shares its fate with another."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+import cloudpickle
+from hydra.core.singleton import Singleton
+from hydra.types import HydraContext
+
+from nextfail.errors import RunCut
+from nextfail.launch.plan import Job
+from nextfail.launch.sweep import End
+from nextfail.launch.work import perform
+
+CUT = 130  # exit code of a run that saved and ended, as a shell gives it after Ctrl-C
+
+
+@dataclass
+class _Worker:
+    job: Job
+    process: ForkServerProcess
+    words: Connection
+
+
+class Pool:
+    """Starts each job in a new process, forked from one that has imported torch and nothing else happened in.
+
+    Args:
+        context: Hydra's.
+        size: processes at once.
+    """
+
+    detached = False
+
+    def __init__(self, context: HydraContext, size: int) -> None:
+        self.context, self.size = context, size
+        self.workers: list[_Worker] = []
+        self.forks = multiprocessing.get_context("forkserver")
+        self.forks.set_forkserver_preload(["nextfail.launch.work", "nextfail.training.run"])
+
+    @property
+    def room(self) -> int:
+        """Jobs that can be started now."""
+        return self.size - len(self.workers)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is under way."""
+        return bool(self.workers)
+
+    def start(self, jobs: list[Job]) -> None:
+        """Start jobs, no more than there is room for."""
+        for job in jobs:
+            payload = cloudpickle.dumps((self.context, job.config, Singleton.get_state()))
+            words, theirs = self.forks.Pipe(duplex=False)
+            process = self.forks.Process(target=_work, args=(payload, theirs), name=job.name)
+            process.start()
+            theirs.close()
+            self.workers.append(_Worker(job, process, words))
+
+    def ended(self) -> list[End]:
+        """Jobs that ended since the last time, and what they said or how they died."""
+        gone = [worker for worker in self.workers if not worker.process.is_alive()]
+        self.workers = [worker for worker in self.workers if worker not in gone]
+        return [_end(worker) for worker in gone]
+
+    def stop(self) -> bool:
+        """Ask all jobs to save and end.
+
+        Returns:
+            True: they are to be waited for.
+        """
+        for worker in self.workers:
+            worker.process.terminate()
+        return True
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work(payload: bytes, words: Connection) -> None:
+    threading.Thread(target=_follow, daemon=True).start()
+    try:
+        perform(*cloudpickle.loads(payload))
+    except BaseException as error:  # also what is no Exception must not pass for success
+        words.send(str(error) or type(error).__name__)
+        sys.exit(CUT if isinstance(error, RunCut) else 1)
+
+
+def _follow() -> None:
+    """Ask this process to stop when the command dies, so that no worker of a killed sweep goes on alone."""
+    parent: Any = multiprocessing.parent_process()
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end(worker: _Worker) -> End:
+    code = worker.process.exitcode or 0
+    if code < 0:
+        return End(worker.job, "cut", f"killed by {signal.Signals(-code).name}")
+    state = {0: "", CUT: "cut"}.get(code, "failed")
+    try:
+        return End(worker.job, state, str(worker.words.recv()) if worker.words.poll() else "")
+    except EOFError:
+        return End(worker.job, state, f"its process ended with exit code {code} and no word" if code else "")

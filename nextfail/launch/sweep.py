@@ -1,0 +1,227 @@
+"""One sweep from its plan to the line of counts."""
+
+import signal
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from nextfail.launch.display import Display
+from nextfail.launch.plan import Job
+from nextfail.runs.status import note, read, survey
+
+TICK = 0.2  # seconds between two looks at the jobs of this command
+ELSEWHERE = 5.0  # seconds between two looks at runs that other commands have
+
+WORDS = {
+    "before": "done before",
+    "done": "done now",
+    "failed": "failed",
+    "cut": "cut",
+    "elsewhere": "left to others",
+    "sent": "sent to SLURM",
+    "refused": "refused",
+    "todo": "not begun",
+}
+"""States of a job as the line of counts names them."""
+
+
+@dataclass(frozen=True)
+class End:
+    """That a job's process ended.
+
+    Args:
+        state: cut or failed if that is known; empty if its folder has to say.
+        words: how it ended; empty if well.
+    """
+
+    job: Job
+    state: str = ""
+    words: str = ""
+
+
+class Backend(Protocol):
+    """Where jobs run."""
+
+    detached: bool
+    """Whether jobs are to be left alone once they are started."""
+
+    @property
+    def room(self) -> int:
+        """Jobs that can be started now."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is under way."""
+
+    def start(self, jobs: list[Job]) -> None:
+        """Start jobs. One that cannot be started gets the state refused and a reason."""
+
+    def ended(self) -> list[End]:
+        """Jobs that ended since the last time."""
+
+    def stop(self) -> bool:
+        """Ask all jobs to save and end; whether they are to be waited for."""
+
+
+class Sweep:
+    """Brings jobs to their end, each by one process alone.
+
+    A first Ctrl-C or SIGTERM asks running jobs to save, a second leaves at once.
+    """
+
+    def __init__(self, jobs: Sequence[Job], backend: Backend) -> None:
+        self.jobs, self.backend = list(jobs), backend
+        self.signals = 0
+        self.looked = 0.0
+
+    def run(self) -> None:
+        """Start what is to be done and return when all is settled."""
+        todo = [job for job in self.jobs if job.state == "todo"]
+        if not todo:
+            return
+        self._set_aside(todo)
+        handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with Display(self.jobs) as self.display:
+                self._drive(deque(job for job in todo if job.state == "todo"))
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _drive(self, waiting: deque[Job]) -> None:
+        while True:
+            for end in self.backend.ended():
+                self._settle(end)
+            if self.signals:
+                self._stop()
+                break
+            waiting += self._returned()
+            if batch := [waiting.popleft() for _ in range(min(len(waiting), self.backend.room))]:
+                self._forget(batch)
+                self.backend.start(batch)
+            if self.backend.detached:
+                for job in self.jobs:
+                    job.state = "sent" if job.state == "todo" else job.state
+                break
+            if not (waiting or self.backend.busy or any(job.state == "elsewhere" for job in self.jobs)):
+                break
+            time.sleep(TICK)
+
+    def _stop(self) -> None:
+        if self.backend.stop():
+            while self.backend.busy:
+                for end in self.backend.ended():
+                    self._settle(end)
+                time.sleep(TICK)
+        else:
+            for job in self.jobs:
+                job.state = "sent" if job.state == "todo" else job.state
+
+    def _forget(self, jobs: list[Job]) -> None:
+        """Let no job be taken for failed or cut because it was so before."""
+        for job in jobs:
+            if job.folder.status_json.exists():
+                note(job.folder, "begun again", error=None)
+
+    def _settle(self, end: End) -> None:
+        """Decide how a job ended: by its result, else by what it wrote, else by what is known of its process."""
+        job = end.job
+        status = survey([job.folder.path])[job.folder.path]
+        if status["state"] == "done":
+            job.state = "done"
+        elif status["state"] in ("running", "pending"):
+            job.state, job.reason = "elsewhere", end.words
+        else:
+            wrote = read(job.folder)
+            if wrote.get("state") not in ("failed", "cut"):  # it was killed, or never got to write
+                state = end.state or ("cut" if status["state"] == "cut" else "failed")
+                job.folder.path.mkdir(parents=True, exist_ok=True)
+                wrote = note(job.folder, state, error=end.words or "ended without a word")
+            job.state, job.reason = wrote["state"], wrote.get("error") or end.words
+
+    def _set_aside(self, jobs: list[Job]) -> None:
+        """Leave runs to those who have them already."""
+        for path, status in survey(job.folder.path for job in jobs).items():
+            if status["state"] in ("running", "pending"):
+                job = next(job for job in jobs if job.folder.path == path)
+                job.state, job.reason = "elsewhere", status["reason"]
+
+    def _returned(self) -> list[Job]:
+        """Runs that others had and left undone; those that they brought to an end are settled."""
+        others = {job.folder.path: job for job in self.jobs if job.state == "elsewhere"}
+        if not others or time.monotonic() - self.looked < ELSEWHERE:
+            return []
+        self.looked = time.monotonic()
+        for path, status in survey(others).items():
+            job = others[path]
+            if status["state"] == "done":
+                job.state = "done"
+            elif status["state"] == "failed":
+                job.state, job.reason = "failed", status["reason"]
+            elif status["state"] not in ("running", "pending"):
+                job.state = "todo"
+        return [job for job in others.values() if job.state == "todo"]
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.signals += 1
+        if self.signals > 1:
+            raise KeyboardInterrupt
+        self.display.say("stopping: running jobs save first (Ctrl-C again to leave at once)")
+
+
+def counts(jobs: Sequence[Job]) -> str:
+    """`6 runs: 3 done before, 2 done now, 1 failed`."""
+    states = [job.state for job in jobs]
+    parts = ", ".join(f"{states.count(state)} {words}" for state, words in WORDS.items() if state in states)
+    return f"{len(jobs)} runs: {parts}"
+
+
+def unfinished(jobs: Sequence[Job]) -> list[str]:
+    """A line for each run that is not done, and one for all that were refused for the same reason."""
+    lines: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        if job.state not in ("done", "before", "sent"):
+            key = job.reason if job.state == "refused" else job.name
+            lines.setdefault((job.state, key), []).append(job)
+    return [f"  {WORDS[state]}: {_names(some)}{': ' if some[0].reason else ''}{some[0].reason}{_where(some[0])}"
+            for (state, _), some in lines.items()]  # fmt: skip
+
+
+def _names(jobs: list[Job]) -> str:
+    return jobs[0].name if len(jobs) == 1 else f"{jobs[0].name} and {len(jobs) - 1} more"
+
+
+def _where(job: Job) -> str:
+    path = job.folder.error_txt
+    return f" (see {_near(path)})" if job.state == "failed" and path.exists() else ""
+
+
+def _near(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+_finished: list[Job] = []
+
+
+def finish(jobs: Sequence[Job]) -> None:
+    """Add jobs to those of this command, which `report` tells of."""
+    _finished.extend(jobs)
+
+
+def report() -> tuple[str, list[str], bool]:
+    """Of this command's jobs: the line of counts, the lines of what is not done, and whether all are done."""
+    lines = unfinished(_finished)
+    return (counts(_finished) if _finished else ""), lines, not lines
+
+
+def values(jobs: Sequence[Job]) -> list[Any]:
+    """Exact match of each job, NaN where there is no result."""
+    results = [job.folder.result() for job in jobs]
+    return [result["exact_match"]["value"] if result else float("nan") for result in results]

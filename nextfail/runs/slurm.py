@@ -1,0 +1,104 @@
+"""What SLURM says of jobs, asked with its own commands."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
+        "RESIZING", "RESV_DEL_HOLD", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED"}  # fmt: skip
+"""States of a job that has an end before it."""
+
+PATIENCE = 20.0  # seconds that a command of SLURM's may take
+
+
+@dataclass(frozen=True)
+class Job:
+    """What SLURM says of one job.
+
+    Args:
+        state: SLURM's word, such as PENDING or OUT_OF_MEMORY; GONE for a job that it does not know (any more).
+        reason: why it waits or how it ended; may be empty.
+    """
+
+    state: str
+    reason: str = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether it runs, waits, or will be started again."""
+        return self.state in LIVE
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is in the queue."""
+        return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+
+    @property
+    def fatal(self) -> bool:
+        """Whether it ended in a way that the same command would not mend."""
+        return self.state in ("OUT_OF_MEMORY", "FAILED", "BOOT_FAIL", "DEADLINE")
+
+    def __str__(self) -> str:
+        return f"{self.state} ({self.reason})" if self.reason else self.state
+
+
+def this_job() -> str | None:
+    """The id of the job that this process belongs to, the same after a requeue: SLURM's, or submitit's local one."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    if array and task:
+        return f"{array}_{task}"
+    local = os.environ.get("SUBMITIT_LOCAL_JOB_ID")
+    return os.environ.get("SLURM_JOB_ID") or (f"local-{local}" if local else None)
+
+
+def cluster() -> str | None:
+    """Name of the cluster that this process' job runs on."""
+    return os.environ.get("SLURM_CLUSTER_NAME")
+
+
+def ask(jobs: Iterable[str]) -> dict[str, Job] | None:
+    """What SLURM says of some jobs, by id: its controller is asked once, and its accounts for the rest.
+
+    Returns:
+        None if SLURM does not answer, or is not here: then nothing is known. Jobs that neither knows are GONE.
+    """
+    asked = sorted({job for job in jobs if not job.startswith("local-")})
+    if not asked:
+        return {}
+    arrays = ",".join(sorted({job.partition("_")[0] for job in asked}))
+    listed = _lines("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", f"--jobs={arrays}")
+    if listed is None:
+        return None
+    found = {job: Job(state, "" if reason == "None" else reason) for job, state, reason in listed}
+    if set(asked) - set(found):
+        columns = "--format=JobID,State,ExitCode"
+        for job, state, code in (
+            _lines("sacct", "--noheader", "--allocations", "--parsable2", columns, f"--jobs={arrays}") or []
+        ):
+            # "CANCELLED by 0", and a code such as "0:9": exit status and signal
+            found.setdefault(job, Job(state.partition(" ")[0], f"exit code {code}" if code != "0:0" else ""))
+    return {job: found.get(job, Job("GONE", "neither in the queue nor in the accounts")) for job in asked}
+
+
+def limit(setting: str) -> int | None:
+    """A number from SLURM's configuration, such as MaxArraySize; None if it cannot be asked."""
+    for line in _lines("scontrol", "show", "config") or []:
+        name, _, value = line[0].partition("=")
+        if name.strip() == setting and value.strip().isdecimal():
+            return int(value)
+    return None
+
+
+def _lines(*command: str) -> list[list[str]] | None:
+    """The cells of each line that a command of SLURM's prints, or None if it cannot answer now."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode and "Invalid job id" not in done.stderr:  # that is an answer: it has forgotten this job
+        return None
+    return [line.split("|") for line in done.stdout.splitlines() if line]
