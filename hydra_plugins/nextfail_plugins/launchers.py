@@ -17,7 +17,7 @@ class _Launcher(Launcher):
     """Plans a batch, runs what is not done, and never lets one run take the others along."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = {
+        self.settings: dict[str, Any] = {
             key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             for key, value in settings.items()
         }
@@ -26,7 +26,7 @@ class _Launcher(Launcher):
         self.context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """The exact match of each run; NaN, and a line at the end of the command, for one that is not done."""
+        """Validation exact match of each run; NaN, and a line at the end of the command, for one that is not done."""
         from nextfail.launch.plan import plan
         from nextfail.launch.sweep import Sweep, finish, values
 
@@ -45,6 +45,19 @@ class _Launcher(Launcher):
         """Where the jobs run."""
         raise NotImplementedError
 
+    def whole(self, key: str, least: int) -> int:
+        """A setting that has to be a whole number.
+
+        Raises:
+            UserError: it is something else.
+        """
+        from nextfail.errors import UserError
+
+        value = self.settings[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"hydra.launcher.{key}={value!r} is not a whole number of at least {least}")
+        return value
+
 
 class LocalLauncher(_Launcher):
     """Processes of this machine.
@@ -54,59 +67,42 @@ class LocalLauncher(_Launcher):
     """
 
     def backend(self) -> "Backend":
-        from nextfail.errors import UserError
         from nextfail.launch.pool import Pool, cores
 
-        size = self.settings.get("n_jobs", -1)
-        if not isinstance(size, int) or isinstance(size, bool) or (size < 1 and size != -1):
-            raise UserError(f"hydra.launcher.n_jobs={size!r} is not a number of runs at once: needs at least 1, or -1")
-        return Pool(self.context, cores() if size == -1 else size)
+        if self.settings["n_jobs"] == -1:
+            return Pool(self.context, cores())
+        return Pool(self.context, self.whole("n_jobs", 1))
 
 
 class SlurmLauncher(_Launcher):
-    """Jobs of SLURM, in arrays.
-
-    Args:
-        folder: for scripts, logs and pickles of the jobs.
-        requeue, max_array, detach: see nextfail.launch.submit.Slurm.
-        timeout_min, mem_gb, gpus, settings: see conf/hydra/launcher/slurm.yaml; the others are sbatch's own words.
-    """
-
-    def __init__(
-        self, folder: str, requeue: int, max_array: int | None, detach: bool, timeout_min: int, mem_gb: float | None,
-        gpus: int | None, extra: dict[str, Any], **settings: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(**settings)
-        self.folder, self.requeue, self.max_array, self.detach = folder, requeue, max_array, detach
-        options: dict[str, Any] = {"requeue" if requeue else "no-requeue": True, **extra}
-        self.settings |= {
-            "time": timeout_min,
-            "mem": mem_gb and f"{round(mem_gb * 1024)}M",
-            "gpus_per_node": gpus or None,
-            "additional_parameters": options,
-        }
+    """Jobs of SLURM, in arrays; conf/hydra/launcher/slurm.yaml explains the settings."""
 
     def backend(self) -> "Backend":
         from nextfail.launch.submit import Slurm
 
-        sbatch = {key: value for key, value in self.settings.items() if value is not None}
-        return Slurm(self.context, Path(self.folder), sbatch, self.requeue, self.max_array, self.detach)
+        own = ("folder", "requeue", "max_array", "detach", "timeout_min", "mem_gb", "gpus", "extra")
+        requeue = self.whole("requeue", 0)
+        settings = self.settings
+        sbatch = {
+            **{key: value for key, value in settings.items() if key not in own and value is not None},
+            "time": self.whole("timeout_min", 1),
+            "additional_parameters": {"requeue" if requeue else "no-requeue": True, **settings["extra"]},
+            "array_parallelism": self.whole("array_parallelism", 1),
+        }
+        if settings["mem_gb"] is not None:
+            sbatch["mem"] = f"{round(settings['mem_gb'] * 1024)}M"
+        if settings["gpus"] is not None:
+            sbatch["gpus_per_node"] = self.whole("gpus", 1)
+        most = None if settings["max_array"] is None else self.whole("max_array", 1)
+        return Slurm(self.context, Path(settings["folder"]), sbatch, requeue, most, settings["detach"])
 
 
 class SlurmTestLauncher(_Launcher):
-    """The way of SlurmLauncher, as processes of this machine.
-
-    Args:
-        folder, requeue: as there.
-        array_parallelism: runs at once.
-        timeout_min, signal_delay_s, setup: as there.
-    """
-
-    def __init__(self, folder: str, requeue: int, array_parallelism: int, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.folder, self.requeue, self.size = folder, requeue, array_parallelism
+    """The way of SlurmLauncher, as processes of this machine; see conf/hydra/launcher/slurm_test.yaml."""
 
     def backend(self) -> "Backend":
         from nextfail.launch.submit import Local
 
-        return Local(self.context, Path(self.folder), self.settings, self.size, self.requeue)
+        parameters = {key: self.settings[key] for key in ("timeout_min", "signal_delay_s", "setup")}
+        size, requeue = self.whole("array_parallelism", 1), self.whole("requeue", 0)
+        return Local(self.context, Path(self.settings["folder"]), parameters, size, requeue)

@@ -1,5 +1,6 @@
 """One sweep from its plan to the line of counts."""
 
+import math
 import signal
 import time
 from collections import deque
@@ -7,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
+from nextfail.errors import RunCut
 from nextfail.launch.display import Display
 from nextfail.launch.plan import Job
+from nextfail.runs.folder import RunFolder
 from nextfail.runs.status import note, read, survey
+from nextfail.runs.table import read_rows
 
 TICK = 0.2  # seconds between two looks at the jobs of this command
 ELSEWHERE = 5.0  # seconds between two looks at runs that other commands have
@@ -79,7 +83,11 @@ class Sweep:
         self.looked = 0.0
 
     def run(self) -> None:
-        """Start what is to be done and return when all is settled."""
+        """Start what is to be done and return when all is settled.
+
+        Raises:
+            RunCut: a signal asked this command to stop.
+        """
         todo = [job for job in self.jobs if job.state == "todo"]
         if not todo:
             return
@@ -91,6 +99,8 @@ class Sweep:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+        if self.signals:
+            raise RunCut("stopped; the same command goes on from here")
 
     def _drive(self, waiting: deque[Job]) -> None:
         while True:
@@ -221,7 +231,11 @@ def report() -> tuple[str, list[str], bool]:
     return (counts(_finished) if _finished else ""), lines, not lines
 
 
-def values(jobs: Sequence[Job]) -> list[Any]:
-    """Exact match of each job, NaN where there is no result."""
-    results = [job.folder.result() for job in jobs]
-    return [result["exact_match"]["value"] if result else float("nan") for result in results]
+def values(jobs: Sequence[Job]) -> list[float]:
+    """Exact match of each job at its last validation, never on the test set; NaN where there is no result."""
+    return [_validated(job.folder) if job.state in ("done", "before") else math.nan for job in jobs]
+
+
+def _validated(folder: RunFolder) -> float:
+    rows = [row for row in read_rows(folder.metrics_csv) if row.get("split") == "validation"]
+    return float(rows[-1]["exact_match"]) if rows else math.nan

@@ -13,7 +13,8 @@ Status = dict[str, Any]
 STATES = ("done", "running", "pending", "cut", "failed", "missing")
 COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
 
-SAYS_SO = "the same command goes on with it"
+ON = "the same command goes on from there"
+VAGUE = "status.json is missing or not whole"
 
 
 def note(run: RunFolder, state: str, **more: Any) -> Status:
@@ -69,17 +70,17 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
             return status | {"state": "failed", "reason": "see error.txt there"}
         begun = run.run_json.exists()
         return (
-            status | {"state": "cut", "reason": "begun, and no more is known"}
-            if begun
-            else {"state": "missing", "reason": ""}
+            status | {"state": "cut", "reason": f"begun, and {VAGUE}"} if begun else {"state": "missing", "reason": ""}
         )
     end = status.get("error") or (f"job {name} ended: {job}" if job and not job.live else "")
-    if not end and said != "cut":
-        end = f"no word since {_ago(status)}" if "time" in status else "status.json is not whole"
+    if said == "done":
+        end = "its result is missing or not whole"
+    elif not end and said != "cut":
+        end = f"no word since {_ago(status)}" if "time" in status else VAGUE
     never_begun = said in ("pending", None)
     fatal = job is not None and said != "cut" and (job.state == "OUT_OF_MEMORY" or (job.fatal and never_begun))
     where = f"{end}, {progress(status)}" if end else progress(status)
-    return status | {"state": "failed" if fatal else "cut", "reason": f"{where}; {SAYS_SO}"}
+    return status | {"state": "failed" if fatal else "cut", "reason": f"{where}; {ON}"}
 
 
 def progress(status: Status) -> str:

@@ -1,6 +1,8 @@
 """One training run from configuration to result.json."""
 
 import logging
+import os
+import socket
 import warnings
 from typing import Any
 
@@ -50,6 +52,7 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     for complaint in complaints:
         log.warning("%s; going on from the one before", complaint)
     step = read_checkpoint(resume, run["hash"])["global_step"] if resume else 0
+    log.info("training from step %d, process %d on %s", step, os.getpid(), socket.gethostname())
     settings = config["trainer"]
     heartbeat = Heartbeat(folder, config["data"]["batch_size"], step)
     torch.set_num_threads(settings["threads"])

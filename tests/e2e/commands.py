@@ -1,11 +1,15 @@
 """Running the commands as a user does, in processes of their own."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import torch
 
 TINY = (
     "debug=default",
@@ -66,3 +70,22 @@ def wait_for(path: Path, text: str, seconds: float = 120) -> None:
     while not (path.exists() and text in path.read_text()):
         assert time.monotonic() < end, f"{path} never held {text!r}"
         time.sleep(0.02)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What must not depend on the clock or on being cut."""
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return {key: value for key, value in content.items() if key not in ("seconds", "samples_per_second")}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return state
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two runs ended with the same bits."""
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    assert result(one) == result(other)
+    left, right = weights(one), weights(other)
+    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)

@@ -5,31 +5,11 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from commands import TINY, call, command, refused, train, train_until, wait_for
+from commands import TINY, assert_same, call, command, refused, train, train_until, wait_for
 
 GRAPH = "graph=g2_4"  # that of the fixture
-
-
-def result(folder: Path) -> dict[str, Any]:
-    """What must not depend on the clock or on being cut."""
-    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return {key: value for key, value in content.items() if key not in ("seconds", "samples_per_second")}
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    return state
-
-
-def assert_same(one: Path, other: Path) -> None:
-    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
-    assert result(one) == result(other)
-    left, right = weights(one), weights(other)
-    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)

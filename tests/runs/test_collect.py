@@ -1,7 +1,9 @@
+import json
 import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from synthetic import change, cut_short, example, make_run, write
 
 from nextfail.errors import UserError
 from nextfail.runs.collect import collect, find
+from nextfail.runs.lock import Owner
 from nextfail.runs.record import read_run
 
 
@@ -106,10 +109,10 @@ def test_one_run_in_two_folders_counts_once_and_done(tmp_path: Path) -> None:
 STATES: dict[str, tuple[dict[str, object] | None, str, str]] = {
     "running": ({"state": "running", "step": 1500, "max_steps": 2000}, "running", "at step 1,500 of 2,000, last sign"),
     "not begun": ({"state": "starting", "step": ...}, "running", "before its first step"),
-    "silent": ({"state": "running", "time": time.time() - 7200}, "cut", "last sign of life 2:0"),
+    "killed": ({"state": "running", "time": time.time() - 7200}, "cut", "no word since 2 h 0 min, at step 20 of 20"),
     "cut": ({"state": "cut"}, "cut", "at step 20 of 20; the same command goes on"),
-    "failed": ({"state": "failed", "error": "no space"}, "failed", "no space (see error.txt there)"),
-    "without a result": ({"state": "done"}, "cut", "at step 20 of 20, last sign of life"),
+    "failed": ({"state": "failed", "error": "no space"}, "failed", "no space"),
+    "without a result": ({"state": "done"}, "cut", "its result is missing or not whole"),
     "no status": (None, "cut", "status.json is missing or not whole"),
 }
 
@@ -122,6 +125,8 @@ def test_why_a_run_is_not_done(tmp_path: Path, name: str) -> None:
         cut_short(folder / "status.json")
     else:
         change(folder / "status.json", **status)
+    if state == "running":
+        (folder / ".lock").write_text(json.dumps(asdict(Owner.here())))
     (problem,) = collect([tmp_path]).problems
     assert problem.state == state and reason in problem.reason
 

@@ -33,7 +33,7 @@ SlurmdPort={slurmd}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={root}/munge/socket,cred_expire=3
+AuthInfo=cred_expire=5,socket={root}/munge/socket
 StateSaveLocation={root}/state
 SlurmdSpoolDir={root}/spool
 SlurmctldPidFile={root}/slurmctld.pid
@@ -54,7 +54,7 @@ MailProg=/bin/true
 ReturnToService=2
 KillWait=5
 MaxArraySize={max_array}
-SchedulerParameters=sched_interval=2,bf_interval=2,requeue_delay=0
+SchedulerParameters=sched_interval=2,bf_interval=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=8000
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """

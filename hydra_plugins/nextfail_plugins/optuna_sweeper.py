@@ -1,0 +1,136 @@
+"""Optuna as a sweeper of Hydra: it proposes runs, and a launcher runs them. Hydra imports this at every start."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+RUN_WITH, ASKED = "overrides", "asked"
+"""Attributes: of a trial, what it is run with; of a study, what was asked of it."""
+
+
+class OptunaSweeper(Sweeper):
+    """Maximises exact match on the validation set over axes such as `optimizer.lr=tag(log,interval(1e-4,1e-2))`.
+
+    The study is kept in a file. A command that goes on with it first runs the trials that were proposed and have no
+    result yet, as the same runs in the same folders, and then proposes what is left of `n_trials`.
+
+    Args:
+        storage: path of the study's file, an Optuna journal.
+        study_name: name of the study in it.
+        n_trials: trials in all, those of earlier commands included.
+        n_jobs: trials proposed at once. More keep a cluster busy, and learn less from one another.
+        seed: of the sampler, Optuna's tree of Parzen estimators.
+        params: axes by key, as on the command line, which has the last word.
+    """
+
+    def __init__(
+        self, storage: str, study_name: str, n_trials: int, n_jobs: int, seed: int, params: DictConfig
+    ) -> None:
+        self.storage, self.study_name, self.params = Path(storage), study_name, params
+        self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run trials until there are `n_trials`, and write the best beside the study."""
+        overrides = self.parser.parse_overrides([*(f"{key!s}={value}" for key, value in self.params.items()), *arguments])
+        axes = {each.get_key_element(): each for each in overrides}
+        fixed = [
+            f"{key}={each.get_value_element_as_str()}" for key, each in axes.items() if not each.is_sweep_override()
+        ]
+        space = {key: _distribution(each) for key, each in axes.items() if each.is_sweep_override()}
+        study = self._study(sorted(fixed), space)
+        assert self.launcher is not None
+        tried: set[int] = set()
+        while batch := self._next(study, space, fixed, tried):
+            done = self.launcher.launch([trial.user_attrs[RUN_WITH] for trial in batch], initial_job_idx=len(tried))
+            tried |= {trial.number for trial in batch}
+            for trial, result in zip(batch, done, strict=True):
+                if (value := float(result.return_value)) == value:  # without a result a trial stays open
+                    study.tell(trial.number, value, skip_if_finished=True)
+        self._report(study)
+
+    def _study(self, fixed: list[str], space: dict[str, Any]) -> "optuna.Study":
+        """The study of this name, new or gone on with."""
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        from nextfail.errors import UserError
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.storage.parent.mkdir(parents=True, exist_ok=True)
+        storage = JournalStorage(JournalFileBackend(str(self.storage)))
+        study = optuna.create_study(
+            storage=storage, study_name=self.study_name, direction="maximize", load_if_exists=True
+        )
+        study.sampler = optuna.samplers.TPESampler(seed=self.seed + len(study.trials))
+        asked = {"fixed": fixed, "space": {key: repr(value) for key, value in space.items()}}
+        before = study.user_attrs.setdefault(ASKED, asked)
+        if before != asked:
+            raise UserError(f"the study {self.study_name} in {self.storage} was begun with {before}, not with {asked}: "
+                            "their trials cannot be compared. Choose another hydra.sweeper.study_name")  # fmt: skip
+        study.set_user_attr(ASKED, asked)
+        return study
+
+    def _next(
+        self, study: "optuna.Study", space: dict[str, Any], fixed: list[str], tried: set[int]
+    ) -> "list[FrozenTrial]":
+        """Open trials that this command has not tried yet, else as many new ones as are left and fit into a batch."""
+        # one that was killed before it was written what to run it with is no trial
+        trials = [trial for trial in study.get_trials(deepcopy=False) if RUN_WITH in trial.user_attrs]
+        if unfinished := [trial for trial in trials if not trial.state.is_finished() and trial.number not in tried]:
+            return unfinished[: self.n_jobs]
+        new = [study.ask(space) for _ in range(min(self.n_jobs, self.n_trials - len(trials)))]
+        for trial in new:
+            trial.set_user_attr(RUN_WITH, [*fixed, *(f"{key}={value}" for key, value in trial.params.items())])
+        numbers = {trial.number for trial in new}
+        return [trial for trial in study.get_trials(deepcopy=False) if trial.number in numbers]
+
+    def _report(self, study: "optuna.Study") -> None:
+        from optuna.trial import TrialState
+
+        from nextfail.runs.files import write_json
+
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not complete:
+            return
+        best = study.best_trial
+        path = self.storage.with_name("best.json")
+        record = {
+            "exact_match": best.value,
+            "overrides": best.user_attrs[RUN_WITH],
+            "trial": best.number,
+            "of": len(complete),
+        }
+        write_json(path, record)
+        print(f"best of {len(complete)} trials: exact match {best.value:.3f} with {json.dumps(best.params)} ({path})")
+
+
+def _distribution(override: Override) -> "optuna.distributions.BaseDistribution":
+    """What Optuna draws from, for a sweep in Hydra's grammar."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if not isinstance(value, IntervalSweep):
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    low, high, log = value.start, value.end, "log" in value.tags
+    assert low is not None and high is not None
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(float(low), float(high), log=log)
