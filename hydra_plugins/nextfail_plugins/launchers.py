@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nextfail.launch.sweep import Backend
 
 
-class _Launcher(Launcher):
+class NextfailLauncher(Launcher):
     """Plans a batch, runs what is not done, and never lets one run take the others along."""
 
     def __init__(self, **settings: Any) -> None:
@@ -59,7 +59,7 @@ class _Launcher(Launcher):
         return value
 
 
-class LocalLauncher(_Launcher):
+class LocalLauncher(NextfailLauncher):
     """Processes of this machine.
 
     Args:
@@ -74,7 +74,7 @@ class LocalLauncher(_Launcher):
         return Pool(self.context, self.whole("n_jobs", 1))
 
 
-class SlurmLauncher(_Launcher):
+class SlurmLauncher(NextfailLauncher):
     """Jobs of SLURM, in arrays; conf/hydra/launcher/slurm.yaml explains the settings."""
 
     def backend(self) -> "Backend":
@@ -97,7 +97,7 @@ class SlurmLauncher(_Launcher):
         return Slurm(self.context, Path(settings["folder"]), sbatch, requeue, most, settings["detach"])
 
 
-class SlurmTestLauncher(_Launcher):
+class SlurmTestLauncher(NextfailLauncher):
     """The way of SlurmLauncher, as processes of this machine; see conf/hydra/launcher/slurm_test.yaml."""
 
     def backend(self) -> "Backend":

@@ -48,7 +48,9 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run trials until there are `n_trials`, and write the best beside the study."""
-        overrides = self.parser.parse_overrides([*(f"{key!s}={value}" for key, value in self.params.items()), *arguments])
+        overrides = self.parser.parse_overrides(
+            [*(f"{key!s}={value}" for key, value in self.params.items()), *arguments]
+        )
         axes = {each.get_key_element(): each for each in overrides}
         fixed = [
             f"{key}={each.get_value_element_as_str()}" for key, each in axes.items() if not each.is_sweep_override()

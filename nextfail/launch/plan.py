@@ -10,6 +10,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from nextfail.errors import UserError
+from nextfail.launch.compose import Composer
 from nextfail.launch.job import resolve
 from nextfail.runs import sweep
 from nextfail.runs.folder import RunFolder, State
@@ -52,7 +53,8 @@ def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str
     Raises:
         ConfigCompositionException, OmegaConfBaseException: overrides that Hydra cannot compose.
     """
-    jobs = [_compose(context, master, list(overrides), number) for number, overrides in enumerate(batch, first)]
+    composer = Composer(context, master)
+    jobs = [_job(composer.compose(overrides), list(overrides), number) for number, overrides in enumerate(batch, first)]
     by_folder: dict[Path, tuple[str, Job]] = {}
     for place, job in enumerate(jobs):
         try:
@@ -72,8 +74,7 @@ def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str
     return jobs
 
 
-def _compose(context: HydraContext, master: DictConfig, overrides: list[str], number: int) -> Job:
-    config = context.config_loader.load_sweep_config(master, overrides)
+def _job(config: DictConfig, overrides: list[str], number: int) -> Job:
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.id, config.hydra.job.num = str(number), number
         config.hydra.sweep.dir = str(Path(str(config.hydra.sweep.dir)).absolute())

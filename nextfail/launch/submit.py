@@ -106,7 +106,7 @@ class Slurm:
                     self.gone.add(name)  # it may be on its way from the queue to the accounts
                 elif not said.live:
                     job, log = self.sent.pop(name)
-                    yield End(job, "failed" if said.fatal else "cut", f"job {name} ended: {said}, see {log}")
+                    yield End(job, "", f"job {name} ended: {said}, see {log}")
 
     def stop(self) -> bool:
         """Leave the jobs to SLURM."""

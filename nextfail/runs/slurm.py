@@ -72,13 +72,18 @@ def ask(jobs: Iterable[str]) -> dict[str, Job] | None:
     if listed is None:
         return None
     found = {job: Job(state, "" if reason == "None" else reason) for job, state, reason in listed}
-    if set(asked) - set(found):
+    if any(job not in found or not found[job].live for job in asked):
         columns = "--format=JobID,State,ExitCode"
-        for job, state, code in (
-            _lines("sacct", "--noheader", "--allocations", "--parsable2", columns, f"--jobs={arrays}") or []
-        ):
-            # "CANCELLED by 0", and a code such as "0:9": exit status and signal
-            found.setdefault(job, Job(state.partition(" ")[0], f"exit code {code}" if code != "0:0" else ""))
+        ended = _lines("sacct", "--noheader", "--allocations", "--parsable2", columns, f"--jobs={arrays}")
+        for job, state, code in ended or []:
+            known = found.get(job)
+            word = known.state if known else state.partition(" ")[0]  # "CANCELLED by 0"
+            if known is None and word in LIVE:
+                found[job] = Job("GONE", f"the accounts say {word}, and the queue does not know it")
+            elif (known is None or not known.live) and code != "0:0":
+                found[job] = Job(word, f"exit code {code}")  # exit status and signal, such as "0:9"
+            elif known is None:
+                found[job] = Job(word)
     return {job: found.get(job, Job("GONE", "neither in the queue nor in the accounts")) for job in asked}
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slurm
 
 RUN = ("debug=default", "name=s", "model.depth=1", "model.width=16", "trainer.val_every=20", "callbacks=none")
 SHORT = (*RUN, "trainer.max_steps=40")
-LONG = (*RUN, "trainer.max_steps=3000")  # long enough to be met while it runs
+LONG = (*RUN, "trainer.max_steps=1200")  # long enough to be met while it runs
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.mem_gb=0.5", "hydra.launcher.timeout_min=10")
 
 

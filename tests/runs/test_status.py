@@ -152,14 +152,15 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_slurm_is_asked_once_for_all_jobs_and_its_accounts_for_the_rest(commands: Path) -> None:
-    script(commands, "squeue", f'echo "$@" >> {commands}/asked; printf "7_0|RUNNING|None\\n7_1|PENDING|Priority\\n"')
-    script(commands, "sacct", 'printf "7_2|CANCELLED by 0|0:0\\n7_3|FAILED|137:0\\n7_1|RUNNING|0:0\\n"')
-    answer = slurm.ask(["7_0", "7_1", "7_2", "7_3", "8", "local-5"])
+    script(commands, "squeue", f'echo "$@" >> {commands}/asked; printf "7_0|RUNNING|None\\n7_1|PENDING|Priority\\n7_4|FAILED|NonZeroExitCode\\n"')
+    script(commands, "sacct", 'printf "7_2|CANCELLED by 0|0:0\\n7_3|RUNNING|0:0\\n7_1|RUNNING|0:0\\n7_4|RUNNING|137:0\\n"')
+    answer = slurm.ask(["7_0", "7_1", "7_2", "7_3", "7_4", "8", "local-5"])
     assert answer == {
         "7_0": Job("RUNNING"),
         "7_1": Job("PENDING", "Priority"),
         "7_2": Job("CANCELLED"),
-        "7_3": Job("FAILED", "exit code 137:0"),
+        "7_3": Job("GONE", "the accounts say RUNNING, and the queue does not know it"),
+        "7_4": Job("FAILED", "exit code 137:0"),
         "8": Job("GONE", "neither in the queue nor in the accounts"),
     }
     assert (commands / "asked").read_text().count("--jobs=7,8") == 1

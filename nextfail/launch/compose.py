@@ -1,0 +1,77 @@
+"""Composing the jobs of a sweep: as Hydra does, but once for all jobs that differ in plain values alone."""
+
+import copy
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+
+class Composer:
+    """Gives each job of a sweep the configuration that Hydra would give it.
+
+    Hydra takes a tenth of a second a job, nearly all of it for reading and merging the same files. Here that is done
+    once for each choice of groups, and what a job sets beyond it, such as `seed=3`, is set in a copy.
+
+    Args:
+        context: Hydra's, with its configuration loader.
+        master: the composed configuration of the command.
+    """
+
+    def __init__(self, context: HydraContext, master: DictConfig) -> None:
+        self.loader, self.master = context.config_loader, master
+        self.parser = OverridesParser.create(config_loader=self.loader)
+        self.templates: dict[tuple[str, ...], DictConfig] = {}
+        # the one thing in a composed configuration that depends on all values at once
+        named_by_hydra = "override_dirname" in OmegaConf.to_yaml(master.hydra.sweep)
+        self.quick = not named_by_hydra
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a job, Hydra's part included.
+
+        Raises:
+            ConfigCompositionException: the overrides do not fit.
+        """
+        parsed = self.parser.parse_overrides(list(overrides))
+        if not self.quick or any(each.is_hydra_override() for each in parsed):
+            return self.loader.load_sweep_config(self.master, list(overrides))
+        values = [each for each in parsed if self._plain(each)]
+        own = {each.input_line for each in values}
+        key = (*(text for text in overrides if text not in own), "values", *(each.key_or_group for each in values))
+        if key not in self.templates:
+            composed = self.loader.load_sweep_config(self.master, list(overrides))
+            if all(_leaf(composed, each.key_or_group) for each in values):
+                self.templates[key] = composed
+            return copy.deepcopy(composed)
+        config = copy.deepcopy(self.templates[key])
+        for each in values:
+            OmegaConf.update(config, each.key_or_group, each.value())
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.overrides.task = list(overrides)
+            config.hydra.job.override_dirname = "???"
+        return config
+
+    def _plain(self, override: Override) -> bool:
+        """Whether it sets one value that is there already: no choice of a group, nothing new."""
+        return (
+            override.type is not None
+            and override.type.name == "CHANGE"
+            and override.package is None
+            and not isinstance(override.value(), dict | list)
+            and override.key_or_group not in self.master.hydra.runtime.choices
+            and _leaf(self.master, override.key_or_group)
+        )
+
+
+def _leaf(config: DictConfig, key: str) -> bool:
+    """Whether a configuration has a single value at a dotted key."""
+    if "/" in key:
+        return False
+    node: object = config
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node._get_node(part)
+    return not OmegaConf.is_config(node)

@@ -1,0 +1,150 @@
+"""Kill runs with SIGKILL at random moments, many of them in the middle of writing a checkpoint, and count what is lost.
+
+python tests/soak.py --kills 300 --seed 0 --out soak.json      # make soak
+
+A run is killed, and looked at, and gone on with, over and over until it ends; then it must be the same, bit for bit, as
+one that was never killed, and the next begins. Lost is: a run whose end differs; a run that cannot go on; a kill that
+costs more than the steps since the last checkpoint; a checkpoint, table, status or result that is not whole.
+"""
+
+import argparse
+import multiprocessing
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+sys.path.append(str(Path(__file__).parent / "e2e"))
+from commands import result, weights
+
+from nextfail.errors import RunCut, UserError
+from nextfail.runs.files import read_json, write_json
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.table import read_rows
+from nextfail.training.checkpoints import latest_whole, read_checkpoint
+
+STEPS, EVERY = 24, 2
+RUN = ("debug=default", "model.depth=2", "model.width=128", "data.batch_size=16", f"trainer.max_steps={STEPS}",
+       f"trainer.val_every={EVERY}", "data.train=2000", "data.validation=20", "data.test=20")  # fmt: skip
+LONGEST = 1.5  # seconds from the start of a process to its death, unless a write is waited for
+
+
+def main() -> None:
+    """Entry point; exit code 0 only if nothing was lost."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args()
+    counts = soak(arguments.kills, arguments.seed, Console(stderr=True))
+    print("\n".join(f"{number:6} {what}" for what, number in counts.items()))
+    if arguments.out:
+        write_json(arguments.out, {"kills": arguments.kills, "seed": arguments.seed, "counts": dict(counts)})
+    sys.exit(counts["lost"] > 0)
+
+
+def soak(kills: int, seed: int, console: Console | None = None) -> Counter[str]:
+    """Kill so many times, and count: kills, those in the middle of a write, runs that ended, and what was lost."""
+    draw = random.Random(seed)
+    counts = Counter(dict.fromkeys(("kills", "in the middle of a checkpoint", "runs ended", "lost"), 0))
+    with tempfile.TemporaryDirectory() as name:
+        whole, folder = Path(name) / "whole", Path(name) / "killed"
+        train(whole).join()
+        while counts["kills"] < kills:
+            step = checkpoint_step(folder)
+            process = train(folder)
+            if draw.random() < 0.5:
+                await_write(process, folder, draw)
+            else:
+                process.join(draw.uniform(0.0, LONGEST))
+            killed = process.is_alive()
+            process.kill()
+            process.join()
+            counts["kills"] += killed
+            counts["in the middle of a checkpoint"] += any(folder.glob("checkpoints/partial*"))
+            for complaint in losses(folder, step):
+                counts["lost"] += 1
+                print(complaint, file=sys.stderr)
+            if not killed:
+                counts["runs ended"] += 1
+                if not same(whole, folder):
+                    counts["lost"] += 1
+                    print("a run that was killed ended otherwise than one that was not", file=sys.stderr)
+                shutil.rmtree(folder)
+            if console is not None and console.is_terminal:
+                console.print(dict(counts), end="\r")
+    return counts
+
+
+def train(folder: Path) -> "multiprocessing.context.ForkServerProcess":
+    """Go on with the run in a process of its own, which has torch imported already."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["inside", "nextfail.training.run"])
+    process = forks.Process(target=_train, args=(folder,))
+    process.start()
+    return process
+
+
+def _train(folder: Path) -> None:
+    from inside import train_here
+
+    torch.set_num_threads(1)
+    with suppress(RunCut):
+        train_here(folder, *RUN)
+
+
+def await_write(process: "multiprocessing.context.ForkServerProcess", folder: Path, draw: random.Random) -> None:
+    """Return a moment after one of the next checkpoints began to be written."""
+    for _ in range(draw.randrange(1, 4)):
+        while process.is_alive() and not any(folder.glob("checkpoints/partial*")):
+            time.sleep(0.0002)
+        time.sleep(draw.uniform(0.0, 0.003))
+
+
+def checkpoint_step(folder: Path) -> int:
+    """Step of the newest checkpoint that can be gone on from; 0 without any."""
+    run = read_json(RunFolder(folder).run_json)
+    if run is None:
+        return 0
+    path, _ = latest_whole(folder / "checkpoints", run["hash"])
+    return int(read_checkpoint(path, run["hash"])["global_step"]) if path else 0
+
+
+def losses(folder: Path, step: int) -> list[str]:
+    """What a kill should not have cost, in words.
+
+    Args:
+        step: of the checkpoint that was there before.
+    """
+    run, found = RunFolder(folder), []
+    for path in (run.run_json, run.status_json, run.result_json, run.examples_json):
+        if path.exists() and read_json(path) is None:
+            found.append(f"{path.name} is not whole")
+    try:
+        now = checkpoint_step(folder)
+    except UserError as error:
+        return [*found, f"cannot go on: {error}"]
+    seen = max((int(row["step"]) for row in read_rows(run.metrics_csv) if row.get("split") == "validation"), default=0)
+    if now < step or now < seen - EVERY:
+        found.append(f"at step {now} after a kill, with a checkpoint at {step} before and a validation at {seen} since")
+    return found
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two runs ended with the same bits."""
+    if not RunFolder(other).result():
+        return False
+    left, right = weights(one), weights(other)
+    tables = [(folder / "metrics.csv").read_text() for folder in (one, other)]
+    return tables[0] == tables[1] and result(one) == result(other) and all(torch.equal(left[k], right[k]) for k in left)
+
+
+if __name__ == "__main__":
+    main()
