@@ -5,7 +5,8 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 MAMBA := mamba-ssm==2.3.2.post1
 
-.PHONY: help install demo demo-full test test-slow test-gpu test-reference lint format bench wheel clean
+.PHONY: help install demo demo-full test test-slow test-gpu test-reference test-slurm slurm-up slurm-down soak lint format \
+	bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,10 +34,10 @@ demo-full: demo ## also Mamba without a teacher, and longer paths: hours
 	$(BIN)/nextfail-report runs/demo runs/demo_{mamba,teacherless,mamba_teacherless,full} --out runs/demo_full/report
 
 test: lint ## lint and the default suite, under ten minutes on 2 cores
-	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference'
+	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference and not slurm'
 
 test-slow: install ## also what takes longer
-	$(BIN)/pytest -n 2 -m 'not gpu and not reference'
+	$(BIN)/pytest -n 2 -m 'not gpu and not reference and not slurm'
 
 test-gpu: install ## what needs a CUDA GPU, with mamba-ssm on it (make install TORCH='torch' first)
 	$(BIN)/pip install --quiet --no-build-isolation '.[gpu]'
@@ -47,6 +48,19 @@ test-reference: install ## Mamba against mamba-ssm's own code, which is built wi
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 		$(BIN)/pip install --quiet --no-deps --no-build-isolation '$(MAMBA)'
 	$(BIN)/pytest -m reference
+
+slurm-up: ## a real SLURM of one node on this machine, for tests (as root; Debian's slurm-wlm munge slurmdbd mariadb-server)
+	$(PYTHON) tests/slurm/cluster.py up
+
+slurm-down: ## stop that SLURM and remove its folder
+	$(PYTHON) tests/slurm/cluster.py down
+
+test-slurm: install ## sweeps on a real SLURM: brings it up, and down again
+	$(PYTHON) tests/slurm/cluster.py up
+	trap '$(PYTHON) tests/slurm/cluster.py down' EXIT; $(BIN)/pytest -m slurm
+
+soak: install ## kill runs at random moments, many while they write a checkpoint, and count what is lost (KILLS=300)
+	$(BIN)/python tests/soak.py --kills $(or $(KILLS),300)
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from benchmarks.mamba import architectures, mamba_step, scan_forms, scan_length,
 from benchmarks.measure import Row, machine
 from benchmarks.side_by_side import side_by_side
 from benchmarks.step import training_step
+from benchmarks.sweeps import done_sweep, many_statuses, safety
 from nextfail.runs.files import write_json
 
 ALL = {
@@ -36,6 +37,9 @@ ALL = {
         scan_length,
         second_core,
         architectures,
+        done_sweep,
+        many_statuses,
+        safety,
     )
 }
 

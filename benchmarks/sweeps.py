@@ -1,29 +1,148 @@
 """What sweeps cost: skipping what is done, telling what is where, and keeping a run safe while it trains."""
 
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import Row, below
-from nextfail.runs.files import read_json, write_json
-from nextfail.runs.identity import digest
+from benchmarks.work import compose
+from nextfail.cli.common import CONF
+from nextfail.cli.status import statuses
+from nextfail.runs import lock, naming, table
+from nextfail.runs.files import write_json
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.identity import SCHEMA, digest, identity
+from nextfail.training import callbacks, checkpoints
 
-RUNS = int(os.environ.get("NEXTFAIL_BENCH_RUNS", "1000"))  # of the sweep that is all done
+RUNS = 1000  # of a sweep that is all done
 MANY = 5000  # runs whose status is asked for
+
+# Hydra's own sweeper and launcher, our configuration, and a job that does nothing
+EMPTY = f"""
+import hydra
+from nextfail.launch import job
+
+@hydra.main(version_base="1.3", config_path={str(CONF)!r}, config_name="train")
+def nothing(cfg):
+    return 0.0
+
+nothing()
+"""
 
 
 def done_sweep() -> list[Row]:
-    """Skipping runs that are done, and what Hydra itself takes to compose and launch as many empty jobs."""
+    """Skipping runs that are done, beside what Hydra itself takes to compose and launch as many empty jobs.
+
+    Torch is hidden, so that a job that imports it fails.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        seeds = f"seed=range({RUNS})"
-        pretend(folder, seeds)
-        ours = timed([sys.executable, "-X", "importtime", "-m", "nextfail.cli.train", "-m", seeds], folder)
-        assert "torch" not in imported(folder), "torch was imported for runs that are done"
+        for seed in range(RUNS):
+            done_run(folder / "runs/default" / naming.run_folder([f"seed={seed}"]), seed)
+        (folder / "torch.py").write_text("raise SystemExit('torch was imported')")
         (folder / "empty.py").write_text(EMPTY)
-        hydra = timed([sys.executable, "empty.py", "-m", seeds, "hydra/launcher=basic"], folder)
-    peer = f"Hydra's basic launcher, {RUNS:,} empty jobs"
-    return [Row(f"sweep of {RUNS:,} done runs", ours, "s", peer, ours / hydra, **below(1.2, ours / hydra))]
+        sweep = ("-m", f"seed=range({RUNS})")
+        said, ours = timed(folder, "-m", "nextfail.cli.train", *sweep)
+        assert f"{RUNS} runs: {RUNS} done before" in said, said
+        _, hydra = timed(folder, "empty.py", *sweep, "hydra/launcher=basic", "hydra/sweeper=basic")
+    peer = f"Hydra, {RUNS:,} empty jobs"
+    return [Row(f"a sweep of {RUNS:,} runs that are done", ours, "s", peer, ours / hydra, **below(1.2, ours / hydra))]
+
+
+def many_statuses() -> list[Row]:
+    """Reading the state of many runs: done, cut, failed and missing."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for seed in range(MANY):
+            path = folder / f"seed={seed}"
+            done_run(path, seed)
+            if seed % 4:
+                (path / "result.json").unlink()
+                write_json(path / "status.json", {"state": ("cut", "failed", "running")[seed % 3], "time": time.time()})
+        begun = time.perf_counter()
+        found = statuses([folder])
+        seconds = time.perf_counter() - begun
+        assert len(found) == MANY
+    return [Row(f"status of {MANY:,} runs", seconds, "s", **below(3, seconds))]
+
+
+def safety() -> list[Row]:
+    """The share of a demo run's training time that goes into its lock, status, tables and checkpoints."""
+    from nextfail.training.run import train
+
+    spent: dict[str, float] = {}
+    config = compose("callbacks=none", "trainer.max_steps=500", "trainer.val_every=50")  # as in experiment=demo
+    with tempfile.TemporaryDirectory() as name, counted(spent):
+        folder = RunFolder(Path(name))
+        with folder.locked() as held:
+            extra = {"choices": {"model": "transformer", "objective": "teacher_forcing"}, "files": {}}
+            folder.claim(identity(config), extra, "resume")
+            result = train(config, folder, held)
+    share = 100 * sum(spent.values()) / result["seconds"]
+    parts = ", ".join(f"{what} {100 * seconds / result['seconds']:.2f} %" for what, seconds in spent.items())
+    return [Row(f"of the demo's training time: {parts}", share, "%", **below(2, share))]
+
+
+@contextmanager
+def counted(spent: dict[str, float]) -> Iterator[None]:
+    """Add up the wall seconds spent in what keeps a run safe."""
+    places: list[tuple[Any, str, str]] = [
+        (checkpoints.Checkpoints, "save", "checkpoints"),
+        (callbacks.Heartbeat, "write", "status"),
+        (table.Table, "add", "tables"),
+        (lock.Lock, "check", "lock"),
+    ]
+    kept = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
+    depth = [0]
+
+    def clocked(body: Callable[..., Any], what: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            begun = time.perf_counter()
+            depth[0] += 1
+            try:
+                return body(*arguments, **named)
+            finally:
+                depth[0] -= 1
+                if depth[0] == 0:  # what one of these does within another is counted there
+                    spent[what] = spent.get(what, 0.0) + time.perf_counter() - begun
+
+        return call
+
+    for (owner, name, body), (_, _, what) in zip(kept, places, strict=True):
+        setattr(owner, name, clocked(body, what))
+    try:
+        yield
+    finally:
+        for owner, name, body in kept:
+            setattr(owner, name, body)
+
+
+def done_run(path: Path, seed: int) -> None:
+    """A folder of the default recipe with this seed, as if it were done."""
+    global _recipe
+    if _recipe is None:
+        _recipe = identity(compose())
+    run = _recipe | {"seed": seed}
+    path.mkdir(parents=True)
+    proportion = {"value": 0.5, "low": 0.48, "high": 0.52, "n": 2000}
+    write = {"schema": SCHEMA, "hash": digest(run), **run, "choices": {"model": "transformer", "objective": "reverse"}}
+    write_json(path / "run.json", write)
+    write_json(path / "result.json", {"outcome": "clever_hans", "identity": digest(run), "exact_match": proportion})
+
+
+_recipe: dict[str, Any] | None = None
+
+
+def timed(folder: Path, *arguments: str) -> tuple[str, float]:
+    """What a Python program says on stderr, and its wall seconds."""
+    begun = time.perf_counter()
+    environment = {"PYTHONPATH": f"{folder}:{CONF.parent}", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stderr, time.perf_counter() - begun

@@ -13,6 +13,7 @@ from typing import Protocol
 from nextfail.errors import RunCut
 from nextfail.launch.display import Display
 from nextfail.launch.plan import Job
+from nextfail.runs import slurm
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.status import note, read, survey
 from nextfail.runs.table import read_rows
@@ -172,6 +173,8 @@ class Sweep:
                 job.state = "done"
             elif status["state"] == "failed":
                 job.state, job.reason = "failed", status["reason"]
+            elif status["state"] == "cut" and slurm.is_slurms(status.get("job")):
+                job.state, job.reason = "cut", status["reason"]  # cancelled, perhaps: that is not to be undone
             elif status["state"] not in ("running", "pending"):
                 job.state = "todo"
         return [job for job in others.values() if job.state == "todo"]

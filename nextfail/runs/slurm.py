@@ -53,6 +53,11 @@ def this_job() -> str | None:
     return os.environ.get("SLURM_JOB_ID") or (f"local-{local}" if local else None)
 
 
+def is_slurms(job: str | None) -> bool:
+    """Whether a job's id is one of SLURM's, and neither none nor a local one."""
+    return job is not None and not job.startswith("local-")
+
+
 def cluster() -> str | None:
     """Name of the cluster that this process' job runs on."""
     return os.environ.get("SLURM_CLUSTER_NAME")
@@ -62,10 +67,11 @@ def ask(jobs: Iterable[str]) -> dict[str, Job] | None:
     """What SLURM says of some jobs, by id: its controller is asked once, and its accounts for the rest.
 
     Returns:
-        None if SLURM does not answer, or is not here: then nothing is known. Jobs that neither knows are GONE.
+        None if SLURM does not answer now; nothing about any job where there is no SLURM to ask. Jobs that neither
+        knows are GONE.
     """
-    asked = sorted({job for job in jobs if not job.startswith("local-")})
-    if not asked:
+    asked = sorted({job for job in jobs if is_slurms(job)})
+    if not asked or shutil.which("squeue") is None:
         return {}
     arrays = ",".join(sorted({job.partition("_")[0] for job in asked}))
     listed = _lines("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", f"--jobs={arrays}")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from commands import assert_same, call, command, train_until, wait_for
 
-TINY = ("debug=default", "name=s", "model.depth=1", "model.width=16", "trainer.val_every=10", "callbacks=none")
+TINY = ("debug=default", "name=s", "model.depth=1", "model.width=16", "trainer.val_every=20", "callbacks=none")
 SHORT = (*TINY, "trainer.max_steps=20")
-LONG = (*TINY, "trainer.max_steps=2000")  # long enough to be met while it runs
+LONG = (*TINY, "trainer.max_steps=600")  # long enough to be met while it runs
 TWO = "hydra.launcher.n_jobs=2"
 
 
@@ -187,7 +187,7 @@ def test_mistakes_of_a_launcher_are_told(tmp_path: Path) -> None:
 
 
 def test_study_goes_on_with_what_is_left(tmp_path: Path) -> None:
-    search = (*SHORT, "trainer.max_steps=10", "hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-2))",
+    search = (*SHORT, "hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-2))",
               "optimizer.weight_decay=0.1,0.2")  # fmt: skip
     assert "2 runs: 2 done now" in sweep(tmp_path, *search, "hydra.sweeper.n_trials=2")
     assert "2 runs: 2 done now" in sweep(tmp_path, *search, "hydra.sweeper.n_trials=4")

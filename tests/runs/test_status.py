@@ -152,8 +152,14 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_slurm_is_asked_once_for_all_jobs_and_its_accounts_for_the_rest(commands: Path) -> None:
-    script(commands, "squeue", f'echo "$@" >> {commands}/asked; printf "7_0|RUNNING|None\\n7_1|PENDING|Priority\\n7_4|FAILED|NonZeroExitCode\\n"')
-    script(commands, "sacct", 'printf "7_2|CANCELLED by 0|0:0\\n7_3|RUNNING|0:0\\n7_1|RUNNING|0:0\\n7_4|RUNNING|137:0\\n"')
+    script(
+        commands,
+        "squeue",
+        f'echo "$@" >> {commands}/asked; printf "7_0|RUNNING|None\\n7_1|PENDING|Priority\\n7_4|FAILED|X\\n"',
+    )
+    script(
+        commands, "sacct", 'printf "7_2|CANCELLED by 0|0:0\\n7_3|RUNNING|0:0\\n7_1|RUNNING|0:0\\n7_4|RUNNING|137:0\\n"'
+    )
     answer = slurm.ask(["7_0", "7_1", "7_2", "7_3", "7_4", "8", "local-5"])
     assert answer == {
         "7_0": Job("RUNNING"),
@@ -170,6 +176,12 @@ def test_slurm_that_does_not_answer(commands: Path) -> None:
     script(commands, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     assert slurm.ask(["7"]) is None
     assert slurm.ask([]) == {}
+
+
+def test_machine_without_slurm_waits_for_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    write(tmp_path / "job.json", {"job": "7", "time": NOW})
+    assert slurm.ask(["7"]) == {} and survey([tmp_path])[tmp_path]["state"] == "missing"
 
 
 def test_job_that_slurm_forgot_is_gone(commands: Path) -> None:
