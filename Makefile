@@ -5,7 +5,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 MAMBA := mamba-ssm==2.3.2.post1
 
-.PHONY: help install demo demo-full test test-slow test-gpu test-reference test-slurm slurm-up slurm-down soak lint format \
+.PHONY: help install demo demo-full test test-slow test-gpu test-reference test-faults test-slurm slurm-up slurm-down soak lint format \
 	bench wheel clean
 .DEFAULT_GOAL := help
 
@@ -34,7 +34,7 @@ demo-full: demo ## also Mamba without a teacher, and longer paths: hours
 	$(BIN)/nextfail-report runs/demo runs/demo_{mamba,teacherless,mamba_teacherless,full} --out runs/demo_full/report
 
 test: lint ## lint and the default suite, under ten minutes on 2 cores
-	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference and not slurm'
+	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference and not slurm and not faults'
 
 test-slow: install ## also what takes longer
 	$(BIN)/pytest -n 2 -m 'not gpu and not reference and not slurm'
@@ -49,6 +49,9 @@ test-reference: install ## Mamba against mamba-ssm's own code, which is built wi
 		$(BIN)/pip install --quiet --no-deps --no-build-isolation '$(MAMBA)'
 	$(BIN)/pytest -m reference
 
+test-faults: install ## runs, workers and commands are killed and gone on with
+	$(BIN)/pytest -n 2 -m faults
+
 slurm-up: ## a real SLURM of one node on this machine, for tests (as root; Debian's slurm-wlm munge slurmdbd mariadb-server)
 	$(PYTHON) tests/slurm/cluster.py up
 
@@ -59,8 +62,8 @@ test-slurm: install ## sweeps on a real SLURM: brings it up, and down again
 	$(PYTHON) tests/slurm/cluster.py up
 	trap '$(PYTHON) tests/slurm/cluster.py down' EXIT; $(BIN)/pytest -m slurm
 
-soak: install ## kill runs at random moments, many while they write a checkpoint, and count what is lost (KILLS=300)
-	$(BIN)/python tests/soak.py --kills $(or $(KILLS),300)
+soak: install ## kill runs at random moments, and count what is lost (KILLS=300 SWEEPS=20)
+	$(BIN)/python tests/soak.py --kills $(or $(KILLS),300) --sweeps $(or $(SWEEPS),20)
 
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .

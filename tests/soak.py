@@ -1,16 +1,20 @@
-"""Kill runs with SIGKILL at random moments, many of them in the middle of writing a checkpoint, and count what is lost.
+"""Kill with SIGKILL at random moments, many of them in the middle of writing a checkpoint, and count what is lost.
 
-python tests/soak.py --kills 300 --seed 0 --out soak.json      # make soak
+python tests/soak.py --kills 300 --sweeps 20 --seed 0 --out soak.json      # make soak
 
 A run is killed, and looked at, and gone on with, over and over until it ends; then it must be the same, bit for bit, as
-one that was never killed, and the next begins. Lost is: a run whose end differs; a run that cannot go on; a kill that
+one that was never killed, and the next begins. In the second part it is sweeps of three runs at two at a time of which
+one worker is killed, or the whole command. Lost is: a run whose end differs; a run that cannot go on; a kill that
 costs more than the steps since the last checkpoint; a checkpoint, table, status or result that is not whole.
 """
 
 import argparse
 import multiprocessing
+import os
 import random
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,11 +26,13 @@ import torch
 from rich.console import Console
 
 sys.path.append(str(Path(__file__).parent / "e2e"))
-from commands import result, weights
+from commands import command, result, weights
 
 from nextfail.errors import RunCut, UserError
 from nextfail.runs.files import read_json, write_json
 from nextfail.runs.folder import RunFolder
+from nextfail.runs.lock import Owner
+from nextfail.runs.lock import read as read_lock
 from nextfail.runs.table import read_rows
 from nextfail.training.checkpoints import latest_whole, read_checkpoint
 
@@ -40,10 +46,12 @@ def main() -> None:
     """Entry point; exit code 0 only if nothing was lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--sweeps", type=int, default=20, metavar="KILLS", help="of workers and whole commands")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
     counts = soak(arguments.kills, arguments.seed, Console(stderr=True))
+    counts.update(sweeps(arguments.sweeps, arguments.seed))
     print("\n".join(f"{number:6} {what}" for what, number in counts.items()))
     if arguments.out:
         write_json(arguments.out, {"kills": arguments.kills, "seed": arguments.seed, "counts": dict(counts)})
@@ -81,6 +89,48 @@ def soak(kills: int, seed: int, console: Console | None = None) -> Counter[str]:
             if console is not None and console.is_terminal:
                 console.print(dict(counts), end="\r")
     return counts
+
+
+def sweeps(kills: int, seed: int) -> Counter[str]:
+    """Kill so many workers and whole commands, and count them, the sweeps that ended, and what was lost."""
+    draw, counts = random.Random(seed), Counter[str]()
+    with tempfile.TemporaryDirectory() as name:
+        whole, killed = Path(name) / "whole", Path(name) / "killed"
+        assert start_sweep(whole).wait() == 0
+        while counts["workers killed"] + counts["commands killed"] < kills:
+            process = start_sweep(killed)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(draw.uniform(3, 20))
+            if process.poll() is None and draw.random() < 0.5:
+                process.kill()
+                counts["commands killed"] += 1
+            elif pids := [owner.pid for path in killed.rglob(".lock") if (owner := holder(path))]:
+                os.kill(draw.choice(pids), signal.SIGKILL)
+                counts["workers killed"] += 1
+            process.wait()
+            while any(holder(path) for path in killed.rglob(".lock")):  # workers of a killed command, which save
+                time.sleep(0.1)
+            if process.returncode == 0:
+                counts["sweeps ended"] += 1
+                for run in sorted(whole.glob("runs/*/*seed=*")):
+                    if not same(run, killed / run.relative_to(whole)):
+                        counts["lost"] += 1
+                        print(f"{run.name} of a sweep that was killed ended otherwise", file=sys.stderr)
+                shutil.rmtree(killed)
+    return counts
+
+
+def start_sweep(folder: Path) -> "subprocess.Popen[bytes]":
+    """Begin or go on with a sweep of three runs in a folder."""
+    folder.mkdir(exist_ok=True)
+    arguments = command("train", "-m", *RUN, "callbacks=none", "seed=0,1,2", "hydra.launcher.n_jobs=2")
+    return subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def holder(path: Path) -> Owner | None:
+    """The living owner of a lock."""
+    found = read_lock(path)
+    return found[0] if found and found[0] and found[0].alive(0.0) else None
 
 
 def train(folder: Path) -> "multiprocessing.context.ForkServerProcess":

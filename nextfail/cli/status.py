@@ -87,7 +87,9 @@ def statuses(folders: Sequence[Path]) -> dict[Path, Status]:
 def counts(runs: dict[Path, Status]) -> str:
     """`8 runs: 3 done, 1 running, 4 missing`."""
     states = [status["state"] for status in runs.values()]
-    return f"{len(states)} runs: " + ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+    return f"{len(states)} run{'s' if len(states) != 1 else ''}: " + ", ".join(
+        f"{states.count(state)} {state}" for state in STATES if state in states
+    )
 
 
 def _going(runs: dict[Path, Status]) -> bool:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,9 @@ class Slurm:
                 return
             for job, task in zip(chunk, tasks, strict=True):
                 self.sent[task.job_id] = job, task.paths.stderr
-                job.folder.path.mkdir(parents=True, exist_ok=True)
-                write_json(job.folder.job_json, {"job": task.job_id, "time": time.time()})
+                with suppress(UserError, OSError):  # without it the run is as good, and is found once it has begun
+                    job.folder.path.mkdir(parents=True, exist_ok=True)
+                    write_json(job.folder.job_json, {"job": task.job_id, "time": time.time()})
             self.executor.update_parameters(dependency=f"afterany:{tasks[0].job_id.partition('_')[0]}")
 
     def ended(self) -> list[End]:

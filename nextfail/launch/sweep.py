@@ -10,12 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from nextfail.errors import RunCut
+from nextfail.errors import RunCut, UserError
 from nextfail.launch.display import Display
 from nextfail.launch.plan import Job
 from nextfail.runs import slurm
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.status import note, read, survey
+from nextfail.runs.status import Status, note, read, survey
 from nextfail.runs.table import read_rows
 
 TICK = 0.2  # seconds between two looks at the jobs of this command
@@ -93,13 +93,13 @@ class Sweep:
         if not todo:
             return
         self._set_aside(todo)
-        handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with Display(self.jobs) as self.display:
+        with Display(self.jobs) as self.display:
+            handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
                 self._drive(deque(job for job in todo if job.state == "todo"))
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
         if self.signals:
             raise RunCut("stopped; the same command goes on from here")
 
@@ -129,6 +129,7 @@ class Sweep:
                     self._settle(end)
                 time.sleep(TICK)
         else:
+            self.display.say("the jobs go on in SLURM: the same command waits for them again")
             for job in self.jobs:
                 job.state = "sent" if job.state == "todo" else job.state
 
@@ -136,7 +137,7 @@ class Sweep:
         """Let no job be taken for failed or cut because it was so before."""
         for job in jobs:
             if job.folder.status_json.exists():
-                note(job.folder, "begun again", error=None)
+                _note(job, "begun again", None)
 
     def _settle(self, end: End) -> None:
         """Decide how a job ended: by its result, else by what it wrote, else by what is known of its process."""
@@ -150,16 +151,15 @@ class Sweep:
             wrote = read(job.folder)
             if wrote.get("state") not in ("failed", "cut"):  # it was killed, or never got to write
                 state = end.state or ("cut" if status["state"] == "cut" else "failed")
-                job.folder.path.mkdir(parents=True, exist_ok=True)
-                wrote = note(job.folder, state, error=end.words or "ended without a word")
+                wrote = _note(job, state, end.words or "ended without a word")
             job.state, job.reason = wrote["state"], wrote.get("error") or end.words
 
     def _set_aside(self, jobs: list[Job]) -> None:
         """Leave runs to those who have them already."""
-        for path, status in survey(job.folder.path for job in jobs).items():
+        by_folder = {job.folder.path: job for job in jobs}
+        for path, status in survey(by_folder).items():
             if status["state"] in ("running", "pending"):
-                job = next(job for job in jobs if job.folder.path == path)
-                job.state, job.reason = "elsewhere", status["reason"]
+                by_folder[path].state, by_folder[path].reason = "elsewhere", status["reason"]
 
     def _returned(self) -> list[Job]:
         """Runs that others had and left undone; those that they brought to an end are settled."""
@@ -183,14 +183,23 @@ class Sweep:
         self.signals += 1
         if self.signals > 1:
             raise KeyboardInterrupt
-        self.display.say("stopping: running jobs save first (Ctrl-C again to leave at once)")
+        self.display.say("stopping, running jobs save first (Ctrl-C again to leave at once)")
+
+
+def _note(job: Job, state: str, error: str | None) -> Status:
+    """Write into a run's folder what is known of it; a disk that is full takes no other run along."""
+    try:
+        job.folder.path.mkdir(parents=True, exist_ok=True)
+        return note(job.folder, state, error=error)
+    except (OSError, UserError) as problem:
+        return {"state": state, "error": f"{error}; {problem}"}
 
 
 def counts(jobs: Sequence[Job]) -> str:
     """`6 runs: 3 done before, 2 done now, 1 failed`."""
     states = [job.state for job in jobs]
     parts = ", ".join(f"{states.count(state)} {words}" for state, words in WORDS.items() if state in states)
-    return f"{len(jobs)} runs: {parts}"
+    return f"{len(jobs)} run{'s' if len(jobs) != 1 else ''}: {parts}"
 
 
 def unfinished(jobs: Sequence[Job]) -> list[str]:

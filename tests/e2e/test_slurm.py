@@ -120,16 +120,28 @@ def test_requeued_run_ends_as_if_nothing_had_happened(tmp_path: Path, uncut: Pat
         cluster.call("scontrol", "requeue", name)
     else:  # the time limit is near; a partition that warns before it preempts
         cluster.call("scancel", f"--signal={how}", name)
-    assert "1 runs: 1 done now" in sweep.end(code=0)
+    assert "1 run: 1 done now" in sweep.end(code=0)
     assert restarts(name) == 1
     assert_same(uncut, folder)
+
+
+def test_real_time_limit(tmp_path: Path) -> None:
+    endless = (*RUN, "trainer.max_steps=1000000", "seed=0")
+    sweep = Sweep(tmp_path, *endless, *SLURM, "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20")
+    name = job(folder := sweep.trained(0))
+    until(lambda: restarts(name) == 1, seconds=150)
+    until(lambda: (folder / "train.log").read_text().count("training from step") == 2)
+    first, second = re.findall(r"training from step (\d+)", (folder / "train.log").read_text())
+    assert int(first) == 0 < 20 <= int(second)
+    cluster.call("scancel", name)
+    assert "1 run: 1 cut" in sweep.end(code=1)
 
 
 def test_time_limit_without_requeue_ends_as_cut(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, *LONG, "seed=0", *SLURM, "hydra.launcher.requeue=0")
     cluster.call("scancel", "--signal=USR2", job(sweep.trained(0)))
     told = sweep.end(code=1)
-    assert "1 runs: 1 cut" in told and "hydra.launcher.requeue" in told
+    assert "1 run: 1 cut" in told and "hydra.launcher.requeue" in told
     assert states(tmp_path / "runs/s") == {"0": "cut"}
 
 
@@ -177,14 +189,14 @@ def test_command_that_is_killed_leaves_its_jobs_alone(tmp_path: Path) -> None:
     name = job(sweep.trained(0))
     sweep.process.kill()
     again = Sweep(tmp_path, *LONG, "seed=0", *SLURM)
-    assert "1 runs: 1 done now" in again.end(code=0)
+    assert "1 run: 1 done now" in again.end(code=0)
     assert job(again.folder(0)) == name
 
 
 def test_job_that_cannot_begin_is_failed_with_its_log(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, *SHORT, "seed=0", *SLURM, "hydra.launcher.setup=[exit 3]")
     told = sweep.end(code=1)
-    assert "1 runs: 1 failed" in told and "FAILED (exit code 3:0)" in told and "_log.err" in told
+    assert "1 run: 1 failed" in told and "FAILED (exit code 3:0)" in told and "_log.err" in told
 
 
 def test_what_sbatch_refuses_is_told(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_what_is_done_costs_neither_torch_nor_a_process(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
     done = call("train", "-m", *SHORT, "seed=0", cwd=tmp_path, env={"PYTHONPATH": path})
-    assert done.stderr.strip() == "1 runs: 1 done before"
+    assert done.stderr.strip() == "1 run: 1 done before"
 
 
 def test_killed_run_leaves_the_others_alone(tmp_path: Path, uncut: Path) -> None:
@@ -101,6 +101,7 @@ def test_killed_run_leaves_the_others_alone(tmp_path: Path, uncut: Path) -> None
     assert "2 runs: 1 done before, 1 done now" in sweep(tmp_path, *LONG, "seed=0,1")
 
 
+@pytest.mark.faults
 def test_killed_command_is_gone_on_with(tmp_path: Path, uncut: Path) -> None:
     process = start(tmp_path, *LONG, "seed=0,1,2", TWO)
     first = trained(tmp_path, 0)
@@ -112,6 +113,7 @@ def test_killed_command_is_gone_on_with(tmp_path: Path, uncut: Path) -> None:
     assert_same(uncut, first)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_sweep_that_is_asked_to_stop_saves_its_runs(tmp_path: Path, number: signal.Signals) -> None:
     process = start(tmp_path, *LONG, "seed=0,1,2", TWO)
@@ -122,6 +124,7 @@ def test_sweep_that_is_asked_to_stop_saves_its_runs(tmp_path: Path, number: sign
     assert states(tmp_path) == {"0": "cut", "1": "cut", "2": "missing"}
 
 
+@pytest.mark.faults
 def test_two_commands_share_a_sweep(tmp_path: Path, uncut: Path) -> None:
     commands = [start(tmp_path, *LONG, "seed=0,1,2", "hydra.launcher.n_jobs=1") for _ in range(2)]
     for process in commands:
@@ -132,6 +135,7 @@ def test_two_commands_share_a_sweep(tmp_path: Path, uncut: Path) -> None:
     assert_same(uncut, run(tmp_path, 0))
 
 
+@pytest.mark.faults
 def test_run_that_another_command_left_undone_is_taken_over(tmp_path: Path) -> None:
     first = start(tmp_path, *LONG, "seed=0")
     trained(tmp_path, 0)
@@ -139,9 +143,10 @@ def test_run_that_another_command_left_undone_is_taken_over(tmp_path: Path) -> N
     time.sleep(4)  # it is waiting by now, or will find the lock of a dead process
     first.send_signal(signal.SIGTERM)
     end(first, code=130)
-    assert "1 runs: 1 done now" in end(second, code=0)
+    assert "1 run: 1 done now" in end(second, code=0)
 
 
+@pytest.mark.faults
 def test_single_run_in_use_is_refused(tmp_path: Path) -> None:
     process = start(tmp_path, *LONG, "seed=0")
     folder = trained(tmp_path, 0)
@@ -151,6 +156,7 @@ def test_single_run_in_use_is_refused(tmp_path: Path) -> None:
     end(process, code=130)
 
 
+@pytest.mark.faults
 def test_slurm_test_takes_the_way_of_slurm(tmp_path: Path, uncut: Path) -> None:
     process = start(tmp_path, *LONG, "seed=0,1", "hydra/launcher=slurm_test")
     os.kill(status(trained(tmp_path, 0))["pid"], signal.SIGUSR2)  # as at a time limit
@@ -162,9 +168,10 @@ def test_slurm_test_takes_the_way_of_slurm(tmp_path: Path, uncut: Path) -> None:
     assert "2 runs: 1 done before, 1 done now" in sweep(tmp_path, *LONG, "seed=0,1", "hydra/launcher=slurm_test")
 
 
+@pytest.mark.faults
 def test_truncated_status_or_result_loses_nothing(tmp_path: Path, uncut: Path) -> None:
     folder = tmp_path / "runs/s" / "run"
-    train_until(folder, 20, signal.SIGTERM, *LONG, "seed=0", cwd=tmp_path)
+    train_until(folder, 20, signal.SIGTERM, *LONG, "seed=0", "optimizer.lr=0.001", cwd=tmp_path)
     (folder / "status.json").write_text('{"state": "cu')
     (folder / "result.json").write_text('{"outcome": "sol')
     assert states(tmp_path) == {str(folder.relative_to(tmp_path)): "cut"}
@@ -174,7 +181,7 @@ def test_truncated_status_or_result_loses_nothing(tmp_path: Path, uncut: Path) -
 
 def test_mistakes_of_a_launcher_are_told(tmp_path: Path) -> None:
     for overrides, message in [
-        (["hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0 is not a number of runs at once"),
+        (["hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0 is not a whole number of at least 1"),
         (
             ["hydra/launcher=slurm_test", "hydra.launcher.array_parallelism=0"],
             "hydra.launcher.array_parallelism=0 is not",
@@ -198,6 +205,7 @@ def test_study_goes_on_with_what_is_left(tmp_path: Path) -> None:
     assert "their trials cannot be compared" in other.stderr
 
 
+@pytest.mark.faults
 def test_trial_that_was_cut_is_gone_on_with(tmp_path: Path) -> None:
     search = (*LONG, "hydra/sweeper=optuna", "seed=0,1,2,3,4,5,6,7", "hydra.sweeper.n_trials=1")
     process = start(tmp_path, *search)
@@ -205,5 +213,5 @@ def test_trial_that_was_cut_is_gone_on_with(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "runs/s").glob("*seed=*")
     process.kill()
     process.wait()
-    assert "1 runs: 1 done now" in sweep(tmp_path, *search)
+    assert "1 run: 1 done now" in sweep(tmp_path, *search)
     assert [path.parent for path in (tmp_path / "runs/s").glob("*/result.json")] == [folder]

@@ -1,21 +1,12 @@
 """A job of a sweep gets what Hydra itself would compose for it."""
 
-from collections.abc import Iterator
-
-import hydra
 import pytest
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.hydra import Hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import HydraContext, RunMode
+from hydra.types import HydraContext
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from nextfail.cli.common import CONF
-from nextfail.launch import job  # noqa: F401, registers a resolver
 from nextfail.launch.compose import Composer
 
 GROUPS = ["objective=reverse", "graph=g2_4", "model=mamba", "data=online", "experiment=demo", "debug=default",
@@ -23,15 +14,6 @@ GROUPS = ["objective=reverse", "graph=g2_4", "model=mamba", "data=online", "expe
 VALUES = ["seed=3", "optimizer.lr=0.1", "trainer.max_steps=7", "model.depth=2", "trainer.stop_at=null", "name=x",
           "hydra.verbose=true", "+model.more=1", "++optimizer.lr=0.2", "~trainer.stop_at", "data.seed=${seed}",
           "callbacks.progress.every=1", "optimizer.lr=1e-3", "name='a=b,c'"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def made() -> Iterator[tuple[HydraContext, DictConfig]]:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        shell: Hydra = GlobalHydra.instance().hydra  # type: ignore[assignment]
-        master = shell.compose_config("train", [], run_mode=RunMode.MULTIRUN, with_log_configuration=False)
-        HydraConfig.instance().set_config(master)
-        yield HydraContext(config_loader=shell.config_loader, callbacks=Callbacks()), master
 
 
 def plain(config: DictConfig) -> dict[str, object]:
