@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import TINY, call, refused, sweep, train
+from commands import TINY, assert_same, call, refused, sweep, train
 
 FILES = {"run.json", "status.json", "metrics.csv", "timing.csv", "result.json", "examples.json", "train.log"}
 
@@ -98,27 +98,25 @@ def test_traceback_on_request(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr and "does not divide" in done.stderr
 
 
-def test_full_disk(tmp_path: Path) -> None:
+def test_full_disk_costs_nothing_that_was_saved(run_folder: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = shutil.which("mount") and os.geteuid() == 0 and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True
-    ).returncode  # fmt: skip
-    if not mounted:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(disk)]  # room for the first checkpoints alone
+    if not shutil.which("mount") or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small file system cannot be mounted here (needs root)")
     try:
-        message = refused("train", *TINY, "model.width=96", f"hydra.run.dir={disk}/run", cwd=tmp_path)
+        run = ("graph=g2_4", f"hydra.run.dir={disk}/run")
+        message = refused("train", *TINY, *run, cwd=tmp_path)
         assert "No space left on device" in message
-        assert not (disk / "run" / "result.json").exists()
+        assert (disk / "run/checkpoints/last.ckpt").exists() and not (disk / "run/result.json").exists()
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        train(*run, cwd=tmp_path)
+        assert_same(run_folder, disk / "run")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_slurm_sweep_as_local_processes(tmp_path: Path) -> None:
-    sweep("hydra/launcher=slurm_test", "seed=0,1", cwd=tmp_path)
-    assert len(list(tmp_path.glob("runs/debug/*/result.json"))) == 2
-
-
-@pytest.mark.skipif(shutil.which("srun") is not None, reason="this machine has SLURM, and would really submit")
 def test_slurm_without_slurm_is_told(tmp_path: Path) -> None:
-    assert "there is no srun" in refused("train", "-m", *TINY, "hydra/launcher=slurm", "seed=0,1", cwd=tmp_path)
+    asked = ("train", "-m", *TINY, "hydra/launcher=slurm", "seed=0,1")
+    done = call(*asked, cwd=tmp_path, code=2, env={"PATH": str(tmp_path)})
+    assert "there is no srun on this machine" in done.stderr and "Traceback" not in done.stderr

@@ -48,7 +48,9 @@ def test_wheel_trains_evaluates_and_reports(installed: dict[str, str], tmp_path:
         env=os.environ | installed, cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert installed["PYTHONPATH"] in shown.stdout and str(ROOT) not in shown.stdout
+    assert (Path(installed["PYTHONPATH"]) / "hydra_plugins/nextfail_plugins/launchers.py").exists()
     call("train", *TINY, "hydra.run.dir=run", cwd=tmp_path, env=installed)
+    call("status", "run", cwd=tmp_path, env=installed)
     call("eval", "run", cwd=tmp_path, env=installed)
     call("report", "run", "--out", "report", cwd=tmp_path, env=installed)
     call("data", "--graph", "g2_5", "--n", 5, "--seed", 0, "--out", "a.txt", cwd=tmp_path, env=installed)

@@ -4,7 +4,7 @@ python tests/slurm/cluster.py up      # needs root, and Debian's slurm-wlm, mung
 python tests/slurm/cluster.py down    # stops it and removes its folder
 python tests/slurm/cluster.py conf    # prints what SLURM_CONF has to be
 
-Everything lies in one folder, NEXTFAIL_SLURM or /tmp/nextfail-slurm. Nothing outside it is read or written.
+Everything lies in one folder, that of NEXTFAIL_SLURM or nextfail-slurm among the temporary files. Nothing outside it is read or written.
 """
 
 import os
@@ -14,11 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(os.environ.get("NEXTFAIL_SLURM", "/tmp/nextfail-slurm"))
+ROOT = Path(os.environ.get("NEXTFAIL_SLURM", f"{tempfile.gettempdir()}/nextfail-slurm"))
 CONF = ROOT / "slurm.conf"
 DAEMONS = ("mariadbd", "munged", "slurmdbd", "slurmctld", "slurmd")  # in the order in which they start
 PORTS = {"mariadbd": 16820, "slurmdbd": 16819, "slurmctld": 16817, "slurmd": 16818}
