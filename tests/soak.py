@@ -101,10 +101,12 @@ def sweeps(kills: int, seed: int) -> Counter[str]:
             process = start_sweep(killed)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(draw.uniform(3, 20))
-            if process.poll() is None and draw.random() < 0.5:
+            pids = [owner.pid for path in killed.rglob(".lock") if (owner := holder(path))]
+            killed_now = process.poll() is None
+            if killed_now and (not pids or draw.random() < 0.5):
                 process.kill()
                 counts["commands killed"] += 1
-            elif pids := [owner.pid for path in killed.rglob(".lock") if (owner := holder(path))]:
+            elif killed_now:
                 os.kill(draw.choice(pids), signal.SIGKILL)
                 counts["workers killed"] += 1
             process.wait()
@@ -117,6 +119,10 @@ def sweeps(kills: int, seed: int) -> Counter[str]:
                         counts["lost"] += 1
                         print(f"{run.name} of a sweep that was killed ended otherwise", file=sys.stderr)
                 shutil.rmtree(killed)
+            elif not killed_now:
+                counts["lost"] += 1
+                print("a sweep that was not killed did not end well", file=sys.stderr)
+                break
     return counts
 
 

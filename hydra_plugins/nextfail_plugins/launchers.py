@@ -78,7 +78,7 @@ class SlurmLauncher(NextfailLauncher):
     """Jobs of SLURM, in arrays; conf/hydra/launcher/slurm.yaml explains the settings."""
 
     def backend(self) -> "Backend":
-        from nextfail.launch.submit import Slurm
+        submit = _submit()
 
         own = ("folder", "requeue", "max_array", "detach", "timeout_min", "mem_gb", "gpus", "extra")
         requeue = self.whole("requeue", 0)
@@ -94,15 +94,30 @@ class SlurmLauncher(NextfailLauncher):
         if settings["gpus"] is not None:
             sbatch["gpus_per_node"] = self.whole("gpus", 1)
         most = None if settings["max_array"] is None else self.whole("max_array", 1)
-        return Slurm(self.context, Path(settings["folder"]), sbatch, requeue, most, settings["detach"])
+        return submit.Slurm(self.context, Path(settings["folder"]), sbatch, requeue, most, settings["detach"])
 
 
 class SlurmTestLauncher(NextfailLauncher):
     """The way of SlurmLauncher, as processes of this machine; see conf/hydra/launcher/slurm_test.yaml."""
 
     def backend(self) -> "Backend":
-        from nextfail.launch.submit import Local
+        submit = _submit()
 
-        parameters = {key: self.settings[key] for key in ("timeout_min", "signal_delay_s", "setup")}
+        parameters = {key: self.settings[key] for key in ("timeout_min", "signal_delay_s")}
         size, requeue = self.whole("array_parallelism", 1), self.whole("requeue", 0)
-        return Local(self.context, Path(self.settings["folder"]), parameters, size, requeue)
+        return submit.Local(self.context, Path(self.settings["folder"]), parameters, size, requeue)
+
+
+def _submit() -> Any:
+    """The module that needs submitit.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    from nextfail.errors import UserError
+
+    try:
+        from nextfail.launch import submit
+    except ModuleNotFoundError as error:
+        raise UserError(f"this launcher needs {error.name}: pip install 'nextfail[slurm]'") from error
+    return submit

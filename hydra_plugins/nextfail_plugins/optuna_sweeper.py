@@ -1,6 +1,9 @@
 """Optuna as a sweeper of Hydra: it proposes runs, and a launcher runs them. Hydra imports this at every start."""
 
 import json
+import os
+import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +51,12 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run trials until there are `n_trials`, and write the best beside the study."""
+        self._check()
         overrides = self.parser.parse_overrides(
             [*(f"{key!s}={value}" for key, value in self.params.items()), *arguments]
         )
         axes = {each.get_key_element(): each for each in overrides}
-        fixed = [
-            f"{key}={each.get_value_element_as_str()}" for key, each in axes.items() if not each.is_sweep_override()
-        ]
+        fixed = [str(each.input_line) for each in axes.values() if not each.is_sweep_override()]
         space = {key: _distribution(each) for key, each in axes.items() if each.is_sweep_override()}
         study = self._study(sorted(fixed), space)
         assert self.launcher is not None
@@ -67,6 +69,23 @@ class OptunaSweeper(Sweeper):
                     study.tell(trial.number, value, skip_if_finished=True)
         self._report(study)
 
+    def _check(self) -> None:
+        """Refuse what could not end well.
+
+        Raises:
+            UserError: a number is none, Optuna is not installed, or its trials would not be waited for.
+        """
+        from nextfail.errors import UserError
+
+        for key, value in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"hydra.sweeper.{key}={value!r} is not a whole number of at least 1")
+        if getattr(self.launcher, "settings", {}).get("detach"):
+            raise UserError("hydra.launcher.detach=true does not go with hydra/sweeper=optuna, which proposes runs by "
+                            "the results of others")  # fmt: skip
+        if find_spec("optuna") is None:
+            raise UserError("hydra/sweeper=optuna needs optuna: pip install 'nextfail[search]'")
+
     def _study(self, fixed: list[str], space: dict[str, Any]) -> "optuna.Study":
         """The study of this name, new or gone on with."""
         import optuna
@@ -77,6 +96,7 @@ class OptunaSweeper(Sweeper):
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage.parent.mkdir(parents=True, exist_ok=True)
+        _mend(self.storage)
         storage = JournalStorage(JournalFileBackend(str(self.storage)))
         study = optuna.create_study(
             storage=storage, study_name=self.study_name, direction="maximize", load_if_exists=True
@@ -128,11 +148,25 @@ def _distribution(override: Override) -> "optuna.distributions.BaseDistribution"
     """What Optuna draws from, for a sweep in Hydra's grammar."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+    from nextfail.errors import UserError
+
     value = override.value()
     if not isinstance(value, IntervalSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     low, high, log = value.start, value.end, "log" in value.tags
     assert low is not None and high is not None
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=log)
-    return FloatDistribution(float(low), float(high), log=log)
+    try:
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(float(low), float(high), log=log)
+    except ValueError as error:
+        raise UserError(f"{override.input_line}: {error}") from error
+
+
+def _mend(journal: Path) -> None:
+    """Drop half a line at the end of a study's file, which a full disk left there and the next entry would join."""
+    if not journal.exists() or time.time() - journal.stat().st_mtime < 10:
+        return  # new, or being written
+    content = journal.read_bytes()
+    if not content.endswith(b"\n"):
+        os.truncate(journal, content.rfind(b"\n") + 1)

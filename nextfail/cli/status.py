@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -60,16 +60,12 @@ def show(arguments: argparse.Namespace) -> None:
         print(json.dumps([{"folder": str(folder), **status} for folder, status in runs.items()], indent=1))
     elif arguments.watch and console.is_terminal:
         with Live(_page(runs), console=console, auto_refresh=False) as live:
-            while _going(runs):
-                time.sleep(arguments.every)
-                runs = statuses(arguments.folders)
-                live.update(_page(runs), refresh=True)
+            for page in _looks(runs, arguments):
+                live.update(_page(page), refresh=True)
     else:
         console.print(_page(runs))
-        while arguments.watch and _going(runs):
-            time.sleep(arguments.every)
-            runs = statuses(arguments.folders)
-            console.print(counts(runs))
+        for page in _looks(runs, arguments) if arguments.watch else ():
+            console.print(counts(page))
 
 
 def statuses(folders: Sequence[Path]) -> dict[Path, Status]:
@@ -92,8 +88,15 @@ def counts(runs: dict[Path, Status]) -> str:
     )
 
 
-def _going(runs: dict[Path, Status]) -> bool:
-    return any(status["state"] in ("running", "pending") for status in runs.values())
+def _looks(runs: dict[Path, Status], arguments: argparse.Namespace) -> Iterator[dict[Path, Status]]:
+    """Look again and again, until nothing runs or waits in two looks (between two runs there may be none)."""
+    idle = 0
+    while idle < 2:
+        time.sleep(arguments.every)
+        runs = statuses(arguments.folders)
+        going = any(status["state"] in ("running", "pending") for status in runs.values())
+        idle = 0 if going else idle + 1
+        yield runs
 
 
 def _page(runs: dict[Path, Status]) -> Text:

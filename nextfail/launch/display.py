@@ -2,11 +2,11 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -19,10 +19,15 @@ EVERY = 30.0  # seconds between two lines where there is no terminal
 
 
 class Display:
-    """A live table on a terminal, a line now and then elsewhere, and a line for each run that ends."""
+    """A live table on a terminal, a line now and then elsewhere, and a line for each run that ends.
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
+    Args:
+        jobs: of the sweep.
+        news: tells what is to be said of jobs that do not run yet.
+    """
+
+    def __init__(self, jobs: Sequence[Job], news: Callable[[], str]) -> None:
+        self.jobs, self.news = jobs, news
         self.console = Console(stderr=True)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._show, daemon=True)
@@ -48,7 +53,7 @@ class Display:
             with Live(console=self.console, refresh_per_second=2, transient=True) as live:
                 while not self.ended.wait(1.0):
                     self._announce()
-                    live.update(_table(self._running()))
+                    live.update(Group(_table(self._running()), self.news()))
             return
         said = time.monotonic()
         while not self.ended.wait(1.0):
@@ -57,6 +62,8 @@ class Display:
                 said = time.monotonic()
                 for name, status in self._running().items():
                     self.say(f"{name}: {describe(status)}")
+                if text := self.news():
+                    self.say(text)
 
     def _running(self) -> dict[str, Status]:
         going = [job for job in self.jobs if job.state in ("todo", "elsewhere")]

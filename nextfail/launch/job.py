@@ -25,6 +25,9 @@ from nextfail.runs.status import note
 
 _TRAINER = {"accelerator", "threads", "precision", "max_steps", "val_every", "stop_at", "gradient_clip"}
 
+SUBMITTED = "SUBMITIT_EXECUTOR"
+"""Environment variable that is there in the jobs that we sent, and not in a session that happens to be a job."""
+
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
 
@@ -75,7 +78,7 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
 def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
     """What to do with a folder that exists; a job that was requeued goes on with what is its own."""
     status = read_json(folder.status_json)
-    own = isinstance(status, dict) and status.get("job") == this_job() is not None
+    own = SUBMITTED in os.environ and isinstance(status, dict) and status.get("job") == this_job() is not None
     return "resume" if own else str(config["on_existing"])
 
 

@@ -37,6 +37,10 @@ class Job:
     state: str = "todo"
     reason: str = ""
 
+    def refuse(self, reason: str) -> None:
+        """Note that this run cannot be begun."""
+        self.state, self.reason = "refused", reason
+
 
 def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
     """Compose every job of a batch and see which are done.
@@ -69,7 +73,7 @@ def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str
             elif job.folder.state(asked, str(job.config.on_existing)) is State.DONE:
                 job.state = "before"
         except UserError as error:
-            job.state, job.reason = "refused", str(error)
+            job.refuse(str(error))
     _remember(jobs)
     return jobs
 

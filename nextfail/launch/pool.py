@@ -21,6 +21,8 @@ from nextfail.launch.work import perform
 
 CUT = 130  # exit code of a run that saved and ended, as a shell gives it after Ctrl-C
 
+LONGEST = 10_000  # characters of an error, which have to fit into a pipe that nobody reads yet
+
 
 @dataclass
 class _Worker:
@@ -58,12 +60,22 @@ class Pool:
     def start(self, jobs: list[Job]) -> None:
         """Start jobs, no more than there is room for."""
         for job in jobs:
-            payload = cloudpickle.dumps((self.context, job.config, Singleton.get_state()))
-            words, theirs = self.forks.Pipe(duplex=False)
-            process = self.forks.Process(target=_work, args=(payload, theirs), name=job.name)
-            process.start()
-            theirs.close()
-            self.workers.append(_Worker(job, process, words))
+            try:
+                self.workers.append(self._worker(job))
+            except (OSError, EOFError) as error:
+                job.refuse(f"no process could be started: {error}")
+
+    def _worker(self, job: Job) -> _Worker:
+        payload = cloudpickle.dumps((self.context, job.config, Singleton.get_state()))
+        words, theirs = self.forks.Pipe(duplex=False)
+        process = self.forks.Process(target=_work, args=(payload, theirs), name=job.name)
+        process.start()
+        theirs.close()
+        return _Worker(job, process, words)
+
+    def news(self) -> str:
+        """Nothing: what waits here waits for its turn."""
+        return ""
 
     def ended(self) -> list[End]:
         """Jobs that ended since the last time, and what they said or how they died."""
@@ -92,7 +104,7 @@ def _work(payload: bytes, words: Connection) -> None:
     try:
         perform(*cloudpickle.loads(payload))
     except BaseException as error:  # also what is no Exception must not pass for success
-        words.send(str(error) or type(error).__name__)
+        words.send(str(error)[:LONGEST] or type(error).__name__)
         sys.exit(CUT if isinstance(error, RunCut) else 1)
 
 

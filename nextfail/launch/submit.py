@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from nextfail.launch.work import perform
 from nextfail.runs import slurm
 from nextfail.runs.files import write_json
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.status import note
+from nextfail.runs.status import note, read
 
 POLL = 10.0  # seconds between two questions to SLURM
 RESULTS = 2.0  # seconds between two looks for results
@@ -61,10 +62,11 @@ class Slurm:
         except RuntimeError:
             raise UserError("hydra/launcher=slurm needs SLURM's commands, and there is no srun on this machine; "
                             "hydra/launcher=slurm_test goes the same way without them") from None  # fmt: skip
-        self.executor.update_parameters(**parameters)
+        _set(self.executor, parameters)
         self.max_array = max_array or slurm.limit("MaxArraySize") or MOST
         self.sent: dict[str, tuple[Job, Path]] = {}
-        self.gone: set[str] = set()
+        self.suspect: set[str] = set()
+        self.waiting: Counter[str] = Counter()
         self.polled = self.looked = 0.0
 
     @property
@@ -82,7 +84,7 @@ class Slurm:
                 )
             except (FailedJobError, FailedSubmissionError, OSError) as error:
                 for job in jobs[first:]:
-                    job.state, job.reason = "refused", f"SLURM did not take it: {_said(error)}"
+                    job.refuse(f"SLURM did not take it: {_said(error)}")
                 return
             for job, task in zip(chunk, tasks, strict=True):
                 self.sent[task.job_id] = job, task.paths.stderr
@@ -103,12 +105,20 @@ class Slurm:
                 yield End(self.sent.pop(name)[0])
         if self.sent and now - self.polled >= POLL:
             self.polled = now
-            for name, said in (slurm.ask(self.sent) or {}).items():
-                if said.state == "GONE" and name not in self.gone:
-                    self.gone.add(name)  # it may be on its way from the queue to the accounts
+            answer = slurm.ask(self.sent) or {}
+            self.waiting = Counter(said.reason or said.state for said in answer.values() if said.waits)
+            for name, said in answer.items():
+                if said.state in ("GONE", "COMPLETED") and name not in self.suspect:
+                    # on its way from the queue to the accounts; or its result is not seen yet on this machine
+                    self.suspect.add(name)
                 elif not said.live:
                     job, log = self.sent.pop(name)
                     yield End(job, "", f"job {name} ended: {said}, see {log}")
+
+    def news(self) -> str:
+        """How many jobs wait in SLURM, and for what."""
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.waiting.most_common())
+        return f"{self.waiting.total()} waiting in SLURM: {reasons}" if reasons else ""
 
     def stop(self) -> bool:
         """Leave the jobs to SLURM."""
@@ -133,7 +143,7 @@ class Local:
     ) -> None:
         self.context, self.size, self.requeue = context, size, requeue
         self.executor = submitit.LocalExecutor(folder)
-        self.executor.update_parameters(**parameters)
+        _set(self.executor, parameters)
         self.sent: list[tuple[Job, submitit.Job[float]]] = []
 
     @property
@@ -148,8 +158,22 @@ class Local:
 
     def start(self, jobs: list[Job]) -> None:
         """Start jobs, no more than there is room for."""
-        for job in jobs:
-            self.sent.append((job, self.executor.submit(work, *_task(self.context, job, self.requeue))))
+        # Ctrl-C on the terminal is for the command, which passes it on as a wish to save; submitit would kill
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for job in jobs:
+                try:
+                    process = self.executor.submit(work, *_task(self.context, job, self.requeue))
+                except OSError as error:
+                    job.refuse(f"no process could be started: {error}")
+                else:
+                    self.sent.append((job, process))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    def news(self) -> str:
+        """Nothing: what waits here waits for its turn."""
+        return ""
 
     def ended(self) -> list[End]:
         """Jobs that ended since the last time; their folders say how."""
@@ -174,7 +198,7 @@ def work(context: HydraContext, config: DictConfig, singletons: dict[Any, Any], 
     Raises:
         Exception: as perform; SLURM is to see a failed job as failed.
     """
-    again = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    again = slurm.restarts()
     if again > requeue:
         note(RunFolder(folder), "cut", error=f"requeued {again} times, and hydra.launcher.requeue={requeue}")
         raise RunCut(f"not begun again: requeued {again} times already")
@@ -195,6 +219,8 @@ def _requeue(folder: RunFolder, again: int, most: int) -> None:
             return  # cancelled, or requeued by SLURM
     elif stop.requested != signal.SIGUSR2:
         return
+    else:
+        again = int(read(folder).get("requeued", 0))
     if again >= most:
         note(
             folder,
@@ -202,6 +228,7 @@ def _requeue(folder: RunFolder, again: int, most: int) -> None:
             error=f"time limit or preemption, and requeued {again} times already (hydra.launcher.requeue)",
         )
         return
+    note(folder, "cut", requeued=again + 1)
     environment._requeue(most - again)  # SLURM's way, or the local one, which exits
 
 
@@ -209,7 +236,15 @@ def _task(context: HydraContext, job: Job, requeue: int) -> tuple[Any, ...]:
     return context, job.config, Singleton.get_state(), job.folder.path, requeue
 
 
+def _set(executor: submitit.Executor, parameters: dict[str, Any]) -> None:
+    try:
+        executor.update_parameters(**parameters)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"hydra.launcher: {' '.join(str(error).split())}") from error
+
+
 def _said(error: Exception) -> str:
     """What sbatch said, without what Python says around it."""
-    lines = [line.partition("error: ")[2] for line in str(error).splitlines() if line.startswith("sbatch: error: ")]
-    return "; ".join(lines) or str(error).splitlines()[0]
+    text = str(error) or type(error).__name__
+    lines = [line.partition("error: ")[2] for line in text.splitlines() if line.startswith("sbatch: error: ")]
+    return "; ".join(lines) or text.splitlines()[0]

@@ -63,10 +63,13 @@ class Backend(Protocol):
         """Whether any job is under way."""
 
     def start(self, jobs: list[Job]) -> None:
-        """Start jobs. One that cannot be started gets the state refused and a reason."""
+        """Start jobs; one that cannot be started is refused, with a reason."""
 
     def ended(self) -> list[End]:
         """Jobs that ended since the last time."""
+
+    def news(self) -> str:
+        """What is to be said of jobs that do not run yet; may be empty."""
 
     def stop(self) -> bool:
         """Ask all jobs to save and end; whether they are to be waited for."""
@@ -93,7 +96,7 @@ class Sweep:
         if not todo:
             return
         self._set_aside(todo)
-        with Display(self.jobs) as self.display:
+        with Display(self.jobs, self.backend.news) as self.display:
             handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
                 self._drive(deque(job for job in todo if job.state == "todo"))
@@ -112,6 +115,8 @@ class Sweep:
                 break
             waiting += self._returned()
             if batch := [waiting.popleft() for _ in range(min(len(waiting), self.backend.room))]:
+                self._set_aside(batch)  # by now another command may have begun them
+                batch = [job for job in batch if job.state == "todo"]
                 self._forget(batch)
                 self.backend.start(batch)
             if self.backend.detached:
@@ -134,8 +139,10 @@ class Sweep:
                 job.state = "sent" if job.state == "todo" else job.state
 
     def _forget(self, jobs: list[Job]) -> None:
-        """Let no job be taken for failed or cut because it was so before."""
+        """Let no job be taken for done, failed or cut because it was so before."""
         for job in jobs:
+            if job.config.on_existing == "restart":
+                job.folder.result_json.unlink(missing_ok=True)
             if job.folder.status_json.exists():
                 _note(job, "begun again", None)
 

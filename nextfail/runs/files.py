@@ -2,10 +2,14 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 from nextfail.errors import UserError
+
+PARTIAL = ".partial"
+"""How the name of a file ends that is being written, or was left by a process that was killed meanwhile."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -14,7 +18,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: the disk is full, or the folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")  # others may write it, too
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -32,10 +36,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """The content of a JSON file, or None if there is no such file or it is not whole."""
+    """The content of a JSON file, or None if there is none that can be read, or it is not whole."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nextfail.errors import UserError
-from nextfail.runs.files import read_json, write_json
+from nextfail.runs.files import PARTIAL, read_json, write_json
 from nextfail.runs.identity import KEYS, SCHEMA, differences, digest
 from nextfail.runs.lock import Lock
 
@@ -114,6 +114,8 @@ class RunFolder:
         lock = Lock(self.lock)
         lock.acquire()
         try:
+            for left in self.path.glob(f".*{PARTIAL}"):  # by a process that was killed
+                left.unlink(missing_ok=True)
             yield lock
         finally:
             lock.release()

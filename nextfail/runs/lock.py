@@ -37,6 +37,7 @@ class Owner:
         pid: of the process, on that machine.
         started: see process.started.
         job: id of the SLURM job it belongs to, if any.
+        restarts: how often that had been requeued.
         cluster: whose job that is.
     """
 
@@ -46,6 +47,7 @@ class Owner:
     pid: int
     started: int | None
     job: str | None
+    restarts: int
     cluster: str | None
 
     @classmethod
@@ -53,7 +55,7 @@ class Owner:
         """This process."""
         pid = os.getpid()
         return cls(secrets.token_hex(8), socket.gethostname(), process.machine(), pid, process.started(pid),
-                   slurm.this_job(), slurm.cluster())  # fmt: skip
+                   slurm.this_job(), slurm.restarts(), os.environ.get("SLURM_CLUSTER_NAME"))  # fmt: skip
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f", job {self.job}" if self.job else "")
@@ -67,14 +69,17 @@ class Owner:
 
         A process of this machine and a job of this cluster can be asked after. Of others nothing counts but silence.
         """
+        heard = silence < STALE
         if self.machine == process.machine():
-            return process.alive(self.pid, self.started)
+            # where a process has no start time, its number may have been given to another
+            return process.alive(self.pid, self.started) and (self.started is not None or heard)
         if self.job is not None and self.cluster == slurm.cluster():
-            if self.job == slurm.this_job():
+            if self.job == slurm.this_job() and self.restarts < slurm.restarts():
                 return False  # an earlier life of this job, on another node
             if (answer := ask([self.job])) and (job := answer.get(self.job)):
-                return job.live and not job.waits
-        return silence < STALE
+                # the job may live on without this process, unless it sleeps as a whole
+                return job.live and not job.waits and (heard or job.state == "SUSPENDED")
+        return heard
 
 
 class Lock:
@@ -104,6 +109,8 @@ class Lock:
                 if found is None:
                     continue  # released in this moment
                 owner, last = found
+                if owner == self.owner:
+                    break  # it was linked, and a network file system said otherwise
                 mine.touch()
                 silence = mine.stat().st_mtime - last  # by one clock, that of the file system
                 if silence < STALE if owner is None else owner.alive(silence):
@@ -132,7 +139,10 @@ class Lock:
             raise RunCut("left to another process, which took this run over while this one gave no sign of life")
 
     def _ours(self) -> bool:
-        found = read(self.path)
+        try:
+            found = read(self.path)
+        except OSError:
+            return True  # a disk that is away for a moment
         return found is not None and found[0] == self.owner
 
     def _bury(self, dead: Owner | None) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 LIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
         "RESIZING", "RESV_DEL_HOLD", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED"}  # fmt: skip
@@ -58,9 +59,15 @@ def is_slurms(job: str | None) -> bool:
     return job is not None and not job.startswith("local-")
 
 
+def restarts() -> int:
+    """How often the job of this process was requeued."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+@cache
 def cluster() -> str | None:
-    """Name of the cluster that this process' job runs on."""
-    return os.environ.get("SLURM_CLUSTER_NAME")
+    """Name of the cluster that this process' job runs on, or that this machine can ask."""
+    return os.environ.get("SLURM_CLUSTER_NAME") or _setting("ClusterName")
 
 
 def ask(jobs: Iterable[str]) -> dict[str, Job] | None:
@@ -95,10 +102,15 @@ def ask(jobs: Iterable[str]) -> dict[str, Job] | None:
 
 def limit(setting: str) -> int | None:
     """A number from SLURM's configuration, such as MaxArraySize; None if it cannot be asked."""
+    value = _setting(setting)
+    return int(value) if value and value.isdecimal() else None
+
+
+def _setting(setting: str) -> str | None:
     for line in _lines("scontrol", "show", "config") or []:
         name, _, value = line[0].partition("=")
-        if name.strip() == setting and value.strip().isdecimal():
-            return int(value)
+        if name.strip() == setting:
+            return value.strip()
     return None
 
 

@@ -31,7 +31,7 @@ def read(run: RunFolder) -> Status:
     status = status if isinstance(status, dict) else {}
     if isinstance(sent, dict) and sent.get("job") != status.get("job") and sent.get("time", 0) > status.get("time", 0):
         status |= {"state": "pending", "job": sent["job"], "time": sent["time"], "error": None}
-    return status
+    return status | {"sent": isinstance(sent, dict) and sent.get("job") == status.get("job")}
 
 
 def survey(folders: Iterable[Path]) -> dict[Path, Status]:
@@ -61,17 +61,19 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
         return status | {"reason": f"{status.get('error')}{log_of(run)}"}
     if _held(run, jobs):
         return status | {"state": "running", "reason": f"{progress(status)}, last sign of life {_ago(status)} ago"}
-    if job and job.waits:
+    if job and (job.waits or (job.live and status.get("sent"))):
         return status | {"state": "pending", "reason": f"job {name}: {job}"}
-    if said == "pending" and (job.live if job else name and jobs is None):
-        return status | {"state": "pending", "reason": f"job {name}: {job or 'SLURM does not answer'}"}
-    if said is None and not run.checkpoints.exists():
+    if said == "pending" and jobs is None:
+        return status | {"state": "pending", "reason": f"job {name}: SLURM does not answer"}
+    if job is None and not run.checkpoints.exists() and said in (None, "pending"):
         if run.error_txt.exists():
             return status | {"state": "failed", "reason": "see error.txt there"}
-        begun = run.run_json.exists()
-        return (
-            status | {"state": "cut", "reason": f"begun, and {VAGUE}"} if begun else {"state": "missing", "reason": ""}
-        )
+        if not run.run_json.exists():
+            return status | {
+                "state": "missing",
+                "reason": f"sent off as job {name}, of which nothing is known" if name else "",
+            }
+        return status | {"state": "cut", "reason": f"begun, and {VAGUE}"}
     end = status.get("error") or (f"job {name} ended: {job}" if job and not job.live else "")
     if said == "done":
         end = "its result is missing or not whole"
@@ -115,7 +117,10 @@ def describe(status: Status) -> str:
 
 def _held(run: RunFolder, jobs: Mapping[str, slurm.Job] | None) -> bool:
     """Whether somebody trains it, as far as its lock tells."""
-    found = lock.read(run.lock)
+    try:
+        found = lock.read(run.lock)
+    except OSError:
+        return True  # a disk that is away for a moment is no reason to begin the run again
     if found is None:
         return False
     owner, last = found

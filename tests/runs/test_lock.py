@@ -36,8 +36,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def far() -> Owner:
-    """An owner on another machine."""
+def far(monkeypatch: pytest.MonkeyPatch) -> Owner:
+    """An owner on another machine of a cluster that cannot be asked for its name."""
+    monkeypatch.setattr(slurm, "cluster", lambda: None)
     return replace(Owner.here(), host="far", machine="far away", job=None)
 
 
@@ -98,7 +99,14 @@ def test_owner_on_another_machine_is_followed_only_after_its_heartbeat(
 
 @pytest.mark.parametrize(
     ("state", "silence", "taken"),
-    [("RUNNING", STALE + 5, False), ("CANCELLED", 0.0, True), ("PENDING", 0.0, True), ("GONE", 0.0, True)],
+    [
+        ("RUNNING", 5.0, False),
+        ("RUNNING", STALE + 5, True),
+        ("SUSPENDED", STALE + 5, False),
+        ("CANCELLED", 0.0, True),
+        ("PENDING", 0.0, True),
+        ("GONE", 0.0, True),
+    ],
 )
 def test_owner_in_a_job_is_asked_after(
     path: Path, far: Owner, monkeypatch: pytest.MonkeyPatch, state: str, silence: float, taken: bool
@@ -112,6 +120,9 @@ def test_owner_in_a_job_is_asked_after(
 
 def test_earlier_life_of_the_same_job_is_dead(far: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(slurm, "ask", lambda jobs: None)
+    assert replace(far, job="7").alive(0.0)  # on another node of a job with several
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert not replace(far, job="7").alive(0.0)
     assert replace(far, job="7", cluster="another").alive(0.0)
 

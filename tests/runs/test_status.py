@@ -92,6 +92,13 @@ def test_run_that_was_sent_off_and_has_not_begun(tmp_path: Path, job: Job | None
     assert say(tmp_path, {"7_1": job} if job else None)[0] == state
 
 
+def test_requeued_job_that_has_not_begun_again(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", "cut", job="7")
+    assert say(run, {"7": Job("RUNNING")})[0] == "cut"  # a session of somebody's, in which it was begun by hand
+    write(run / "job.json", {"job": "7", "time": NOW - 100})
+    assert say(run, {"7": Job("RUNNING")}) == ("pending", "job 7: RUNNING")
+
+
 def test_what_a_run_says_counts_from_its_start_on(tmp_path: Path) -> None:
     run = begun(tmp_path / "run", "failed", error="old", job="6")
     write(run / "job.json", {"job": "7", "time": time.time() + 1})

@@ -4,7 +4,8 @@ python tests/slurm/cluster.py up      # needs root, and Debian's slurm-wlm, mung
 python tests/slurm/cluster.py down    # stops it and removes its folder
 python tests/slurm/cluster.py conf    # prints what SLURM_CONF has to be
 
-Everything lies in one folder, that of NEXTFAIL_SLURM or nextfail-slurm among the temporary files. Nothing outside it is read or written.
+Everything lies in one folder, that of NEXTFAIL_SLURM or nextfail-slurm among the temporary files. Nothing outside it
+is read or written.
 """
 
 import os
@@ -81,6 +82,15 @@ LogFile={root}/log/slurmdbd.log
 def up() -> None:
     """Start the cluster and return when a job ran on it and its accounts know of it."""
     refuse_unless_possible()
+    try:
+        bring_up()
+    except BaseException:
+        down()
+        raise
+
+
+def bring_up() -> None:
+    """Write the configuration and start the daemons, one after the other."""
     ROOT.mkdir(mode=0o755, parents=True)
     for name in ("munge", "mysql", "state", "spool", "log"):
         (ROOT / name).mkdir(mode=0o700 if name == "munge" else 0o755)
@@ -133,7 +143,7 @@ def refuse_unless_possible() -> None:
 
 def down() -> None:
     """Stop whatever of the cluster runs, and remove its folder."""
-    if not CONF.exists():
+    if not ROOT.exists():
         leave(f"there is no cluster in {ROOT}")
     call("scancel", "--user=root", check=False)
     for daemon in reversed(DAEMONS):
