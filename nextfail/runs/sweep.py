@@ -1,6 +1,7 @@
 """Which runs a sweep has, so that the missing ones can be named."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from nextfail.runs.files import read_json, write_json
@@ -29,10 +30,15 @@ def remembered(folder: Path) -> dict[str, list[str]]:
     Records that are not whole are skipped.
     """
     found: dict[str, list[str]] = {}
-    for path in sorted(folder.rglob(f"{RECORDS}/*.json")):
-        record = read_json(path)
-        runs = record.get("runs") if isinstance(record, dict) else None
-        if isinstance(runs, dict):
-            below = path.parents[1].relative_to(folder)
-            found |= {str(below / name): list(overrides) for name, overrides in runs.items()}
+    for place, below, files in os.walk(folder):
+        if "run.json" in files:
+            below.clear()  # a run, and no sweep
+        elif RECORDS in below:
+            below.remove(RECORDS)
+            relative = Path(place).relative_to(folder)
+            for path in sorted((Path(place) / RECORDS).glob("*.json")):
+                record = read_json(path)
+                runs = record.get("runs") if isinstance(record, dict) else None
+                if isinstance(runs, dict):
+                    found |= {str(relative / name): list(overrides) for name, overrides in runs.items()}
     return found
