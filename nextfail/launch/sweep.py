@@ -197,7 +197,7 @@ def _note(job: Job, state: str, error: str | None) -> Status:
     """Write into a run's folder what is known of it; a disk that is full takes no other run along."""
     try:
         job.folder.path.mkdir(parents=True, exist_ok=True)
-        return note(job.folder, state, error=error)
+        return note(job.folder, state, error=error, requeued=0)
     except (OSError, UserError) as problem:
         return {"state": state, "error": f"{error}; {problem}"}
 
