@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ def wait_for(path: Path, text: str, seconds: float = 120) -> None:
     while not (path.exists() and text in path.read_text()):
         assert time.monotonic() < end, f"{path} never held {text!r}"
         time.sleep(0.02)
+
+
+def until(true: Callable[[], object], seconds: float = 120) -> None:
+    """Return when something has become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never became true"
+        time.sleep(0.05)
+
+
+def states(folder: Path) -> dict[str, str]:
+    """State of each run at or below a folder, as nextfail-status tells it, by its seed or else by its folder."""
+    runs = json.loads(call("status", folder, "--json", cwd=folder).stdout)
+    return {run["folder"].rpartition("seed=")[2]: run["state"] for run in runs}
 
 
 def result(folder: Path) -> dict[str, Any]:

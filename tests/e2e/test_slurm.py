@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import assert_same, call, command, wait_for
+from commands import assert_same, call, command, states, until, wait_for
 
 sys.path.append(str(Path(__file__).parents[1] / "slurm"))
 import cluster
@@ -57,13 +57,6 @@ class Sweep:
         return err
 
 
-def until(true: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never became true"
-        time.sleep(0.1)
-
-
 def job(folder: Path) -> str:
     """Id of the job that a run was sent off as."""
     return str(json.loads((folder / "job.json").read_text())["job"])
@@ -78,12 +71,6 @@ def restarts(name: str) -> int:
     match = re.search(r"Restarts=(\d+)", cluster.call("scontrol", "show", "job", name))
     assert match
     return int(match[1])
-
-
-def states(folder: Path) -> dict[str, str]:
-    """State of each run by its seed, as nextfail-status tells it."""
-    runs = json.loads(call("status", folder, "--json", cwd=folder).stdout)
-    return {run["folder"].rpartition("seed=")[2]: run["state"] for run in runs}
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import assert_same, call, command, train_until, wait_for
+from commands import assert_same, call, command, states, train_until, until, wait_for
 
 TINY = ("debug=default", "name=s", "model.depth=1", "model.width=16", "trainer.val_every=20", "callbacks=none")
 SHORT = (*TINY, "trainer.max_steps=20")
@@ -47,21 +46,9 @@ def trained(cwd: Path, seed: int) -> Path:
     return run(cwd, seed)
 
 
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, "it never became true"
-        time.sleep(0.05)
-
-
 def status(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "status.json").read_text())
     return content
-
-
-def states(cwd: Path) -> dict[str, str]:
-    listed = json.loads(call("status", "runs", "--json", cwd=cwd).stdout)
-    return {each["folder"].rpartition("seed=")[2]: each["state"] for each in listed}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +84,7 @@ def test_killed_run_leaves_the_others_alone(tmp_path: Path, uncut: Path) -> None
     told = end(process, code=1)
     assert "2 runs: 1 done now, 1 cut" in told and "killed by SIGKILL" in told and killed.name in told
     assert_same(uncut, run(tmp_path, 0))
-    assert states(tmp_path) == {"0": "done", "1": "cut"}
+    assert states(tmp_path / "runs") == {"0": "done", "1": "cut"}
     assert "2 runs: 1 done before, 1 done now" in sweep(tmp_path, *LONG, "seed=0,1")
 
 
@@ -108,7 +95,7 @@ def test_killed_command_is_gone_on_with(tmp_path: Path, uncut: Path) -> None:
     process.kill()
     process.wait()
     until(lambda: status(first)["state"] == "cut")  # its workers notice, and save
-    until(lambda: set(states(tmp_path).values()) == {"cut", "missing"})
+    until(lambda: set(states(tmp_path / "runs").values()) == {"cut", "missing"})
     assert "3 runs: 3 done now" in sweep(tmp_path, *LONG, "seed=0,1,2", TWO)
     assert_same(uncut, first)
 
@@ -121,7 +108,7 @@ def test_sweep_that_is_asked_to_stop_saves_its_runs(tmp_path: Path, number: sign
     process.send_signal(number)
     told = end(process, code=130)
     assert "3 runs: 2 cut, 1 not begun" in told and "Traceback" not in told
-    assert states(tmp_path) == {"0": "cut", "1": "cut", "2": "missing"}
+    assert states(tmp_path / "runs") == {"0": "cut", "1": "cut", "2": "missing"}
 
 
 @pytest.mark.faults
@@ -174,7 +161,7 @@ def test_truncated_status_or_result_loses_nothing(tmp_path: Path, uncut: Path) -
     train_until(folder, 20, signal.SIGTERM, *LONG, "seed=0", "optimizer.lr=0.001", cwd=tmp_path)
     (folder / "status.json").write_text('{"state": "cu')
     (folder / "result.json").write_text('{"outcome": "sol')
-    assert states(tmp_path) == {str(folder.relative_to(tmp_path)): "cut"}
+    assert states(tmp_path / "runs") == {str(folder): "cut"}
     call("train", *LONG, "seed=0", f"hydra.run.dir={folder}", cwd=tmp_path)
     assert_same(uncut, folder)
 
