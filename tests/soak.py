@@ -31,7 +31,6 @@ from commands import command, result, weights
 from nextfail.errors import RunCut, UserError
 from nextfail.runs.files import read_json, write_json
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.lock import Owner
 from nextfail.runs.lock import read as read_lock
 from nextfail.runs.table import read_rows
 from nextfail.training.checkpoints import latest_whole, read_checkpoint
@@ -39,6 +38,7 @@ from nextfail.training.checkpoints import latest_whole, read_checkpoint
 STEPS, EVERY = 24, 2
 RUN = ("debug=default", "model.depth=2", "model.width=128", "data.batch_size=16", f"trainer.max_steps={STEPS}",
        f"trainer.val_every={EVERY}", "data.train=2000", "data.validation=20", "data.test=20")  # fmt: skip
+LONGEST_SWEEP = 8.0  # seconds from the first sign of life of a sweep to a kill
 LONGEST = 1.5  # seconds from the start of a process to its death, unless a write is waited for
 
 
@@ -93,15 +93,18 @@ def soak(kills: int, seed: int, console: Console | None = None) -> Counter[str]:
 
 def sweeps(kills: int, seed: int) -> Counter[str]:
     """Kill so many workers and whole commands, and count them, the sweeps that ended, and what was lost."""
-    draw, counts = random.Random(seed), Counter[str]()
+    draw = random.Random(seed)
+    counts = Counter(dict.fromkeys(("workers killed", "commands killed", "sweeps ended", "lost"), 0))
     with tempfile.TemporaryDirectory() as name:
         whole, killed = Path(name) / "whole", Path(name) / "killed"
         assert start_sweep(whole).wait() == 0
         while counts["workers killed"] + counts["commands killed"] < kills:
             process = start_sweep(killed)
+            while process.poll() is None and not owners(killed):
+                time.sleep(0.05)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(draw.uniform(3, 20))
-            pids = [owner.pid for path in killed.rglob(".lock") if (owner := holder(path))]
+                process.wait(draw.uniform(0.0, LONGEST_SWEEP))
+            pids = owners(killed)
             killed_now = process.poll() is None
             if killed_now and (not pids or draw.random() < 0.5):
                 process.kill()
@@ -110,7 +113,7 @@ def sweeps(kills: int, seed: int) -> Counter[str]:
                 os.kill(draw.choice(pids), signal.SIGKILL)
                 counts["workers killed"] += 1
             process.wait()
-            while any(holder(path) for path in killed.rglob(".lock")):  # workers of a killed command, which save
+            while owners(killed):  # workers of a killed command, which save
                 time.sleep(0.1)
             if process.returncode == 0:
                 counts["sweeps ended"] += 1
@@ -129,14 +132,16 @@ def sweeps(kills: int, seed: int) -> Counter[str]:
 def start_sweep(folder: Path) -> "subprocess.Popen[bytes]":
     """Begin or go on with a sweep of three runs in a folder."""
     folder.mkdir(exist_ok=True)
-    arguments = command("train", "-m", *RUN, "callbacks=none", "seed=0,1,2", "hydra.launcher.n_jobs=2")
+    arguments = command(
+        "train", "-m", *RUN, "trainer.max_steps=150", "callbacks=none", "seed=0,1,2", "hydra.launcher.n_jobs=2"
+    )
     return subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def holder(path: Path) -> Owner | None:
-    """The living owner of a lock."""
-    found = read_lock(path)
-    return found[0] if found and found[0] and found[0].alive(0.0) else None
+def owners(folder: Path) -> list[int]:
+    """Processes that train runs below a folder."""
+    found = [read_lock(path) for path in folder.rglob(".lock")]
+    return [lock[0].pid for lock in found if lock and lock[0] and lock[0].alive(0.0)]
 
 
 def train(folder: Path) -> "multiprocessing.context.ForkServerProcess":
