@@ -1,6 +1,7 @@
 """Every experiment composes, and each of its runs takes two steps."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,14 @@ SHORT = ["trainer.max_steps=2", "trainer.val_every=1", "data.validation=8", "dat
 def runs_of(experiment: str) -> list[list[str]]:
     """The overrides of every run that an experiment names."""
     params = compose(f"experiment={experiment}").hydra.sweeper.params or {}
-    axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    axes = [[f"{key}={value}" for value in values_of(str(values))] for key, values in params.items()]
     return [list(run) for run in itertools.product(*axes)]
+
+
+def values_of(axis: str) -> list[str]:
+    """Every value of a list, and one of an interval."""
+    interval = re.search(r"interval\(([^,]+),", axis)
+    return [interval[1]] if interval else axis.split(",")
 
 
 @pytest.mark.parametrize(

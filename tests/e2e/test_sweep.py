@@ -62,8 +62,6 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_grown_sweep_runs_only_what_is_new(tmp_path: Path) -> None:
     assert sweep(tmp_path, *SHORT, "seed=0,1").splitlines()[-1] == "2 runs: 2 done now"
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
-    grown = sweep(tmp_path, *SHORT, "seed=0,1,2", "objective=teacher_forcing")
-    assert grown.splitlines()[-1] == "3 runs: 3 done now"  # another override, and so other names
     assert sweep(tmp_path, *SHORT, "seed=0,1,2").splitlines()[-1] == "3 runs: 2 done before, 1 done now"
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert sweep(tmp_path, *SHORT, "seed=2,0,0,0").splitlines()[-1] == "2 runs: 2 done before"
@@ -77,6 +75,7 @@ def test_what_is_done_costs_neither_torch_nor_a_process(tmp_path: Path) -> None:
     assert done.stderr.strip() == "1 run: 1 done before"
 
 
+@pytest.mark.faults
 def test_killed_run_leaves_the_others_alone(tmp_path: Path, uncut: Path) -> None:
     process = start(tmp_path, *LONG, "seed=0,1", TWO)
     trained(tmp_path, 0)
@@ -180,6 +179,7 @@ def test_mistakes_of_a_launcher_are_told(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("run.json"))
 
 
+@pytest.mark.faults
 def test_study_goes_on_with_what_is_left(tmp_path: Path) -> None:
     search = (*SHORT, "hydra/sweeper=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-2))",
               "optimizer.weight_decay=0.1,0.2")  # fmt: skip
