@@ -13,6 +13,7 @@ from nextfail.errors import UserError
 from nextfail.launch.compose import Composer
 from nextfail.launch.job import resolve
 from nextfail.runs import sweep
+from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import digest, identity
 
@@ -37,13 +38,19 @@ class Job:
     state: str = "todo"
     reason: str = ""
 
+    def move(self, name: str) -> None:
+        """Use another folder of the sweep, in which the same run was begun under other overrides."""
+        self.name, self.folder = name, RunFolder(self.folder.path.with_name(name))
+        with read_write(self.config.hydra):
+            self.config.hydra.sweep.subdir = name
+
     def refuse(self, reason: str) -> None:
         """Note that this run cannot be begun."""
         self.state, self.reason = "refused", reason
 
 
 def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
-    """Compose every job of a batch and see which are done.
+    """Compose every job of a batch and see which are done, under whatever overrides that was.
 
     Args:
         context: Hydra's, with the configuration loader.
@@ -60,17 +67,26 @@ def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str
     composer = Composer(context, master)
     jobs = [_job(composer.compose(overrides), list(overrides), number) for number, overrides in enumerate(batch, first)]
     by_folder: dict[Path, tuple[str, Job]] = {}
+    begun: dict[Path, dict[str, str]] = {}
     for place, job in enumerate(jobs):
         try:
             asked = identity(resolve(_own(job.config), Path(job.config.hydra.runtime.cwd)))
-            mark, twin = by_folder.setdefault(job.folder.path, (digest(asked), job))
-            if twin is not job and mark == digest(asked):
+            mark, on_existing = digest(asked), str(job.config.on_existing)
+            state = job.folder.state(asked, on_existing)
+            if state is State.NEW and on_existing == "resume":
+                sweep_folder = job.folder.path.parent
+                if sweep_folder not in begun:
+                    begun[sweep_folder] = _begun(sweep_folder)
+                if name := begun[sweep_folder].get(mark):
+                    job.move(name)
+                    state = job.folder.state(asked, on_existing)
+            same, twin = by_folder.setdefault(job.folder.path, (mark, job))
+            if twin is not job and same == mark:
                 jobs[place] = twin
             elif twin is not job:
-                raise UserError(
-                    f"{job.name} is the folder of another run of this sweep, too: {' '.join(twin.overrides)}"
-                )
-            elif job.folder.state(asked, str(job.config.on_existing)) is State.DONE:
+                others = " ".join(twin.overrides)
+                raise UserError(f"{job.name} is the folder of another run of this sweep, too: {others}")
+            elif state is State.DONE:
                 job.state = "before"
         except UserError as error:
             job.refuse(str(error))
@@ -85,6 +101,20 @@ def _job(config: DictConfig, overrides: list[str], number: int) -> Job:
     HydraConfig.instance().set_config(config)
     name = str(config.hydra.sweep.subdir)
     return Job(number, name, RunFolder(Path(config.hydra.sweep.dir) / name), overrides, config)
+
+
+def _begun(folder: Path) -> dict[str, str]:
+    """Names of the runs in a sweep's folder that have something to go on from, or a result, by their identity's hash.
+
+    A sweep that gained an axis gives other names to runs that it had.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*/run.json")):
+        run, record = RunFolder(path.parent), read_json(path)
+        done = run.result() is not None
+        if isinstance(record, dict) and (done or (run.checkpoints.exists() and record.get("hash") not in found)):
+            found[str(record.get("hash"))] = path.parent.name
+    return found
 
 
 def _own(config: DictConfig) -> DictConfig:

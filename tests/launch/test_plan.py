@@ -66,6 +66,22 @@ def test_same_run_twice_is_one_job(planner: Planner) -> None:
     assert jobs[0] is jobs[1] is jobs[2]
 
 
+def test_sweep_that_gained_an_axis_finds_its_runs_under_their_old_names(planner: Planner) -> None:
+    finish(planner("seed=1")[0])
+    (cut,) = planner("seed=2")
+    finish(cut)
+    cut.folder.result_json.unlink()
+    cut.folder.checkpoints.mkdir()
+    grown = planner(*(f"seed={seed} objective={name}" for seed in (1, 2, 3) for name in ("teacher_forcing", "reverse")))
+    assert [(job.name, job.state) for job in grown[::2]] == [
+        ("seed=1", "before"), ("seed=2", "todo"), ("seed=3,objective=teacher_forcing", "todo")
+    ]  # fmt: skip
+    assert grown[2].config.hydra.sweep.subdir == "seed=2"
+    assert [job.name for job in grown[1::2]] == [f"seed={seed},objective=reverse" for seed in (1, 2, 3)]
+    anew = planner("seed=1 objective=teacher_forcing on_existing=restart")
+    assert anew[0].name == "seed=1,objective=teacher_forcing" and anew[0].state == "todo"
+
+
 def test_two_runs_in_one_folder_are_refused(planner: Planner) -> None:
     planner.hydra("hydra.sweep.subdir=one")
     jobs = planner("seed=0", "seed=1")
