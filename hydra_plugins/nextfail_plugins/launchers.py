@@ -51,12 +51,21 @@ class NextfailLauncher(Launcher):
         Raises:
             UserError: it is something else.
         """
+        value: Any = self.settings[key]
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        self.require(key, fits, f"a whole number of at least {least}")
+        return value
+
+    def require(self, key: str, fits: bool, right: str) -> None:
+        """Refuse a setting that does not fit, saying what would be right.
+
+        Raises:
+            UserError: it does not fit.
+        """
         from nextfail.errors import UserError
 
-        value = self.settings[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"hydra.launcher.{key}={value!r} is not a whole number of at least {least}")
-        return value
+        if not fits:
+            raise UserError(f"hydra.launcher.{key}={self.settings[key]!r} is not {right}")
 
 
 class LocalLauncher(NextfailLauncher):
@@ -81,16 +90,19 @@ class SlurmLauncher(NextfailLauncher):
         submit = _submit()
 
         own = ("folder", "requeue", "max_array", "detach", "timeout_min", "mem_gb", "gpus", "extra")
-        requeue = self.whole("requeue", 0)
-        settings = self.settings
+        settings, requeue = self.settings, self.whole("requeue", 0)
+        self.require("detach", isinstance(settings["detach"], bool), "true or false")
+        self.require("extra", isinstance(settings["extra"], dict), "a map such as {mail-type: END}")
+        memory = settings["mem_gb"]
+        self.require("mem_gb", memory is None or (isinstance(memory, int | float) and memory > 0), "a number above 0")
         sbatch = {
             **{key: value for key, value in settings.items() if key not in own and value is not None},
             "time": self.whole("timeout_min", 1),
             "additional_parameters": {"requeue" if requeue else "no-requeue": True, **settings["extra"]},
             "array_parallelism": self.whole("array_parallelism", 1),
         }
-        if settings["mem_gb"] is not None:
-            sbatch["mem"] = f"{round(settings['mem_gb'] * 1024)}M"
+        if memory is not None:
+            sbatch["mem"] = f"{round(memory * 1024)}M"
         if settings["gpus"] is not None:
             sbatch["gpus_per_node"] = self.whole("gpus", 1)
         most = None if settings["max_array"] is None else self.whole("max_array", 1)

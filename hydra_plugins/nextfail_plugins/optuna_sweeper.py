@@ -38,9 +38,9 @@ class OptunaSweeper(Sweeper):
     """
 
     def __init__(
-        self, storage: str, study_name: str, n_trials: int, n_jobs: int, seed: int, params: DictConfig
+        self, storage: str, study_name: str, n_trials: int, n_jobs: int, seed: int, params: DictConfig | None
     ) -> None:
-        self.storage, self.study_name, self.params = Path(storage), study_name, params
+        self.storage, self.study_name, self.params = Path(storage), study_name, dict(params or {})
         self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -77,9 +77,9 @@ class OptunaSweeper(Sweeper):
         """
         from nextfail.errors import UserError
 
-        for key, value in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"hydra.sweeper.{key}={value!r} is not a whole number of at least 1")
+        for key, value, least in (("n_trials", self.n_trials, 1), ("n_jobs", self.n_jobs, 1), ("seed", self.seed, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"hydra.sweeper.{key}={value!r} is not a whole number of at least {least}")
         if getattr(self.launcher, "settings", {}).get("detach"):
             raise UserError("hydra.launcher.detach=true does not go with hydra/sweeper=optuna, which proposes runs by "
                             "the results of others")  # fmt: skip

@@ -7,6 +7,7 @@ nextfail-status runs/demo --json
 
 import argparse
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,25 +19,19 @@ from rich.text import Text
 
 from nextfail.errors import guarded
 from nextfail.runs.collect import find
+from nextfail.runs.naming import tally
 from nextfail.runs.status import STATES, Status, describe, survey
 from nextfail.runs.sweep import remembered
 
-SHOWN = (
-    "running",
-    "pending",
-    "cut",
-    "failed",
-    "missing",
-    "done",
-)  # the order of the lines: what needs a look comes first
 COLOURS = {
-    "done": "green",
     "running": "cyan",
     "pending": "blue",
     "cut": "yellow",
     "failed": "red",
     "missing": "magenta",
+    "done": "green",
 }
+"""Of each state, in the order of the lines: what needs a look comes first."""
 
 
 def main() -> None:
@@ -44,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="nextfail-status", description=__doc__.splitlines()[0].partition(": ")[2])
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders of sweeps")
     parser.add_argument("--watch", action="store_true", help="refresh until no run is running or pending")
-    parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between two looks (default 5)")
+    parser.add_argument("--every", type=_seconds, default=5.0, metavar="SECONDS", help="between two looks (default 5)")
     parser.add_argument("--json", action="store_true", help="one JSON object for each run, in a list")
     arguments = parser.parse_args()
     if arguments.watch and arguments.json:
@@ -60,11 +55,11 @@ def show(arguments: argparse.Namespace) -> None:
         print(json.dumps([{"folder": str(folder), **status} for folder, status in runs.items()], indent=1))
     elif arguments.watch and console.is_terminal:
         with Live(_page(runs), console=console, auto_refresh=False) as live:
-            for page in _looks(runs, arguments):
+            for page in _looks(arguments.folders, arguments.every):
                 live.update(_page(page), refresh=True)
     else:
         console.print(_page(runs))
-        for page in _looks(runs, arguments) if arguments.watch else ():
+        for page in _looks(arguments.folders, arguments.every) if arguments.watch else ():
             console.print(counts(page))
 
 
@@ -82,29 +77,32 @@ def statuses(folders: Sequence[Path]) -> dict[Path, Status]:
 
 def counts(runs: dict[Path, Status]) -> str:
     """`8 runs: 3 done, 1 running, 4 missing`."""
-    states = [status["state"] for status in runs.values()]
-    return f"{len(states)} run{'s' if len(states) != 1 else ''}: " + ", ".join(
-        f"{states.count(state)} {state}" for state in STATES if state in states
-    )
+    return tally([status["state"] for status in runs.values()], {state: state for state in STATES})
 
 
-def _looks(runs: dict[Path, Status], arguments: argparse.Namespace) -> Iterator[dict[Path, Status]]:
+def _looks(folders: Sequence[Path], every: float) -> Iterator[dict[Path, Status]]:
     """Look again and again, until nothing runs or waits in two looks (between two runs there may be none)."""
     idle = 0
     while idle < 2:
-        time.sleep(arguments.every)
-        runs = statuses(arguments.folders)
+        time.sleep(every)
+        runs = statuses(folders)
         going = any(status["state"] in ("running", "pending") for status in runs.values())
         idle = 0 if going else idle + 1
         yield runs
 
 
 def _page(runs: dict[Path, Status]) -> Text:
-    page = Text(counts(runs))
-    for folder, status in sorted(runs.items(), key=lambda item: SHOWN.index(item[1]["state"])):
+    page, order = Text(counts(runs)), list(COLOURS)
+    for folder, status in sorted(runs.items(), key=lambda item: order.index(item[1]["state"])):
         state = status["state"]
         page.append(f"\n{state:9}", COLOURS[state]).append(_near(folder)).append(f"  {_detail(status)}", "dim")
     return page
+
+
+def _seconds(text: str) -> float:
+    if not 0 < (seconds := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
 
 
 def _near(folder: Path) -> str:

@@ -78,8 +78,9 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
 def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
     """What to do with a folder that exists; a job that was requeued goes on with what is its own."""
     status = read_json(folder.status_json)
-    own = SUBMITTED in os.environ and isinstance(status, dict) and status.get("job") == this_job() is not None
-    return "resume" if own else str(config["on_existing"])
+    if SUBMITTED in os.environ and isinstance(status, dict) and (job := status.get("job")) and job == this_job():
+        return "resume"
+    return str(config["on_existing"])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -67,19 +68,17 @@ def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str
     composer = Composer(context, master)
     jobs = [_job(composer.compose(overrides), list(overrides), number) for number, overrides in enumerate(batch, first)]
     by_folder: dict[Path, tuple[str, Job]] = {}
-    begun: dict[Path, dict[str, str]] = {}
+    begun = cache(_begun)
     for place, job in enumerate(jobs):
         try:
             asked = identity(resolve(_own(job.config), Path(job.config.hydra.runtime.cwd)))
             mark, on_existing = digest(asked), str(job.config.on_existing)
             state = job.folder.state(asked, on_existing)
-            if state is State.NEW and on_existing == "resume":
-                sweep_folder = job.folder.path.parent
-                if sweep_folder not in begun:
-                    begun[sweep_folder] = _begun(sweep_folder)
-                if name := begun[sweep_folder].get(mark):
-                    job.move(name)
-                    state = job.folder.state(asked, on_existing)
+            anew = state is State.NEW and on_existing == "resume"
+            old_name = begun(job.folder.path.parent).get(mark) if anew else None
+            if old_name is not None:
+                job.move(old_name)
+                state = job.folder.state(asked, on_existing)
             same, twin = by_folder.setdefault(job.folder.path, (mark, job))
             if twin is not job and same == mark:
                 jobs[place] = twin

@@ -5,6 +5,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,6 +16,7 @@ from nextfail.launch.display import Display
 from nextfail.launch.plan import Job
 from nextfail.runs import slurm
 from nextfail.runs.folder import RunFolder
+from nextfail.runs.naming import tally
 from nextfail.runs.status import Status, note, read, survey
 from nextfail.runs.table import read_rows
 
@@ -120,8 +122,7 @@ class Sweep:
                 self._forget(batch)
                 self.backend.start(batch)
             if self.backend.detached:
-                for job in self.jobs:
-                    job.state = "sent" if job.state == "todo" else job.state
+                self._leave("todo", "elsewhere")
                 break
             if not (waiting or self.backend.busy or any(job.state == "elsewhere" for job in self.jobs)):
                 break
@@ -135,14 +136,20 @@ class Sweep:
                 time.sleep(TICK)
         else:
             self.display.say("the jobs go on in SLURM: the same command waits for them again")
-            for job in self.jobs:
-                job.state = "sent" if job.state == "todo" else job.state
+            self._leave("todo")
+
+    def _leave(self, *states: str) -> None:
+        """Count jobs in these states as sent, since they are not waited for."""
+        for job in self.jobs:
+            if job.state in states:
+                job.state = "sent"
 
     def _forget(self, jobs: list[Job]) -> None:
         """Let no job be taken for done, failed or cut because it was so before."""
         for job in jobs:
             if job.config.on_existing == "restart":
-                job.folder.result_json.unlink(missing_ok=True)
+                with suppress(OSError):  # the run itself will say what is wrong with its folder
+                    job.folder.result_json.unlink(missing_ok=True)
             if job.folder.status_json.exists():
                 _note(job, "begun again", None)
 
@@ -204,9 +211,7 @@ def _note(job: Job, state: str, error: str | None) -> Status:
 
 def counts(jobs: Sequence[Job]) -> str:
     """`6 runs: 3 done before, 2 done now, 1 failed`."""
-    states = [job.state for job in jobs]
-    parts = ", ".join(f"{states.count(state)} {words}" for state, words in WORDS.items() if state in states)
-    return f"{len(jobs)} run{'s' if len(jobs) != 1 else ''}: {parts}"
+    return tally([job.state for job in jobs], WORDS)
 
 
 def unfinished(jobs: Sequence[Job]) -> list[str]:

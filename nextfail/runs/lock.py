@@ -126,7 +126,8 @@ class Lock:
         """Give the lock up, unless somebody else has it by now."""
         self._released.set()
         if self._ours():
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that is away: the lock of a dead process holds nobody up
+                self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Called before anything is written that another owner would miss.

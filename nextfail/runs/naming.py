@@ -1,7 +1,7 @@
 """Names that people read: of run folders, graphs and results."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # what does not decide the result, or is in the folder's name already
@@ -35,6 +35,12 @@ def graph_name(graph: dict[str, int]) -> str:
     name = f"G({graph['degree']},{graph['path_length']})"
     usual = 50 if graph["degree"] * (graph["path_length"] - 1) < 50 else 100
     return name if graph["num_nodes"] == usual else f"{name}, N={graph['num_nodes']}"
+
+
+def tally(states: Sequence[str], words: Mapping[str, str]) -> str:
+    """How many runs are in which state, `6 runs: 3 done before, 3 failed`; `words` names the states, in their order."""
+    parts = ", ".join(f"{states.count(state)} {name}" for state, name in words.items() if state in states)
+    return f"{len(states)} run{'' if len(states) == 1 else 's'}: {parts}"
 
 
 def one_line(result: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import KEYS, SCHEMA
 from nextfail.runs.naming import graph_name
-from nextfail.runs.status import look, read
+from nextfail.runs.status import survey
 from nextfail.runs.table import Row, read_rows
 
 _MALFORMED = (OSError, KeyError, TypeError, ValueError, ArithmeticError)
@@ -139,11 +139,10 @@ def read_run(folder: Path) -> Run:
         # what is read later without a second look
         int(identity["seed"]), graph_name(identity["graph"]), 1 / identity["graph"]["degree"]
         model, objective = str(run["choices"]["model"]), str(run["choices"]["objective"])
-        status = read(files)
-        now = look(files, status, None)
+        status = survey([folder])[folder]
     except _MALFORMED as error:
         raise UserError(_explain("run.json", error)) from error
-    state, reason, result = now["state"], now.get("reason", ""), None
+    state, reason, result = status["state"], status.get("reason", ""), None
     if files.result_json.exists():
         try:
             state, reason, result = "done", "", _result(read_json(files.result_json), run["hash"])

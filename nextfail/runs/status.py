@@ -63,16 +63,14 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
         return status | {"state": "running", "reason": f"{progress(status)}, last sign of life {_ago(status)} ago"}
     if job and (job.waits or (job.live and status.get("sent"))):
         return status | {"state": "pending", "reason": f"job {name}: {job}"}
-    if said == "pending" and jobs is None:
+    if jobs is None and status.get("sent"):  # it may be in the queue, whatever it said last
         return status | {"state": "pending", "reason": f"job {name}: SLURM does not answer"}
     if job is None and not run.checkpoints.exists() and said in (None, "pending"):
         if run.error_txt.exists():
             return status | {"state": "failed", "reason": "see error.txt there"}
         if not run.run_json.exists():
-            return status | {
-                "state": "missing",
-                "reason": f"sent off as job {name}, of which nothing is known" if name else "",
-            }
+            lost = f"sent off as job {name}, of which nothing is known" if name else ""
+            return status | {"state": "missing", "reason": lost}
         return status | {"state": "cut", "reason": f"begun, and {VAGUE}"}
     end = status.get("error") or (f"job {name} ended: {job}" if job and not job.live else "")
     if said == "done":

@@ -174,6 +174,12 @@ def test_mistakes_of_a_launcher_are_told(tmp_path: Path) -> None:
             "hydra.launcher.array_parallelism=0 is not",
         ),
         (["hydra/launcher=slurm_test", "hydra.launcher.requeue=often"], "hydra.launcher.requeue='often' is not"),
+        (
+            ["hydra/launcher=slurm", "hydra.launcher.mem_gb=lots"],
+            "hydra.launcher.mem_gb='lots' is not a number",
+        ),
+        (["hydra/launcher=slurm", "hydra.launcher.detach=maybe"], "hydra.launcher.detach='maybe' is not true"),
+        (["hydra/sweeper=optuna", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0 is not a whole number"),
     ]:
         done = call("train", "-m", *SHORT, "seed=0", *overrides, cwd=tmp_path, code=2)
         assert message in done.stderr and "Traceback" not in done.stderr

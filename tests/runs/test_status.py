@@ -99,6 +99,12 @@ def test_requeued_job_that_has_not_begun_again(tmp_path: Path) -> None:
     assert say(run, {"7": Job("RUNNING")}) == ("pending", "job 7: RUNNING")
 
 
+def test_job_that_was_sent_waits_while_slurm_does_not_answer(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", "cut", job="7")  # saved at its time limit, and in the queue again or not
+    write(run / "job.json", {"job": "7", "time": NOW - 100})
+    assert say(run, None) == ("pending", "job 7: SLURM does not answer")
+
+
 def test_what_a_run_says_counts_from_its_start_on(tmp_path: Path) -> None:
     run = begun(tmp_path / "run", "failed", error="old", job="6")
     write(run / "job.json", {"job": "7", "time": time.time() + 1})
