@@ -81,6 +81,19 @@ def until(true: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+def run_of(cwd: Path, seed: int) -> Path:
+    """The folder of the one run with a seed in the sweep `name=s`."""
+    (found,) = (cwd / "runs/s").glob(f"*seed={seed}")
+    return found
+
+
+def trained(cwd: Path, seed: int) -> Path:
+    """The same, once it has validated at step 20."""
+    until(lambda: list((cwd / "runs/s").glob(f"*seed={seed}")))
+    wait_for(run_of(cwd, seed) / "metrics.csv", "\n20,validation")
+    return run_of(cwd, seed)
+
+
 def states(folder: Path) -> dict[str, str]:
     """State of each run at or below a folder, as nextfail-status tells it, by its seed or else by its folder."""
     runs = json.loads(call("status", folder, "--json", cwd=folder).stdout)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import assert_same, call, command, states, until, wait_for
+from commands import assert_same, call, command, run_of, states, trained, until
 
 sys.path.append(str(Path(__file__).parents[1] / "slurm"))
 import cluster
@@ -41,14 +41,10 @@ class Sweep:
         self.process = subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def folder(self, seed: int) -> Path:
-        (found,) = (self.cwd / "runs" / "s").glob(f"*seed={seed}")
-        return found
+        return run_of(self.cwd, seed)
 
-    def trained(self, seed: int, step: int = 20) -> Path:
-        """The folder of a run that has validated at a step."""
-        until(lambda: list((self.cwd / "runs" / "s").glob(f"*seed={seed}")))
-        wait_for(self.folder(seed) / "metrics.csv", f"\n{step},validation")
-        return self.folder(seed)
+    def trained(self, seed: int) -> Path:
+        return trained(self.cwd, seed)
 
     def end(self, code: int) -> str:
         """What it said on stderr."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import assert_same, call, command, states, train_until, until, wait_for
+from commands import assert_same, call, command, run_of, states, train_until, trained, until
 
 TINY = ("debug=default", "name=s", "model.depth=1", "model.width=16", "trainer.val_every=20", "callbacks=none")
 SHORT = (*TINY, "trainer.max_steps=20")
@@ -32,18 +32,6 @@ def end(process: subprocess.Popen[str], code: int) -> str:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     return errors
-
-
-def run(cwd: Path, seed: int) -> Path:
-    (found,) = (cwd / "runs/s").glob(f"*seed={seed}")
-    return found
-
-
-def trained(cwd: Path, seed: int) -> Path:
-    """The folder of a run that is under way."""
-    until(lambda: list((cwd / "runs/s").glob(f"*seed={seed}")))
-    wait_for(run(cwd, seed) / "metrics.csv", "\n20,validation")
-    return run(cwd, seed)
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -83,7 +71,7 @@ def test_killed_run_leaves_the_others_alone(tmp_path: Path, uncut: Path) -> None
     os.kill(status(killed := trained(tmp_path, 1))["pid"], signal.SIGKILL)
     told = end(process, code=1)
     assert "2 runs: 1 done now, 1 cut" in told and "killed by SIGKILL" in told and killed.name in told
-    assert_same(uncut, run(tmp_path, 0))
+    assert_same(uncut, run_of(tmp_path, 0))
     assert states(tmp_path / "runs") == {"0": "done", "1": "cut"}
     assert "2 runs: 1 done before, 1 done now" in sweep(tmp_path, *LONG, "seed=0,1")
 
@@ -117,9 +105,9 @@ def test_two_commands_share_a_sweep(tmp_path: Path, uncut: Path) -> None:
     for process in commands:
         assert "3 runs: 3 done now" in end(process, code=0)
     for seed in range(3):
-        log = (run(tmp_path, seed) / "train.log").read_text()
+        log = (run_of(tmp_path, seed) / "train.log").read_text()
         assert log.count("training from step 0") == log.count("training from step") == 1
-    assert_same(uncut, run(tmp_path, 0))
+    assert_same(uncut, run_of(tmp_path, 0))
 
 
 @pytest.mark.faults
@@ -150,8 +138,8 @@ def test_slurm_test_takes_the_way_of_slurm(tmp_path: Path, uncut: Path) -> None:
     os.kill(status(trained(tmp_path, 1))["pid"], signal.SIGKILL)
     told = end(process, code=1)
     assert "2 runs: 1 done now, 1 cut" in told
-    assert (run(tmp_path, 0) / "train.log").read_text().count("training from step") == 2
-    assert_same(uncut, run(tmp_path, 0))
+    assert (run_of(tmp_path, 0) / "train.log").read_text().count("training from step") == 2
+    assert_same(uncut, run_of(tmp_path, 0))
     assert "2 runs: 1 done before, 1 done now" in sweep(tmp_path, *LONG, "seed=0,1", "hydra/launcher=slurm_test")
 
 
