@@ -24,6 +24,7 @@ def run(folders: list[Path], out: Path) -> None:
     """Print the table, then write the files."""
     from rich.console import Console
 
+    from nextfail.paper import page
     from nextfail.runs import report
     from nextfail.runs.collect import collect
 
@@ -31,7 +32,7 @@ def run(folders: list[Path], out: Path) -> None:
     report.claim(out)
     console = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
     report.print_report(collection, console)
-    for path in report.write(collection, out):
+    for path in [*report.write(collection, out), page.write(collection, out)]:
         console.print(path, soft_wrap=True)
 
 

@@ -56,6 +56,7 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     folder = RunFolder(Path(hydra.runtime.output_dir))
     extra = {
         "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
+        "source": config["model"].get("source"),
         "name": config["name"],
         "choices": {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")},
         "overrides": list(hydra.overrides.task),
@@ -105,7 +106,7 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
 def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
     """The composed configuration as plain values, checked as far as is possible without torch.
 
-    Data files are made absolute, from the folder `where` the command was given.
+    Data files and a model's folder are made absolute, from the folder `where` the command was given.
 
     Raises:
         UserError: something is missing or of the wrong kind.
@@ -123,6 +124,8 @@ def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
     for key, value in config["data"].items():
         if key.endswith("_file") and value is not None:
             config["data"][key] = str(where / str(value))
+    if (source := config["model"].get("source")) and (where / str(source)).is_dir():
+        config["model"]["source"] = str(where / str(source))  # else it is a name on the hub
     _require_whole(config, "seed", 0)
     trainer = config["trainer"]
     if unknown := sorted(set(trainer) - _TRAINER):

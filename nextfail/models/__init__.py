@@ -2,6 +2,7 @@
 
 from nextfail.models.backbone import Backbone
 from nextfail.models.mamba import Mamba
+from nextfail.models.pretrained import Pretrained
 from nextfail.models.transformer import Transformer
 
-__all__ = ["Backbone", "Mamba", "Transformer"]
+__all__ = ["Backbone", "Mamba", "Pretrained", "Transformer"]

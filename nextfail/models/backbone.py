@@ -1,6 +1,7 @@
 """What every model offers to every objective. A backbone knows nothing of graphs, prompts or objectives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -68,6 +69,9 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def new_block(self) -> nn.Module:
         """One more residual block of this kind, (B, T, C) to (B, T, C), causal, newly initialised: for extra heads."""
+
+    def name_tokens(self, texts: Sequence[str]) -> None:
+        """Learn how the first ids are written, once, before training; only a model trained on text has use for it."""
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Ids (B, T) to embeddings (B, T, C), without positions."""

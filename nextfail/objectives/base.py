@@ -55,6 +55,9 @@ class Objective(nn.Module):
     takes_given: bool = True
     """Whether `generate` can go on from a true prefix of the path, which cheat_accuracy needs."""
 
+    hard_token_alone: bool = False
+    """Whether only the first hop is asked, so that a run's outcome is judged on it and on nothing else."""
+
     graph: PathStar
     vocab: Vocab
 
@@ -108,8 +111,18 @@ class Objective(nn.Module):
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
         """Greedy paths (B, length), start to goal, after the true prefix `given` (B, g) if there is one."""
+        self.refuse_prefix(given)
         hidden, cache = backbone.step(prompts, last=1)
         return self.read(self._continue(backbone, hidden, cache, length, given))
+
+    def refuse_prefix(self, given: Tensor | None) -> None:
+        """Say that no true prefix can be gone on from, rather than write nonsense after one.
+
+        Raises:
+            UserError: one is given, and `takes_given` is False.
+        """
+        if given is not None and not self.takes_given:
+            raise UserError(f"{type(self).__name__} does not go on from a true prefix, so no prefix can be given to it")
 
     @torch.no_grad()
     def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
@@ -130,8 +143,6 @@ class Objective(nn.Module):
         self, backbone: Backbone, hidden: Tensor, cache: Any, length: int, given: Tensor | None = None
     ) -> Tensor:
         """Write `length` tokens greedily; hidden (B, 1, C) and cache are those of the prompt."""
-        if given is not None and not self.takes_given:
-            raise UserError(f"{type(self).__name__} does not write from the start, so no prefix can be given to it")
         written = hidden.new_empty(len(hidden), 0, dtype=torch.long)
         if given is not None and given.shape[1]:
             written = given

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Objective
 from nextfail.task.graph import Batch
@@ -18,7 +17,7 @@ class Teacherless(Objective):
     No true token is fed, so there is nothing to copy the next one from, and no forced pass and no given hop to measure.
     """
 
-    takes_given = False
+    takes_given = False  # all tokens are written at once
 
     def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:
         blanks = prompts.new_full((len(prompts), written.shape[1] - 1), self.vocab.blank)
@@ -26,8 +25,7 @@ class Teacherless(Objective):
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
-        if given is not None:
-            raise UserError("Teacherless writes all tokens at once, so no prefix can be given to it")
+        self.refuse_prefix(given)
         shape = prompts.new_empty(len(prompts), length)  # only its length is looked at
         return backbone.logits(backbone(self.inputs(prompts, shape), last=length)).argmax(-1)
 

@@ -96,16 +96,24 @@ def tokens(groups: Sequence[Group]) -> Figure | None:
     grid = figure.subplots(len(rows), columns, squeeze=False, sharey=True)
     for axes, row in zip(grid, rows, strict=True):
         for place, (group, curves) in zip(axes, row, strict=False):
-            _positions(place, group, curves)
+            lines(place, group, curves)
+            left = len(group.runs) - len(group.results)
+            ended = ", ".join(filter(None, [group.ended, f"{left} not done" if left else ""]))
+            titled(place, group.objective, f"{group.graph}, {group.model}\n{ended}", colour(group.objective))
         for place in axes[len(row) :]:
             place.set_axis_off()
         axes[0].set_ylabel("accuracy")
     figure.supxlabel("training problems seen", fontsize=8)
-    _legend(figure, max(group.runs[0].graph["path_length"] for group, _ in panels), 3 if columns > 2 else 2)
+    legend(figure, max(group.runs[0].graph["path_length"] for group, _ in panels), 3 if columns > 2 else 2)
     return figure
 
 
-def _positions(axes: Axes, group: Group, curves: list[tuple[Curve, bool]]) -> None:
+def lines(axes: Axes, group: Group, curves: list[tuple[Curve, bool]], cheat: bool = True) -> None:
+    """Draw accuracies over training: each position, bold the mean over seeds, and the cheat.
+
+    Args:
+        curves: one a seed, and whether that run is done.
+    """
     length = group.runs[0].graph["path_length"]
     samples, mean = _mean(curves)
     shape = "." if len(samples) == 1 else ""  # a single point makes no line
@@ -114,18 +122,22 @@ def _positions(axes: Axes, group: Group, curves: list[tuple[Curve, bool]]) -> No
         for curve, _ in curves if len(curves) > 1 else []:
             axes.plot(curve.samples, np.array(curve.tokens)[:, position], **look | {"lw": 0.5, "alpha": 0.4})
         axes.plot(samples, mean[:, position], marker=shape, **look)
-    axes.plot(samples, mean[:, length], marker=shape, **CHEAT)
+    names = [*map(str, range(length)), "cheat"] if cheat else [*map(str, range(length))]
+    if cheat:
+        axes.plot(samples, mean[:, length], marker=shape, **CHEAT)
     axes.axhline(group.chance, **CHANCE)
-    _end_labels(axes, dict(zip([*map(str, range(length)), "cheat"], mean[-1], strict=True)))
-    left = len(group.runs) - len(group.results)
-    ended = ", ".join(filter(None, [group.ended, f"{left} not done" if left else ""]))
-    under = "\n".join(textwrap.wrap(f"{group.graph}, {group.model}", 34) + textwrap.wrap(ended, 34))
-    axes.annotate(under, (0, 1), (0, 6), "axes fraction", "offset points", va="bottom", fontsize=6.5, color="0.3")
-    axes.set_title(group.objective, loc="left", fontweight="bold", pad=9 + 8 * (1 + under.count("\n")))
-    axes.spines["top"].set(visible=True, color=colour(group.objective), linewidth=3, position=("outward", 3))
+    _end_labels(axes, dict(zip(names, mean[-1], strict=False)))
     axes.set(ylim=(-0.02, 1.03), yticks=(0, 0.5, 1), xlim=(0, samples[-1] * 1.02))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(3))
+
+
+def titled(axes: Axes, title: str, text: str, shade: str) -> None:
+    """Put a title, a few words and a coloured rule over a panel."""
+    under = "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, 34))
+    axes.annotate(under, (0, 1), (0, 6), "axes fraction", "offset points", va="bottom", fontsize=6.5, color="0.3")
+    axes.set_title(title, loc="left", fontweight="bold", pad=9 + 8 * (1 + under.count("\n")))
+    axes.spines["top"].set(visible=True, color=shade, linewidth=3, position=("outward", 3))
 
 
 def _curves(group: Group) -> list[tuple[Curve, bool]]:
@@ -176,7 +188,7 @@ def _in_short(names: list[str]) -> str:
     return ", ".join(parts + [name for name in names if not name.isdecimal()])
 
 
-def _legend(figure: Figure, length: int, columns: int) -> None:
+def legend(figure: Figure, length: int, columns: int, cheat: bool = True) -> None:
     """The key of all panels, above them."""
     keys: dict[str, Any] = {
         "position 1, the hard token": Line2D([], [], **_look(1, length)),
@@ -185,5 +197,7 @@ def _legend(figure: Figure, length: int, columns: int) -> None:
         "cheat: the rest, given the first hop": Line2D([], [], **CHEAT),
         "chance, 1/d": Line2D([], [], **CHANCE),
     }
+    if not cheat:
+        keys.pop("cheat: the rest, given the first hop")
     together = {tuple: HandlerTuple(ndivide=None, pad=0)}
     figure.legend(keys.values(), keys, loc="outside upper center", ncols=columns, handler_map=together)

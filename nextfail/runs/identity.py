@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ BUDGET = ("max_steps", "val_every", "stop_at", "gradient_clip")
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that decides the result.
 
-    Data files count by content, not by name, so that a run is the same wherever they lie. Logger, callbacks,
-    launcher, progress, device and paths are no part of it.
+    Data files and folders of models count by content, not by name, so that a run is the same wherever they lie.
+    Logger, callbacks, launcher, progress, device and paths are no part of it.
 
     Raises:
-        UserError: a data file cannot be read.
+        UserError: a data file or a model cannot be read.
     """
     trainer = config["trainer"]
     data = {key: file_digest(value) if key.endswith("_file") else value for key, value in config["data"].items()}
     return {
         **{section: config[section] for section in SECTIONS},
+        "model": {key: model_digest(value) if key == "source" else value for key, value in config["model"].items()},
         "data": data,
         "budget": {key: trainer[key] for key in BUDGET},
         "precision": trainer["precision"],
@@ -60,6 +62,24 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
+def model_digest(source: str) -> dict[str, str] | str:
+    """What a pretrained model is known by: the content of its folder, or its name where there is no such folder."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
+    return _digest_of(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@cache
+def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> dict[str, str]:
+    whole = hashlib.sha256()
+    for path, *_ in files:
+        digested = file_digest(str(path))
+        whole.update(f"{path.name} {digested and digested['sha256']}\n".encode())
+    return {"sha256": whole.hexdigest()}
+
+
 def file_digest(name: str | None) -> dict[str, str] | None:
     """What a data file is known by; None for no file."""
     if name is None:
@@ -68,4 +88,4 @@ def file_digest(name: str | None) -> dict[str, str] | None:
         with Path(name).open("rb") as file:
             return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     except OSError as error:
-        raise UserError(f"cannot read data file {name}: {error.strerror}") from error
+        raise UserError(f"cannot read {name}: {error.strerror}") from error

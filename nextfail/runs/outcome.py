@@ -9,16 +9,20 @@ LEARNED = 0.95  # accuracy from which the cheat, or any token but the hard one, 
 MARGIN = 0.05  # how far the whole interval of the hard token may lie from 1/d and still be chance
 
 OUTCOMES = {
-    "solved": "exact match is at least 0.95",
+    "solved": "exact match (for first_hop_only, the hard token) is at least 0.95",
     "clever_hans": "every token after the first hop is right if that hop is given, and the hop itself is a guess",
-    "at_chance": "every token but the hard one is learned, and that one is a guess",
+    "at_chance": "every other token that is asked is learned, and the hard one is a guess",
     "undertrained": "neither solved nor failed as the paper describes: not trained long enough, or otherwise wrong",
     "diverged": "the loss was not finite",
 }
 
 
-def judge(metrics: Metrics, finite: bool = True) -> str:
+def judge(metrics: Metrics, finite: bool = True, hard_token_alone: bool = False) -> str:
     """The first outcome that holds of the metrics of a test set.
+
+    Args:
+        finite: whether the loss stayed so.
+        hard_token_alone: whether the objective asks nothing but the first hop.
 
     An accuracy below 1/d is never called a failure: such a model has not even learned the cheat yet.
     """
@@ -26,8 +30,10 @@ def judge(metrics: Metrics, finite: bool = True) -> str:
     guessing = chance - MARGIN <= hard["low"] and hard["high"] <= chance + MARGIN
     if not finite:
         return "diverged"
-    if metrics["exact_match"]["value"] >= SOLVED:
+    if (hard if hard_token_alone else metrics["exact_match"])["value"] >= SOLVED:
         return "solved"
+    if hard_token_alone:
+        return "at_chance" if guessing else "undertrained"
     if (cheat := metrics["cheat_accuracy"]) is not None:
         return "clever_hans" if cheat["value"] >= LEARNED and guessing else "undertrained"
     others = [token["value"] for i, token in enumerate(metrics["token_accuracy"]) if i != 1]

@@ -102,17 +102,22 @@ class Run:
         """The run's seed."""
         return int(self.identity["seed"])
 
-    def curve(self) -> Curve | None:
-        """Generated accuracies on the validation set over training, or None if metrics.csv holds none."""
+    def curve(self, split: str = "validation", kind: str = "token_accuracy") -> Curve | None:
+        """Accuracies over training, or None if metrics.csv holds none.
+
+        Args:
+            split: validation, or train_set where the run measured that.
+            kind: token_accuracy (generated) or forced_token_accuracy.
+        """
         try:
             rows = read_rows(RunFolder(self.folder).metrics_csv)
-            by_step = {_number(row, "step"): row for row in rows if row.get("split") == "validation"}
+            by_step = {_number(row, "step"): row for row in rows if row.get("split") == split}
             steps = sorted(step for step in by_step if not math.isnan(step))
             samples = [step * self.identity["data"]["batch_size"] for step in steps]
         except _MALFORMED:
             return None
         positions = range(self.graph["path_length"])
-        tokens = [[_number(by_step[step], f"token_accuracy_{i}") for i in positions] for step in steps]
+        tokens = [[_number(by_step[step], f"{kind}_{i}") for i in positions] for step in steps]
         if all(math.isnan(value) for row in tokens for value in row):
             return None
         return Curve(samples, tokens, [_number(by_step[step], "cheat_accuracy") for step in steps])

@@ -51,6 +51,11 @@ class Vocab:
         """The smallest integer type that holds every id."""
         return torch.uint8 if self.size <= 256 else torch.int16
 
+    @property
+    def texts(self) -> list[str]:
+        """How each id is written in the published text format; the comma of an edge has no token."""
+        return [*map(str, range(self.num_nodes)), "|", "=", "/", "$"]
+
     def layout(self, edges: Tensor, start: Tensor, goal: Tensor) -> Tensor:
         """Edges (B, E, 2), start (B,) and goal (B,) as prompts (B, 3E+3)."""
         count, number, _ = edges.shape
@@ -71,5 +76,5 @@ class Vocab:
 
     def decode(self, tokens: list[int]) -> str:
         """Tokens as they would be read aloud, nodes and signs separated by blanks."""
-        signs = {self.bar: "|", self.equals: "=", self.slash: "/", self.blank: "$"}
-        return " ".join(signs.get(t, str(t) if t < self.num_nodes else f"<{t}>") for t in tokens)
+        texts = self.texts
+        return " ".join(texts[token] if token < self.size else f"<{token}>" for token in tokens)

@@ -8,17 +8,27 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from nextfail.errors import UserError
-from nextfail.models import Mamba, Transformer
-from nextfail.objectives import Reverse, TeacherForcing, Teacherless
+from nextfail.models import Mamba, Pretrained, Transformer
+from nextfail.objectives import FirstHopOnly, Reverse, TeacherForcing, Teacherless
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.identity import file_digest
+from nextfail.runs.identity import file_digest, model_digest
 from nextfail.task.datamodule import DrawnData, FileData, PathStarData
 from nextfail.task.graph import PathStar
 from nextfail.training.module import PathStarModule
 
 OWN = {
     f"{made.__module__}.{made.__qualname__}": made
-    for made in (Transformer, Mamba, TeacherForcing, Reverse, Teacherless, DrawnData, FileData)
+    for made in (
+        Transformer,
+        Mamba,
+        Pretrained,
+        TeacherForcing,
+        FirstHopOnly,
+        Reverse,
+        Teacherless,
+        DrawnData,
+        FileData,
+    )
 }
 """What a run folder may name without being trusted."""
 
@@ -81,7 +91,11 @@ def remake(folder: RunFolder, trust: bool = False) -> tuple[PathStarModule, Path
     run = folder.run()
     graph = make_graph(run["graph"])
     objective = _remake(folder.path, "objective", run["objective"], trust)
-    backbone = _remake(folder.path, "model", run["model"], trust, **_fit(graph, objective))
+    source = run.get("source")  # as data files below
+    if source is not None and model_digest(source) != run["model"].get("source"):
+        raise UserError(f"{source} is not the model that this run began with: it has moved, or its content has changed")
+    model = run["model"] | ({} if source is None else {"source": source})
+    backbone = _remake(folder.path, "model", model, trust, **_fit(graph, objective))
     files = run.get("files", {})  # identity has their digests, and these are their names
     for key, name in files.items():
         if file_digest(name) != run["data"].get(key):

@@ -15,6 +15,10 @@ from nextfail.runs.files import write_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.slurm import this_job
 from nextfail.runs.table import Table
+from nextfail.task.datamodule import fixed_loader
+from nextfail.task.graph import Batch
+from nextfail.training.metrics import PathMetrics, flat
+from nextfail.training.module import PathStarModule
 
 Step = dict[str, Any]
 
@@ -80,6 +84,36 @@ class Heartbeat(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
+
+
+class TrainSet(Callback):
+    """Measures, at each validation, how right the model is on problems that it is trained on, as split `train_set`.
+
+    They are the run's first ones. Nothing of the run depends on it.
+
+    Args:
+        problems: how many.
+    """
+
+    def __init__(self, problems: int) -> None:
+        if not isinstance(problems, int) or problems < 1:
+            raise ValueError(f"problems={problems!r} is not a whole number of at least 1")
+        self.problems = problems
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        batches = [data.train_batch(k) for k in range(-(-self.problems // data.batch_size))]
+        first = Batch(*map(torch.cat, zip(*batches, strict=True))).rows(slice(self.problems))
+        self.batches = list(fixed_loader(first, data.eval_batch_size))
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, PathStarModule)
+        metrics = PathMetrics(pl_module.graph, pl_module.backbone.vocab_size).to(pl_module.device)
+        with torch.no_grad(), trainer.precision_plugin.val_step_context():
+            for batch in self.batches:
+                here = Batch(*(tensor.to(pl_module.device) for tensor in batch))
+                metrics.update(pl_module.objective.predict(pl_module.backbone, here), here.paths)
+        pl_module.log_dict({f"train_set/{key}": value for key, value in flat(metrics.compute()).items()})
 
 
 class StopAt(Callback):

@@ -60,6 +60,7 @@ def evaluate(
     )
     trainer.test(module, fixed_loader(problems, data.eval_batch_size), verbose=False)
     graph = module.graph
+    finite = all(bool(p.isfinite().all()) for p in module.parameters())
     return {
         "identity": run["hash"],
         "model": run["choices"]["model"],
@@ -70,7 +71,7 @@ def evaluate(
         "problems": str(file) if file else f"{graph} test set",
         "graph": {"degree": graph.degree, "path_length": graph.path_length, "num_nodes": graph.num_nodes},
         **module.results,
-        "outcome": judge(module.results, finite=all(bool(p.isfinite().all()) for p in module.parameters())),
+        "outcome": judge(module.results, finite, module.objective.hard_token_alone),
     }
 
 

@@ -42,6 +42,7 @@ class PathStarModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        backbone.name_tokens(graph.vocab.texts)
         objective.attach(graph, backbone)
         self.graph, self.backbone, self.objective = graph, backbone, objective
         self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed

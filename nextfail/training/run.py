@@ -74,7 +74,7 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
         "objective": run["choices"]["objective"],
         "seed": config["seed"],
         **module.results,
-        "outcome": judge(module.results, diverged.finite),
+        "outcome": judge(module.results, diverged.finite, module.objective.hard_token_alone),
         "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
         "steps": steps,
         "samples_seen": steps * data.batch_size,

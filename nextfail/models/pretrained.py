@@ -1,0 +1,186 @@
+"""Language models that were trained on text, through transformers: GPT-2 and Pythia (GPT-NeoX)."""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextfail.errors import UserError
+from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, Backbone
+from nextfail.models.transformer import Block
+
+FAMILIES = {"gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM"}
+"""Classes of transformers by the model_type of a config.json."""
+
+NO_DROPOUT = {"gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "gpt_neox": ("hidden_dropout", "attention_dropout")}
+FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+
+KeysAndValues = list[tuple[Tensor, Tensor]]
+"""Of each layer: (B, H, T, C/H) both."""
+
+
+class Pretrained(Backbone):
+    """A pretrained decoder that reads and writes the task's tokens as one token each of its own tokenizer.
+
+    Of its embedding and its head only the rows of those tokens are kept, and all of them and all else are trained on.
+    So a prediction is one of the task's tokens, as with the models trained from scratch. There is no dropout. Weights
+    are read from safetensors and the tokenizer from JSON: nothing in the folder is run.
+
+    Args:
+        source: a folder with config.json, tokenizer.json and safetensors, or a name on the Hugging Face hub.
+        vocab_size: number of token ids V.
+        max_length: longest sequence, in tokens.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        UserError: the source cannot be used, or the model is too short.
+    """
+
+    capabilities = frozenset({BIDIRECTIONAL, CUSTOM_MASK, POSITIONS})
+
+    def __init__(self, source: str, vocab_size: int, max_length: int, revision: str = "main") -> None:
+        folder = find(source, revision)
+        config = _read(folder / "config.json")
+        family = config.get("model_type")
+        if family not in FAMILIES:
+            raise UserError(f"model.source={source} is a {family!r} model: {' and '.join(FAMILIES)} are supported")
+        loaded = _load(folder, family)
+        super().__init__(vocab_size, max_length, width=loaded.config.hidden_size)
+        longest = loaded.config.max_position_embeddings
+        if longest < max_length:
+            raise UserError(f"model.source={source} reads at most {longest} tokens, and this task needs {max_length}")
+        self.folder, self.body = folder, loaded.base_model
+        self.heads: int = loaded.config.num_attention_heads
+        self._rows = [part.weight.detach() for part in (loaded.get_input_embeddings(), loaded.get_output_embeddings())]
+        self.head = None if loaded.config.tie_word_embeddings else nn.Parameter(torch.empty(vocab_size, self.width))
+        self.body.set_input_embeddings(None)  # `tokens` takes its place
+
+    def name_tokens(self, texts: Sequence[str]) -> None:
+        """Take over the embeddings of the tokenizer's tokens for these texts; other ids begin at the mean of them.
+
+        Raises:
+            UserError: a text is not one token of the tokenizer, or two are the same one.
+        """
+        ids = torch.tensor(single_tokens(self.folder / "tokenizer.json", texts))
+        with torch.no_grad():
+            for rows, own in zip(self._rows, [self.tokens.weight, self.head], strict=True):
+                if own is not None:
+                    own[:] = rows[ids].mean(0)
+                    own[: len(ids)] = rows[ids]
+        self._rows = []
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        last: int | None = None,
+        causal: bool = True,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        x = tokens if tokens.is_floating_point() else self.embed(tokens)  # (B, T, C)
+        if mask is None and not causal:
+            mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
+        if mask is not None:
+            mask = mask.expand(len(x), *mask.shape[-2:]).unsqueeze(1)  # (B, 1, T, T)
+        if positions is not None:
+            positions = positions.expand(len(x), -1)
+        hidden = self.body(inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False)
+        return hidden.last_hidden_state[:, -(last or x.shape[1]) :]
+
+    def step(
+        self, tokens: Tensor, cache: KeysAndValues | None = None, *, last: int | None = None
+    ) -> tuple[Tensor, KeysAndValues]:
+        from transformers import DynamicCache
+
+        x = tokens if tokens.is_floating_point() else self.embed(tokens)
+        past = DynamicCache(cache, config=self.body.config) if cache else DynamicCache(config=self.body.config)
+        hidden = self.body(inputs_embeds=x, cache=past, use_cache=True).last_hidden_state
+        # transformers joins what is new to a copy, so that the cache given stays as it is
+        layers: list[Any] = past.layers
+        return hidden[:, -(last or x.shape[1]) :], [(layer.keys, layer.values) for layer in layers]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.tokens.weight if self.head is None else self.head)
+
+    def new_block(self) -> nn.Module:
+        return Block(self.width, self.heads)
+
+    def fresh(self) -> Self:
+        """A copy with the pretrained weights as they are now."""
+        return copy.deepcopy(self)
+
+
+def find(source: str, revision: str) -> Path:
+    """The folder of a model, fetched from the hub if there is no such folder here.
+
+    Raises:
+        UserError: there is neither, or files are missing.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            from huggingface_hub import snapshot_download
+
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=list(FILES)))
+        except ImportError as error:
+            raise UserError("model=gpt2 needs transformers: pip install 'nextfail[pretrained]'") from error
+        except Exception as error:  # of a network, a name, a permission: many kinds
+            raise UserError(f"model.source={source} is neither a folder here nor to be had from the hub: "
+                            f"{str(error).splitlines()[0]}") from error  # fmt: skip
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}: save model and tokenizer there with save_pretrained")
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"{folder} has no *.safetensors, the only weights that are read: save the model there with "
+                        "save_pretrained(folder, safe_serialization=True)")  # fmt: skip
+    return folder
+
+
+def single_tokens(tokenizer_json: Path, texts: Sequence[str]) -> list[int]:
+    """The tokenizer's id of each text, all written alike: as they are or, failing that, each after a blank.
+
+    Raises:
+        UserError: a text is not one token either way, or two texts are the same token.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    except Exception as error:  # tokenizers raises nothing more special
+        raise UserError(f"{tokenizer_json} is no tokenizer: {error}") from error
+    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
+    for before in ("", " "):
+        ids = [tokenizer.encode(before + text, add_special_tokens=False).ids for text in texts]
+        split = [text for text, each in zip(texts, ids, strict=True) if len(each) != 1 or each[0] == unknown]
+        if not split and len({each[0] for each in ids}) == len(texts):
+            return [each[0] for each in ids]
+    named = ", ".join(split[:5] or texts[:5])
+    raise UserError(f"{tokenizer_json} does not have one token for each of {named} ...: "
+                    "use fewer labels (graph.num_nodes), or another model")  # fmt: skip
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _load(folder: Path, family: str) -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError("model=gpt2 needs transformers: pip install 'nextfail[pretrained]'") from error
+    kind = getattr(transformers, FAMILIES[family])
+    try:
+        no_dropout = dict.fromkeys(NO_DROPOUT[family], 0.0)
+        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **no_dropout)
+    except Exception as error:  # broken or foreign files: many kinds
+        raise UserError(f"{folder} cannot be loaded as {FAMILIES[family]}: {str(error).splitlines()[0]}") from error
