@@ -41,6 +41,7 @@ def make_run(
     degree: int = 2,
     depth: int = 4,
     batch_size: int = 100,
+    forced: float = 0.5,
     tokens: dict[int, list[float]] | None = None,
     examples: list[dict[str, Any]] | None = None,
     status: dict[str, Any] | None = None,
@@ -65,6 +66,7 @@ def make_run(
             "schema": 1, "identity": run["hash"], "graph": graph, "model": model, "objective": objective, "seed": seed,
             "exact_match": share(exact), "hard_token_accuracy": share(hard), "chance": 1 / degree,
             "cheat_accuracy": None if cheat is None else share(cheat), "outcome": outcome, "parameters": 1234,
+            "forced_token_accuracy": [share(1.0), share(forced), share(1.0)],
             "steps": 20, "samples_seen": 20 * batch_size, "flops": 10**9, "seconds": 4.0, "samples_per_second": 500.0,
         })  # fmt: skip
     return folder

@@ -1,0 +1,130 @@
+"""The page of claims: its cells and commands, and how it opens in a browser."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import make_run
+
+from nextfail.cli.common import CONF
+from nextfail.paper import claims, page, verdict
+from nextfail.paper.claims import CLAIMS
+from nextfail.runs.collect import Collection, collect
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Three seeds that fail, of which one was cut, two that are solved in reverse, and a configuration of another name."""
+    runs = tmp_path_factory.mktemp("runs")
+    for seed, exact in enumerate((0.49, 0.51, None)):
+        make_run(runs / f"tf{seed}", seed=seed, exact=exact)
+    for seed in range(2):
+        make_run(
+            runs / f"rev{seed}", seed=seed, objective="reverse", exact=0.99, hard=0.99, cheat=None, outcome="solved"
+        )
+    make_run(runs / "odd", model="<script>alert(1)</script>", depth=2)
+    return collect([runs])
+
+
+def claim(name: str) -> claims.Claim:
+    return next(each for each in CLAIMS if each.name == name)
+
+
+def test_every_claim_has_its_experiment() -> None:
+    assert {each.name for each in CLAIMS} <= {path.stem for path in (CONF / "experiment" / "pitfalls").glob("*.yaml")}
+    assert all(each.rule_in_words for each in CLAIMS)
+
+
+def test_laptop_graphs_are_those_of_the_scale() -> None:
+    graphs = re.search(r"graphs: (\S+)", (CONF / "scale" / "laptop.yaml").read_text())
+    assert graphs and graphs[1] == ",".join("g" + graph[2:-1].replace(",", "_") for graph in claims.LAPTOP)
+
+
+def test_every_published_graph_has_a_cell_with_the_command_that_fills_it(collection: Collection) -> None:
+    found = {(cell.graph, cell.model): cell for cell in claims.cells(claim("indecipherable"), collection)}
+    assert set(found) == {(graph, model) for graph in claims.GRAPHS for model in claims.MODELS}
+    assert {cell.verdict.word for cell in found.values()} == {"not run"}
+    beginning = "nextfail-train experiment=pitfalls/indecipherable"
+    assert found["G(5,5)", "mamba"].command == f"{beginning} scale=laptop graph=g5_5 model=mamba"
+    assert found["G(20,5)", "transformer"].command == f"{beginning} scale=paper graph=g20_5 model=transformer"
+
+
+def test_cell_that_lacks_a_seed_keeps_its_command(collection: Collection) -> None:
+    found = {(cell.graph, cell.model): cell for cell in claims.cells(claim("failure"), collection)}
+    assert found["G(2,3)", "transformer"].command
+    assert not {cell for cell in claims.cells(claim("reverse"), collection) if cell.rows and cell.command}
+
+
+def test_claim_on_pretrained_models_asks_no_others(tmp_path: Path) -> None:
+    make_run(tmp_path / "one")
+    make_run(tmp_path / "two", model="gpt2", depth=2)
+    found = collect([tmp_path])
+    ran = {
+        each: [cell.model for cell in claims.cells(claim(each), found) if cell.rows]
+        for each in ("failure", "pretrained")
+    }
+    assert ran == {"failure": ["transformer"], "pretrained": ["gpt2"]}
+
+
+def test_page_needs_nothing_else_and_escapes_what_it_is_given(collection: Collection) -> None:
+    text = page.html(collection)
+    assert "<script" not in text and "&lt;script&gt;" in text
+    links = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(
+        link.startswith(("data:", "#", "https://arxiv.org/")) or link in ("report.md", "results.csv") for link in links
+    )
+    for each in CLAIMS:
+        assert f'<section id="{each.name}">' in text
+    assert "0.490 [0.460, 0.520]" in text and "48 to 50 %" in text
+    assert all(word in text for word in verdict.WORDS)
+
+
+def test_claim_counts_its_cells(collection: Collection) -> None:
+    found = claims.cells(claim("reverse"), collection)
+    assert claims.summary(claim("reverse"), found) == {"reproduced": 1, "not run": 10}
+
+
+# in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with playwright.sync_playwright() as player:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+        opened = player.chromium.launch(executable_path=program, args=options)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_opens_from_disk_without_a_complaint(
+    browser: Any, collection: Collection, tmp_path: Path, width: int
+) -> None:
+    path = page.write(collection, tmp_path)
+    opened = browser.new_page(viewport={"width": width, "height": 900})
+    said: list[str] = []
+    asked: list[str] = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(path.as_uri())
+    assert not said
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    sizes = opened.eval_on_selector_all(
+        "img", "all => all.map(i => [i.complete, i.naturalWidth, i.clientWidth, i.clientHeight])"
+    )
+    assert len(sizes) == 5  # dots of failure, clever_hans, reverse, forced_vs_free; curves of clever_hans
+    assert all(complete and natural > 0 and wide > 100 and high > 50 for complete, natural, wide, high in sizes)
+    wider_than_the_window = opened.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert wider_than_the_window <= 0
+    for link in opened.eval_on_selector_all("a[href^='#']", "all => all.map(a => a.getAttribute('href'))"):
+        assert opened.locator(link).count() == 1
+    opened.close()
