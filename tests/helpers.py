@@ -82,7 +82,7 @@ def quiet_trainer(folder: Path, max_steps: int, **settings: Any) -> L.Trainer:
     """A Lightning Trainer on the CPU that leaves no files and says nothing."""
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     usual = {"accelerator": "cpu", "max_epochs": -1, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
-    return L.Trainer(default_root_dir=folder, max_steps=max_steps, **dict.fromkeys(quiet, False), **usual, **settings)
+    return L.Trainer(default_root_dir=folder, max_steps=max_steps, **dict.fromkeys(quiet, False) | usual | settings)
 
 
 class Averaging(Backbone):

@@ -10,6 +10,7 @@ from nextfail.errors import UserError
 from nextfail.models import Backbone
 from nextfail.objectives import (
     IGNORE,
+    FirstHopOnly,
     Objective,
     Reverse,
     TeacherForcing,
@@ -18,7 +19,7 @@ from nextfail.objectives import (
 )
 from nextfail.task import Batch
 
-ALL = [TeacherForcing, Reverse, Teacherless]
+ALL = [TeacherForcing, FirstHopOnly, Reverse, Teacherless]
 WRITING = [TeacherForcing, Reverse]  # those that write token by token
 PROMPT = [7, 1, 10, 3, 9, 10, 1, 4, 10, 7, 3, 12, 7, 4, 11]  # of helpers.LINE
 
@@ -48,6 +49,7 @@ def read_by(backbone: Backbone, ask: Any) -> list[Tensor]:
         (TeacherForcing, [*PROMPT, 7, 1], [7, 1, 4]),
         (Reverse, [*PROMPT, 4, 1], [4, 1, 7]),
         (Teacherless, [*PROMPT, 13, 13], [7, 1, 4]),
+        (FirstHopOnly, [*PROMPT, 7], [1]),
     ],
 )
 def test_every_input_and_label(kind: type[Objective], inputs: list[int], labels: list[int], by_hand: Batch) -> None:
@@ -56,8 +58,8 @@ def test_every_input_and_label(kind: type[Objective], inputs: list[int], labels:
     assert [tokens.tolist() for tokens in seen] == [[inputs]]
     loss = objective.loss(backbone, by_hand)
     assert loss.labels.tolist() == [labels]
-    # label i is asked at the i-th place from "=" on
-    logits = backbone.logits(backbone(torch.tensor([inputs])))[0, len(PROMPT) - 1 :]
+    # the last label is asked at the last place, the one before it at the place before
+    logits = backbone.logits(backbone(torch.tensor([inputs])))[0, -len(labels) :]
     assert torch.allclose(loss.logits[0], logits, atol=1e-5)
     by_token = [-logits[i].log_softmax(-1)[label] for i, label in enumerate(labels)]
     assert torch.allclose(loss.total, torch.stack(by_token).mean(), atol=1e-5)
@@ -147,7 +149,7 @@ def test_predictions_equal_naive_ones(make: Any, kind: type[Objective]) -> None:
             tokens = torch.tensor([[*prompt.tolist(), 13, 13]])
             expected = backbone.logits(backbone(tokens))[0, -3:].argmax(-1).tolist()
         else:
-            expected = greedy(backbone, prompt, [], 3)[::turn]
+            expected = greedy(backbone, prompt, path[:1] if kind is FirstHopOnly else [], 3)[::turn]
         assert predictions.generated[i].tolist() == expected
         if predictions.forced is not None:
             true = path[::turn]
@@ -157,7 +159,7 @@ def test_predictions_equal_naive_ones(make: Any, kind: type[Objective]) -> None:
             assert predictions.given_hop[i].tolist() == greedy(backbone, prompt, path[:2], 3)
     assert torch.equal(objective.generate(backbone, batch.prompts, 3), predictions.generated)
     assert len({tuple(row) for row in predictions.generated.tolist()}) > 1  # else all of this says little
-    assert (predictions.forced is None) is (kind is Teacherless)
+    assert (predictions.forced is None) is (kind not in WRITING)
     assert (predictions.given_hop is None) is (kind is not TeacherForcing)
 
 
@@ -210,13 +212,21 @@ def test_given_prefix_is_kept(number: int) -> None:
         assert path == greedy(backbone, prompt, true[:number], 3)
 
 
-@pytest.mark.parametrize("kind", [Reverse, Teacherless])
+@pytest.mark.parametrize("kind", [Reverse, Teacherless, FirstHopOnly])
 def test_prefix_is_refused_where_it_makes_no_sense(kind: type[Objective]) -> None:
     objective, backbone = attached(kind)
     batch = drawn(SMALL, 2)
     assert not objective.takes_given
     with pytest.raises(UserError, match=rf"{kind.__name__} .*no prefix can be given to it"):
         objective.generate(backbone, batch.prompts, 3, given=batch.paths[:, :2])
+
+
+def test_first_hop_only_is_given_the_start(by_hand: Batch) -> None:
+    objective, backbone = attached(FirstHopOnly)
+    predictions = objective.predict(backbone, by_hand)
+    assert predictions.forced is None and predictions.given_hop is None
+    assert predictions.generated.tolist() == [greedy(backbone, by_hand.prompts[0], [7], 3)]
+    assert objective.hard_token_alone and not TeacherForcing().hard_token_alone
 
 
 def test_evaluation_keeps_no_gradients() -> None:

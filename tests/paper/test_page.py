@@ -17,7 +17,7 @@ from nextfail.runs.collect import Collection, collect
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """Three seeds that fail, of which one was cut, two that are solved in reverse, and a configuration of another name."""
+    """Three seeds that fail, of which one was cut, two that are solved in reverse, and one of another name."""
     runs = tmp_path_factory.mktemp("runs")
     for seed, exact in enumerate((0.49, 0.51, None)):
         make_run(runs / f"tf{seed}", seed=seed, exact=exact)

@@ -32,7 +32,7 @@ def says(rule: verdict.Rule, found: list[Group], objective: str) -> verdict.Verd
 
 
 def test_equivalence_by_hand() -> None:
-    # mean 0.5, standard deviation 0.01, three seeds: both tests have t = 0.03 / (0.01 / sqrt(3)) with 2 degrees of freedom
+    # mean 0.5, standard deviation 0.01, three seeds: t = 0.03 / (0.01 / sqrt(3)) with 2 degrees of freedom, twice
     test = verdict.equivalence([0.49, 0.5, 0.51], 0.5)
     assert test.mean == pytest.approx(0.5) and test.n == 3
     assert test.p == pytest.approx(student.sf(0.03 / (0.01 / 3**0.5), 2))

@@ -102,3 +102,10 @@ def test_cheat_that_was_measured_is_never_called_chance(value: float) -> None:
 
 def test_every_outcome_is_explained() -> None:
     assert set(OUTCOMES) == {"diverged", "solved", "clever_hans", "at_chance", "undertrained"}
+
+
+@pytest.mark.parametrize(
+    ("hard", "outcome"), [(0.5, "at_chance"), (0.97, "solved"), (0.3, "undertrained"), (0.7, "undertrained")]
+)
+def test_first_hop_only_is_judged_on_the_hard_token_alone(hard: float, outcome: str) -> None:
+    assert judge(metrics(0.0, hard=hard, others=(1.0, 0.0, 0.0)), hard_token_alone=True) == outcome

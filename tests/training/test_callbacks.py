@@ -1,13 +1,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import SMALL, quiet_trainer, trainable
+from lightning.pytorch.loggers.logger import Logger
 
 from nextfail.models import Backbone
 from nextfail.objectives import Loss, TeacherForcing
 from nextfail.task import Batch
 from nextfail.task.datamodule import DrawnData
-from nextfail.training.callbacks import StopWhenDiverged
+from nextfail.training.callbacks import StopWhenDiverged, TrainSet
+from nextfail.training.metrics import PathMetrics, flat
 
 
 class Diverging(TeacherForcing):
@@ -36,3 +39,40 @@ def test_loss_that_is_not_finite_is_noticed(first: int, max_steps: int, finite: 
     assert watch.finite is finite
     assert trainer.global_step <= min(first + 10, max_steps)
     assert trainer.global_step == max_steps or not finite
+
+
+class Kept(Logger):
+    """Keeps what is logged."""
+
+    name, version = "kept", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, float] = {}
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.seen |= metrics
+
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("train", [64, None])
+def test_accuracies_on_the_first_training_problems(train: int | None, tmp_path: Path) -> None:
+    module, kept = trainable(TeacherForcing()), Kept()
+    data = DrawnData(SMALL, train=train, validation=4, test=4, seed=0, batch_size=4, eval_batch_size=4, run_seed=3)
+    trainer = quiet_trainer(tmp_path, 6, callbacks=[TrainSet(10)], logger=kept, val_check_interval=6)
+    trainer.fit(module, datamodule=data)
+    seen = [data.train_batch(k) for k in range(3)]
+    problems = Batch(torch.cat([b.prompts for b in seen]), torch.cat([b.paths for b in seen])).rows(slice(10))
+    metrics = PathMetrics(SMALL, module.backbone.vocab_size)
+    metrics.update(module.objective.predict(module.backbone, problems), problems.paths)
+    expected = {f"train_set/{key}": value for key, value in flat(metrics.compute()).items()}
+    assert "train_set/forced_token_accuracy_1" in expected
+    assert {key: value for key, value in kept.seen.items() if key.startswith("train_set/")} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("problems", [0, -1, 2.5])
+def test_wrong_number_of_training_problems(problems: int) -> None:
+    with pytest.raises(ValueError, match="problems"):
+        TrainSet(problems)
