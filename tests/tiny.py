@@ -25,7 +25,9 @@ def make_model(folder: Path, family: str = "gpt2", numbers: int = 60, longest: i
     torch.manual_seed(0)
     if family == "gpt2":
         sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": longest}
-        GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, **sizes)).save_pretrained(folder)
+        GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, bos_token_id=0, eos_token_id=0, **sizes)).save_pretrained(
+            folder
+        )
     else:
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
         config = GPTNeoXConfig(

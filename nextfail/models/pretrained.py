@@ -49,7 +49,7 @@ class Pretrained(Backbone):
         family = config.get("model_type")
         if family not in FAMILIES:
             raise UserError(f"model.source={source} is a {family!r} model: {' and '.join(FAMILIES)} are supported")
-        loaded = _load(folder, family)
+        loaded = _load(folder, family).train()  # transformers loads for evaluation
         super().__init__(vocab_size, max_length, width=loaded.config.hidden_size)
         longest = loaded.config.max_position_embeddings
         if longest < max_length:
@@ -178,6 +178,7 @@ def _load(folder: Path, family: str) -> Any:
         import transformers
     except ImportError as error:
         raise UserError("model=gpt2 needs transformers: pip install 'nextfail[pretrained]'") from error
+    transformers.utils.logging.disable_progress_bar()
     kind = getattr(transformers, FAMILIES[family])
     try:
         no_dropout = dict.fromkeys(NO_DROPOUT[family], 0.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from inside import compose, train_here
+from tiny import make_model
 
 from nextfail.cli.common import CONF
 
@@ -15,16 +16,16 @@ EXPERIMENTS = sorted(
 SHORT = ["trainer.max_steps=2", "trainer.val_every=1", "data.validation=8", "data.test=8", "data.batch_size=4"]
 
 
-def runs_of(experiment: str) -> list[list[str]]:
+def runs_of(experiment: str, *overrides: str) -> list[list[str]]:
     """The overrides of every run that an experiment names."""
-    params = compose(f"experiment={experiment}").hydra.sweeper.params or {}
+    params = compose(f"experiment={experiment}", *overrides).hydra.sweeper.params or {}
     axes = [[f"{key}={value}" for value in values_of(str(values))] for key, values in params.items()]
     return [list(run) for run in itertools.product(*axes)]
 
 
-def different_runs(experiment: str) -> list[list[str]]:
+def different_runs(experiment: str, *overrides: str) -> list[list[str]]:
     """The same without runs that differ only by their seed."""
-    return [run for run in runs_of(experiment) if not {"seed=1", "seed=2"} & set(run)]
+    return [run for run in runs_of(experiment, *overrides) if not {"seed=1", "seed=2"} & set(run)]
 
 
 def values_of(axis: str) -> list[str]:
@@ -37,12 +38,13 @@ def values_of(axis: str) -> list[str]:
     ("experiment", "axes"), [(name, run) for name in EXPERIMENTS for run in different_runs(name)], ids=str
 )
 def test_two_steps(experiment: str, axes: list[str], tmp_path: Path) -> None:
-    assert train_here(tmp_path, f"experiment={experiment}", *axes, *SHORT)["steps"] == 2
+    more = [f"model.source={make_model(tmp_path / 'model', longest=80)}"] if "model=gpt2" in axes else []
+    assert train_here(tmp_path / "run", f"experiment={experiment}", *axes, *more, *SHORT)["steps"] == 2
 
 
 @pytest.mark.parametrize("option", sorted(f"{p.parent.relative_to(CONF)}={p.stem}" for p in CONF.glob("*/*.yaml")))
 def test_every_option_composes(option: str) -> None:
-    needed = ["data.train_file=a", "data.test_file=b"] if option == "data=files" else []
+    needed = {"data=files": ["data.train_file=a", "data.test_file=b"], "model=gpt2": ["model.source=a"]}.get(option, [])
     cfg = compose(option, *needed)
     assert cfg.hydra.runtime.choices[option.partition("=")[0]] == option.partition("=")[2]
     assert (CONF / f"{option.replace('=', '/')}.yaml").read_text().startswith("# ")

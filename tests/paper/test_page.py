@@ -103,7 +103,7 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-@pytest.mark.browser
+@pytest.mark.paper
 @pytest.mark.parametrize("width", [1280, 390])
 def test_page_opens_from_disk_without_a_complaint(
     browser: Any, collection: Collection, tmp_path: Path, width: int
