@@ -5,7 +5,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 MAMBA := mamba-ssm==2.3.2.post1
 
-.PHONY: help install demo demo-full test test-slow test-gpu test-reference test-faults test-slurm slurm-up slurm-down soak lint format \
+.PHONY: help install demo demo-full test test-slow test-gpu test-reference test-paper test-faults test-slurm slurm-up slurm-down soak lint format \
 	bench wheel clean
 .DEFAULT_GOAL := help
 
@@ -34,7 +34,7 @@ demo-full: demo ## also Mamba without a teacher, and longer paths: hours
 	$(BIN)/nextfail-report runs/demo runs/demo_{mamba,teacherless,mamba_teacherless,full} --out runs/demo_full/report
 
 test: lint ## lint and the default suite, under ten minutes on 2 cores
-	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference and not slurm and not faults'
+	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference and not slurm and not faults and not paper'
 
 test-slow: install ## also what takes longer
 	$(BIN)/pytest -n 2 -m 'not gpu and not reference and not slurm'
@@ -48,6 +48,9 @@ test-reference: install ## Mamba against mamba-ssm's own code, which is built wi
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
 		$(BIN)/pip install --quiet --no-deps --no-build-isolation '$(MAMBA)'
 	$(BIN)/pytest -m reference
+
+test-paper: install ## every claim at the published scale for two steps, pretrained models, the page in chromium
+	$(BIN)/pytest -n 2 -m paper
 
 test-faults: install ## runs, workers and commands are killed and gone on with
 	$(BIN)/pytest -n 2 -m faults
