@@ -1,4 +1,4 @@
-"""What the claims cost at the published scale: parameters, tokens, FLOPs and GPU-hours of every run, none of it trained.
+"""What the claims cost at the published scale: parameters, tokens, FLOPs and GPU-hours of every run.
 
 python -m benchmarks.paper_cost --out results/paper_cost.csv
 """
@@ -58,8 +58,8 @@ def asked() -> set[tuple[str, str, str]]:
     found = set()
     for claim in CLAIMS:
         params = compose(f"experiment=pitfalls/{claim}", "scale=paper").hydra.sweeper.params
-        axes = (str(params[key]).split(",") for key in ("graph", "model", "objective"))
-        found |= set(itertools.product(*axes))
+        graphs, models, objectives = (str(params[key]).split(",") for key in ("graph", "model", "objective"))
+        found |= set(itertools.product(graphs, models, objectives))
     return found
 
 

@@ -1,5 +1,6 @@
 """Figures of a claim: what was measured beside what was published, and forced beside generated accuracy."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,11 +37,13 @@ def dots(claim: Claim, cells: Sequence[Cell]) -> Figure | None:
     rows = [(cell, group) for cell in cells for group, _ in cell.rows if group.results]
     if not rows:
         return None
-    figure = Figure(figsize=(7.2, 0.3 * len(rows) + 1.05), layout="constrained")
+    names = [textwrap.fill(f"{cell.graph}, {group.model}", 36) for cell, group in rows]
+    high = sum(0.3 + 0.12 * name.count("\n") for name in names)  # inches
+    figure = Figure(figsize=(7.2, high + 1.05), layout="constrained")
     axes = figure.subplots()
     for y, (cell, group) in enumerate(rows):
         _row(axes, y, claim, cell, group)
-    axes.set_yticks(range(len(rows)), [f"{cell.graph}, {group.model}" for cell, group in rows])
+    axes.set_yticks(range(len(rows)), names)
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel=METRICS[claim.metric])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color="0.92", lw=0.6)

@@ -44,14 +44,17 @@ def write(collection: Collection, out: Path) -> Path:
 def html(collection: Collection) -> str:
     """The page."""
     sections = [_section(claim, collection) for claim in CLAIMS]
+    ran = {column for section in sections for column, word in section["words"].items() if word != verdict.NOT_RUN}
     standard = [(graph, model) for graph in GRAPHS for model in MODELS]
-    found = [column for section in sections for column, word in section["words"].items() if word != verdict.NOT_RUN]
     environment = Environment(loader=PackageLoader("nextfail.paper", "."), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("page.html").render(
         mark=MARK.strip("<!-> "),
         version=__version__,
         runs=sum(len(group.results) for group in collection.groups),
-        columns=list(dict.fromkeys([*standard, *found])),
+        columns=sorted(ran, key=lambda column: (column not in standard, column)),
+        untouched=list(
+            dict.fromkeys(graph for graph, model in standard if not {(graph, each) for each in MODELS} & ran)
+        ),
         sections=sections,
         words=verdict.WORDS,
         level=verdict.LEVEL,
@@ -64,7 +67,9 @@ def _section(claim: Claim, collection: Collection) -> dict[str, Any]:
     found = cells(claim, collection)
     return {
         "claim": claim,
-        "cells": [_cell(claim, cell) for cell in found],
+        "asked": len(found),
+        "cells": [_cell(claim, cell) for cell in found if cell.rows],
+        "missing": [f"{cell.graph} {cell.model}" for cell in found if not cell.rows],
         "counts": summary(claim, found),
         "words": {(cell.graph, cell.model): cell.verdict.word for cell in found},
         "commands": list(dict.fromkeys(cell.command for cell in found if cell.command)),
@@ -73,10 +78,8 @@ def _section(claim: Claim, collection: Collection) -> dict[str, Any]:
 
 
 def _cell(claim: Claim, cell: Cell) -> dict[str, Any]:
-    empty = {"model": cell.model, "measured": [], "problems": "", "ended": "", "verdict": cell.verdict}
-    published = claim.published.get(cell.graph)
     lines = [_row(claim, group, found) for group, found in cell.rows]
-    return {"graph": cell.graph, "published": _percent(published), "lines": lines or [empty]}
+    return {"graph": cell.graph, "published": _percent(claim.published.get(cell.graph)), "lines": lines}
 
 
 def _row(claim: Claim, group: Group, found: Verdict) -> dict[str, Any]:

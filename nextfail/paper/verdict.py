@@ -206,7 +206,11 @@ def _equal(values: Sequence[float], chance: float, name: str) -> Verdict:
     test = equivalence(values, chance)
     p = "no test with one seed" if test.p is None else f"p = {test.p:.1g}"
     why = f"mean {name} {test.mean:.3f} over {_seeds(test.n)}, 1/d = {chance:.3f}, {p}"
-    return Verdict(REPRODUCED if test.shown else TOO_FEW, why)
+    if test.shown:
+        return Verdict(REPRODUCED, why)
+    if abs(test.mean - chance) < EQUAL:
+        return Verdict(TOO_FEW, why)
+    return Verdict(NOT_REPRODUCED if test.mean > chance else UNDERTRAINED, why)
 
 
 def _forced_hop(result: Result) -> float:

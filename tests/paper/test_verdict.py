@@ -92,6 +92,11 @@ def test_accuracy_below_chance_is_never_a_failure(tmp_path: Path) -> None:
         assert says(rule, found, "teacher_forcing").word == "undertrained"
 
 
+def test_mean_that_is_too_low_is_undertrained_however_many_seeds_there_are(tmp_path: Path) -> None:
+    found = groups(tmp_path, "teacher_forcing", [{"exact": each, "hard": 0.48, "cheat": 0.95} for each in (0.45, 0.46)])
+    assert says(verdict.guesses, found, "teacher_forcing").word == "undertrained"
+
+
 def test_cheat_needs_every_seed(tmp_path: Path) -> None:
     found = groups(tmp_path, "teacher_forcing", [{"cheat": 0.99}, {"cheat": 0.94}])
     assert says(verdict.cheats, found, "teacher_forcing").why == "cheat accuracy of at least 0.95 in 1 of 2 seeds"
@@ -107,7 +112,7 @@ def test_hard_token_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exact", "forced", "word"), [(0.5, 0.5, "reproduced"), (0.4, 0.5, "not reproduced"), (0.5, 0.7, "too few seeds")]
+    ("exact", "forced", "word"), [(0.5, 0.5, "reproduced"), (0.4, 0.5, "not reproduced"), (0.5, 0.7, "not reproduced")]
 )
 def test_forced_hop(tmp_path: Path, exact: float, forced: float, word: str) -> None:
     found = groups(tmp_path, "teacher_forcing", [{"exact": exact, "hard": 0.5, "forced": forced}] * 2)
