@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from inside import compose, train_here
-from test_experiments import EXPERIMENTS, SHORT, different_runs
+from test_experiments import EXPERIMENTS, different_runs
 
 from nextfail.runs.naming import graph_name
 
 CLAIMS = [name for name in EXPERIMENTS if name.startswith("pitfalls/") and name != "pitfalls/pretrained"]
-ON_A_CPU = ["trainer.accelerator=cpu", "trainer.precision=32-true", "data.train=64", "scale=paper"]
+ON_A_CPU = ["scale=paper", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.max_steps=2",
+            "trainer.val_every=2", "data.train=64", "data.validation=2", "data.test=2", "data.batch_size=2"]  # fmt: skip
 RUNS = sorted({tuple(run) for name in CLAIMS for run in different_runs(name, "scale=paper")})
 
 
@@ -20,7 +21,7 @@ def test_claims_share_their_runs() -> None:
 @pytest.mark.paper
 @pytest.mark.parametrize("axes", RUNS, ids=",".join)
 def test_two_steps(axes: tuple[str, ...], tmp_path: Path) -> None:
-    result = train_here(tmp_path, "experiment=pitfalls/failure", *ON_A_CPU, *axes, *SHORT)
+    result = train_here(tmp_path, "experiment=pitfalls/failure", *ON_A_CPU, *axes)
     assert result["steps"] == 2 and result["parameters"] > 10_000_000
     assert graph_name(result["graph"]) in ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
 
