@@ -9,8 +9,13 @@ from test_experiments import EXPERIMENTS, different_runs
 from nextfail.runs.naming import graph_name
 
 CLAIMS = [name for name in EXPERIMENTS if name.startswith("pitfalls/") and name != "pitfalls/pretrained"]
-ON_A_CPU = ["scale=paper", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.max_steps=2",
-            "trainer.val_every=2", "data.train=64", "data.validation=2", "data.test=2", "data.batch_size=2"]  # fmt: skip
+ON_A_CPU = ["scale=paper", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+LITTLE = [
+    "trainer.max_steps=2",
+    "trainer.val_every=2",
+    *(f"data.{key}=2" for key in ("validation", "test", "batch_size")),
+]
+
 RUNS = sorted({tuple(run) for name in CLAIMS for run in different_runs(name, "scale=paper")})
 
 
@@ -21,7 +26,7 @@ def test_claims_share_their_runs() -> None:
 @pytest.mark.paper
 @pytest.mark.parametrize("axes", RUNS, ids=",".join)
 def test_two_steps(axes: tuple[str, ...], tmp_path: Path) -> None:
-    result = train_here(tmp_path, "experiment=pitfalls/failure", *ON_A_CPU, *axes)
+    result = train_here(tmp_path, "experiment=pitfalls/failure", *ON_A_CPU, *LITTLE, *axes)
     assert result["steps"] == 2 and result["parameters"] > 10_000_000
     assert graph_name(result["graph"]) in ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
 
