@@ -32,7 +32,10 @@ def run(folders: list[Path], out: Path) -> None:
     report.claim(out)
     console = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
     report.print_report(collection, console)
-    for path in [*report.write(collection, out), page.write(collection, out)]:
+    held = page.sections(collection)
+    if (table := page.table(held)) is not None:
+        console.print(table)
+    for path in [*report.write(collection, out), *page.write(collection, held, out)]:
         console.print(path, soft_wrap=True)
 
 

@@ -1,6 +1,6 @@
 """The claims of the paper: what each asks, what was published, which runs answer, and by which rule."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -187,12 +187,6 @@ def cells(claim: Claim, collection: Collection) -> list[Cell]:
     asked = [(graph, model) for graph in claim.published or GRAPHS for model in claim.models]
     ran = [(group.graph, group.runs[0].model) for group in answers]
     return [_cell(claim, collection, graph, model) for graph, model in dict.fromkeys(asked + ran)]
-
-
-def summary(claim: Claim, found: Sequence[Cell]) -> Mapping[str, int]:
-    """How many cells have which verdict, in the order of verdicts."""
-    words = [cell.verdict.word for cell in found]
-    return {word: words.count(word) for word in verdict.WORDS if word in words}
 
 
 def beside(claim: Claim, collection: Collection) -> list[Group]:

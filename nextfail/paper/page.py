@@ -1,23 +1,24 @@
-"""index.html: the claims of the paper on one page that needs nothing else."""
+"""The claims as files: index.html, which needs nothing else; claims.csv; and each figure by itself."""
 
+import csv
+import io
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.table import Table
 
 from nextfail import __version__
 from nextfail.errors import UserError
 from nextfail.paper import verdict
-from nextfail.paper.claims import CLAIMS, GRAPHS, MODELS, Cell, Claim, Range, beside, cells, summary
+from nextfail.paper.claims import CLAIMS, GRAPHS, MODELS, Cell, Claim, Range, beside, cells
 from nextfail.paper.verdict import Verdict
 from nextfail.runs.collect import Collection, Group
 from nextfail.runs.files import write_text
-from nextfail.runs.report import MARK
 
-NAME = "index.html"
 CAPTIONS = {
     "dots": "Every seed is a dot with its 95 % interval, hollow where its outcome says nothing of the objective; "
     "grey is what was published.",
@@ -27,35 +28,99 @@ CAPTIONS = {
 }
 
 
-def write(collection: Collection, out: Path) -> Path:
-    """Write the page into a folder that the report has claimed; returns its path.
+@dataclass(frozen=True)
+class Row:
+    """One configuration's answer to a claim."""
+
+    model: str
+    measured: list[str]  # a seed each
+    problems: str
+    ended: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Section:
+    """A claim with all that answers it.
+
+    Args:
+        figures: SVG by kind, as in CAPTIONS.
+    """
+
+    claim: Claim
+    cells: list[Cell]
+    figures: dict[str, bytes]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cells have which verdict, in the order of verdicts."""
+        words = [cell.verdict.word for cell in self.cells]
+        return {word: words.count(word) for word in verdict.WORDS if word in words}
+
+    @property
+    def words(self) -> dict[tuple[str, str], str]:
+        """The verdict on each graph and model."""
+        return {(cell.graph, cell.model): cell.verdict.word for cell in self.cells}
+
+    @property
+    def missing(self) -> list[str]:
+        """Graphs and models on which nothing was begun."""
+        return [f"{cell.graph} {cell.model}" for cell in self.cells if not cell.rows]
+
+    @property
+    def commands(self) -> list[str]:
+        """What would train all that is missing."""
+        return list(dict.fromkeys(cell.command for cell in self.cells if cell.command))
+
+    def rows(self, cell: Cell) -> list[Row]:
+        """Its configurations, ready to be printed."""
+        return [_row(self.claim, group, found) for group, found in cell.rows]
+
+    def published(self, cell: Cell) -> str:
+        """The published number; empty where there is none."""
+        return _percent(self.claim.published.get(cell.graph))
+
+
+def sections(collection: Collection) -> list[Section]:
+    """Every claim, held against a collection of runs."""
+    held = [(claim, cells(claim, collection)) for claim in CLAIMS]
+    return [Section(claim, found, dict(_figures(claim, found, collection))) for claim, found in held]
+
+
+def write(collection: Collection, held: Sequence[Section], out: Path) -> list[Path]:
+    """Write the page, the table and the figures into a folder that a report has claimed; returns their paths.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: they cannot be written.
     """
-    path = out / NAME
+    folder = out / "figures" / "claims"
+    figures = {folder / f"{each.claim.name}_{kind}.svg": svg for each in held for kind, svg in each.figures.items()}
     try:
-        write_text(path, html(collection))
+        write_text(out / "index.html", html(collection, held))
+        write_text(out / "claims.csv", table_csv(held))
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.svg"):
+            old.unlink()  # of an earlier report
+        for path, svg in figures.items():
+            path.write_bytes(svg)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    return path
+        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    return [out / "index.html", out / "claims.csv"]
 
 
-def html(collection: Collection) -> str:
+def html(collection: Collection, held: Sequence[Section]) -> str:
     """The page."""
-    sections = [_section(claim, collection) for claim in CLAIMS]
-    ran = {column for section in sections for column, word in section["words"].items() if word != verdict.NOT_RUN}
+    ran = {column for section in held for column, word in section.words.items() if word != verdict.NOT_RUN}
     standard = [(graph, model) for graph in GRAPHS for model in MODELS]
     environment = Environment(loader=PackageLoader("nextfail.paper", "."), autoescape=True, undefined=StrictUndefined)
+    environment.filters["data_uri"] = lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
     return environment.get_template("page.html").render(
-        mark=MARK.strip("<!-> "),
         version=__version__,
         runs=sum(len(group.results) for group in collection.groups),
         columns=sorted(ran, key=lambda column: (column not in standard, column)),
-        untouched=list(
-            dict.fromkeys(graph for graph, model in standard if not {(graph, each) for each in MODELS} & ran)
-        ),
-        sections=sections,
+        untouched=[graph for graph in GRAPHS if not {(graph, model) for model in MODELS} & ran],
+        sections=held,
+        captions=CAPTIONS,
         words=verdict.WORDS,
         level=verdict.LEVEL,
         margin=verdict.EQUAL,
@@ -63,39 +128,48 @@ def html(collection: Collection) -> str:
     )
 
 
-def _section(claim: Claim, collection: Collection) -> dict[str, Any]:
-    found = cells(claim, collection)
-    return {
-        "claim": claim,
-        "asked": len(found),
-        "cells": [_cell(claim, cell) for cell in found if cell.rows],
-        "missing": [f"{cell.graph} {cell.model}" for cell in found if not cell.rows],
-        "counts": summary(claim, found),
-        "words": {(cell.graph, cell.model): cell.verdict.word for cell in found},
-        "commands": list(dict.fromkeys(cell.command for cell in found if cell.command)),
-        "figures": list(_figures(claim, found, collection)),
-    }
+def table_csv(held: Sequence[Section]) -> str:
+    """claims.csv: a row for every claim, graph, model and configuration, or one that says that there is none."""
+    text = io.StringIO()
+    columns = ("claim", "graph", "model", "verdict", "why", "seeds", "measured", "published", "problems", "command")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for section in held:
+        for cell in section.cells:
+            shared = {"claim": section.claim.name, "graph": cell.graph, "published": section.published(cell)}
+            for row in section.rows(cell) or [Row(cell.model, [], "", "", cell.verdict)]:
+                told = {"verdict": row.verdict.word, "why": row.verdict.why, "measured": "; ".join(row.measured)}
+                counted = {"seeds": len(row.measured), "problems": row.problems.replace(",", "")}
+                writer.writerow({**shared, "model": row.model, **told, **counted, "command": cell.command})
+    return text.getvalue()
 
 
-def _cell(claim: Claim, cell: Cell) -> dict[str, Any]:
-    lines = [_row(claim, group, found) for group, found in cell.rows]
-    return {"graph": cell.graph, "published": _percent(claim.published.get(cell.graph)), "lines": lines}
+def table(held: Sequence[Section]) -> Table | None:
+    """For the terminal: the verdicts on each claim; None if no run answers any."""
+    if all(set(section.counts) == {verdict.NOT_RUN} for section in held):
+        return None
+    shown = Table(title="the paper's claims (graphs and models with each verdict)", title_justify="left")
+    for column in ("claim", *verdict.WORDS):
+        shown.add_column(column, justify="left" if column == "claim" else "right")
+    for section in held:
+        shown.add_row(section.claim.title, *(str(section.counts.get(word, "")) for word in verdict.WORDS))
+    return shown
 
 
-def _row(claim: Claim, group: Group, found: Verdict) -> dict[str, Any]:
-    shares = [claim.measured(result) for result in group.results]
+def _row(claim: Claim, group: Group, found: Verdict) -> Row:
+    shares = [share for result in group.results if (share := claim.measured(result))]
     left = len(group.runs) - len(group.results)
     seen = [result.samples_seen for result in group.results]
-    return {
-        "model": group.model,
-        "measured": [f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]" for share in shares if share],
-        "problems": f"{fmean(seen):,.0f}" if seen else "",
-        "ended": ", ".join(filter(None, [group.ended, f"{left} not done" if left else ""])),
-        "verdict": found,
-    }
+    return Row(
+        group.model,
+        [f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]" for share in shares],
+        f"{fmean(seen):,.0f}" if seen else "",
+        ", ".join(filter(None, [group.ended, f"{left} not done" if left else ""])),
+        found,
+    )
 
 
-def _figures(claim: Claim, found: list[Cell], collection: Collection) -> Iterator[dict[str, str]]:
+def _figures(claim: Claim, found: list[Cell], collection: Collection) -> Iterator[tuple[str, bytes]]:
     from nextfail.paper import figures  # matplotlib takes most of a second
     from nextfail.runs.figures import tokens
     from nextfail.runs.style import render
@@ -106,9 +180,9 @@ def _figures(claim: Claim, found: list[Cell], collection: Collection) -> Iterato
         drawn["tokens"] = tokens(shown)
     if claim.curves == "forced":
         drawn["forced"] = figures.forced(shown)
-    for name, figure in drawn.items():
+    for kind, figure in drawn.items():
         if figure:
-            yield {"caption": CAPTIONS[name], "data": b64encode(render(figure)["svg"]).decode()}
+            yield kind, render(figure)["svg"]
 
 
 def _percent(share: Range | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from inside import compose, train_here
+from omegaconf import OmegaConf
 from tiny import make_model
 
 from nextfail.cli.common import CONF
@@ -13,6 +14,9 @@ from nextfail.cli.common import CONF
 EXPERIMENTS = sorted(
     str(p.relative_to(CONF / "experiment").with_suffix("")) for p in (CONF / "experiment").rglob("*.yaml")
 )
+SHARED = {"clever_hans": "failure", "forced_vs_free": "failure", "cascade": "teacherless"}
+"""Claims that ask for the runs of another."""
+
 SHORT = ["trainer.max_steps=2", "trainer.val_every=1", "data.validation=8", "data.test=8", "data.batch_size=4"]
 
 
@@ -35,11 +39,22 @@ def values_of(axis: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "axes"), [(name, run) for name in EXPERIMENTS for run in different_runs(name)], ids=str
+    ("experiment", "axes"),
+    [(name, run) for name in EXPERIMENTS if Path(name).name not in SHARED for run in different_runs(name)],
+    ids=str,
 )
 def test_two_steps(experiment: str, axes: list[str], tmp_path: Path) -> None:
     more = [f"model.source={make_model(tmp_path / 'model', longest=80)}"] if "model=gpt2" in axes else []
     assert train_here(tmp_path / "run", f"experiment={experiment}", *axes, *more, *SHORT)["steps"] == 2
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+@pytest.mark.parametrize(("claim", "other"), SHARED.items())
+def test_shared_runs_are_the_same(claim: str, other: str, scale: str) -> None:
+    one, same = (compose(f"experiment=pitfalls/{name}", f"scale={scale}") for name in (claim, other))
+    assert one.hydra.sweeper.params == same.hydra.sweeper.params
+    kept = [OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]) for cfg in (one, same)]
+    assert kept[0] == kept[1] and one.name == same.name == "pitfalls"
 
 
 @pytest.mark.parametrize("option", sorted(f"{p.parent.relative_to(CONF)}={p.stem}" for p in CONF.glob("*/*.yaml")))

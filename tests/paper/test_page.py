@@ -1,5 +1,7 @@
 """The page of claims: its cells and commands, and how it opens in a browser."""
 
+import csv
+import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -70,11 +72,12 @@ def test_claim_on_pretrained_models_asks_no_others(tmp_path: Path) -> None:
 
 
 def test_page_needs_nothing_else_and_escapes_what_it_is_given(collection: Collection) -> None:
-    text = page.html(collection)
+    text = page.html(collection, page.sections(collection))
     assert "<script" not in text and "&lt;script&gt;" in text
     links = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert all(
-        link.startswith(("data:", "#", "https://arxiv.org/")) or link in ("report.md", "results.csv") for link in links
+        link.startswith(("data:", "#", "https://arxiv.org/")) or link in ("report.md", "results.csv", "claims.csv")
+        for link in links
     )
     for each in CLAIMS:
         assert f'<section id="{each.name}">' in text
@@ -82,9 +85,24 @@ def test_page_needs_nothing_else_and_escapes_what_it_is_given(collection: Collec
     assert all(word in text for word in verdict.WORDS)
 
 
-def test_claim_counts_its_cells(collection: Collection) -> None:
-    found = claims.cells(claim("reverse"), collection)
-    assert claims.summary(claim("reverse"), found) == {"reproduced": 1, "not run": 10}
+def test_verdicts_are_counted_and_listed(collection: Collection, tmp_path: Path) -> None:
+    held = page.sections(collection)
+    reverse = next(section for section in held if section.claim.name == "reverse")
+    assert reverse.counts == {"reproduced": 1, "not run": 10}
+    rows = list(csv.DictReader(io.StringIO(page.table_csv(held))))
+    assert len(rows) == sum(max(len(cell.rows), 1) for section in held for cell in section.cells)
+    (row,) = (row for row in rows if row["claim"] == "reverse" and row["verdict"] == "reproduced")
+    assert (row["graph"], row["seeds"], row["problems"], row["command"]) == ("G(2,3)", "2", "2000", "")
+    page.write(collection, held, tmp_path)
+    figures = {path.name for path in (tmp_path / "figures" / "claims").iterdir()}
+    assert "reverse_dots.svg" in figures and "forced_vs_free_dots.svg" in figures
+    page.write(collection, [], tmp_path)
+    assert not list((tmp_path / "figures" / "claims").iterdir())
+
+
+def test_terminal_says_nothing_of_claims_that_no_run_answers(tmp_path: Path) -> None:
+    make_run(tmp_path / "odd", objective="mine")
+    assert page.table(page.sections(collect([tmp_path]))) is None
 
 
 # in a browser
@@ -108,7 +126,7 @@ def browser() -> Iterator[Any]:
 def test_page_opens_from_disk_without_a_complaint(
     browser: Any, collection: Collection, tmp_path: Path, width: int
 ) -> None:
-    path = page.write(collection, tmp_path)
+    path, _ = page.write(collection, page.sections(collection), tmp_path)
     opened = browser.new_page(viewport={"width": width, "height": 900})
     said: list[str] = []
     asked: list[str] = []

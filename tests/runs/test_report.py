@@ -261,7 +261,13 @@ def call(*arguments: object, code: int = 0, **environment: str) -> subprocess.Co
 
 def test_command_writes_beside_the_runs_and_needs_no_heavy_library(runs: Path) -> None:
     *shown, imported = call(runs).stdout.splitlines()
-    assert {path.name for path in (runs / "report").iterdir()} == {"report.md", "results.csv", "index.html", "figures"}
+    assert {path.name for path in (runs / "report").iterdir()} == {
+        "report.md",
+        "results.csv",
+        "index.html",
+        "claims.csv",
+        "figures",
+    }
     assert str(runs / "report/report.md") in shown
     assert not {"torch", "lightning", "hydra"} & set(imported.split())
     assert call(runs).returncode == 0  # again, over its own report
