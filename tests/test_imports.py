@@ -1,4 +1,4 @@
-"""Imports point one way: task and models know nobody, objectives know those, training those three; runs knows files."""
+"""Imports point one way: task and models know nobody, objectives know those, training those three; paper knows runs."""
 
 import ast
 from collections.abc import Iterator
@@ -17,8 +17,9 @@ MAY = {
     "objectives": {"objectives", "task", "models", *BASE},
     "training": {"training", "objectives", "task", "models", "runs", "stop", *BASE},
     "runs": {"runs", "process", *BASE},
+    "paper": {"paper", "runs", "__version__", *BASE},
     "launch": {"launch", "training", "runs", "stop", *BASE},
-    "cli": {"cli", "launch", "training", "objectives", "task", "models", "runs", "stop", *BASE},
+    "cli": {"cli", "launch", "training", "objectives", "task", "models", "runs", "paper", "stop", *BASE},
     "errors": set(),
     "seeding": set(),
     "stop": set(),
@@ -50,7 +51,7 @@ def test_imports_point_one_way(file: Path) -> None:
     assert own <= MAY[part(file)], f"{file} imports {own - MAY[part(file)]}"
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if part(f) == "runs"], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [f for f in FILES if part(f) in ("runs", "paper")], ids=lambda file: file.name)
 def test_runs_are_read_without_heavy_libraries(file: Path) -> None:
     assert not {name.split(".")[0] for name in imports(file)} & HEAVY
 
