@@ -5,6 +5,7 @@ import io
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -111,13 +112,13 @@ def write(collection: Collection, held: Sequence[Section], out: Path) -> list[Pa
 def html(collection: Collection, held: Sequence[Section]) -> str:
     """The page."""
     ran = {column for section in held for column, word in section.words.items() if word != verdict.NOT_RUN}
-    standard = [(graph, model) for graph in GRAPHS for model in MODELS]
+    standard = {(graph, model): place for place, (graph, model) in enumerate(product(GRAPHS, MODELS))}
     environment = Environment(loader=PackageLoader("nextfail.paper", "."), autoescape=True, undefined=StrictUndefined)
     environment.filters["data_uri"] = lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
     return environment.get_template("page.html").render(
         version=__version__,
         runs=sum(len(group.results) for group in collection.groups),
-        columns=sorted(ran, key=lambda column: (column not in standard, column)),
+        columns=sorted(ran, key=lambda column: (standard.get(column, len(standard)), column)),
         untouched=[graph for graph in GRAPHS if not {(graph, model) for model in MODELS} & ran],
         sections=held,
         captions=CAPTIONS,
