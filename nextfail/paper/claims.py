@@ -142,7 +142,7 @@ CLAIMS = (
         "exact_match",
         verdict.repairs,
         {"G(2,5)": (1.0, 1.0), "G(2,3)": (1.0, 1.0)},
-        laptop=("G(2,4)",),
+        laptop=("G(2,3)", "G(2,4)"),
         beside="teacher_forcing",
     ),
     Claim(
@@ -165,7 +165,7 @@ CLAIMS = (
         "teacherless",
         "exact_match",
         verdict.right_to_left,
-        laptop=("G(2,4)",),
+        laptop=("G(2,3)", "G(2,4)"),
         beside="teacher_forcing",
         curves="tokens",
     ),
