@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from inside import compose, train_here
 from test_experiments import EXPERIMENTS, different_runs
+from tiny import make_model
 
+from benchmarks.paper_cost import cost
 from nextfail.runs.naming import graph_name
 
 CLAIMS = [name for name in EXPERIMENTS if name.startswith("pitfalls/") and name != "pitfalls/pretrained"]
@@ -29,6 +31,23 @@ def test_two_steps(axes: tuple[str, ...], tmp_path: Path) -> None:
     result = train_here(tmp_path, "experiment=pitfalls/failure", *ON_A_CPU, *LITTLE, *axes)
     assert result["steps"] == 2 and result["parameters"] > 10_000_000
     assert graph_name(result["graph"]) in ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
+
+
+@pytest.mark.paper
+@pytest.mark.parametrize("axes", different_runs("pitfalls/pretrained", "scale=paper"), ids=",".join)
+def test_two_steps_of_a_pretrained_model(axes: list[str], tmp_path: Path) -> None:
+    source = f"model.source={make_model(tmp_path / 'model', numbers=100, longest=256)}"
+    result = train_here(tmp_path / "run", "experiment=pitfalls/pretrained", source, *ON_A_CPU, *LITTLE, *axes)
+    assert (result["steps"], result["model"]) == (2, "gpt2")
+
+
+@pytest.mark.paper
+def test_cost_is_counted_from_the_published_budget() -> None:
+    counted = cost("g2_5", "transformer", "reverse")
+    assert (counted.problems, counted.tokens) == (100_000_000, 3_200_000_000)
+    products = 12 * 12 * 384**2  # parameters in matrices: 4 C^2 of attention and 8 C^2 of the MLP in each block
+    assert counted.flops == pytest.approx(6 * products * counted.tokens, rel=0.25)  # 6 a parameter and token
+    assert counted.gpu_hours == pytest.approx(counted.flops / 100e12 / 3600)
 
 
 def test_published_recipe() -> None:
