@@ -21,13 +21,18 @@ from nextfail.launch import job
 from nextfail.training.build import make_data, make_graph, make_module
 from nextfail.training.run import flops_per_step
 
-CLAIMS = ("failure", "indecipherable", "reverse", "teacherless")  # the others ask for the same runs
+CLAIMS = (
+    "failure",
+    "indecipherable",
+    "reverse",
+    "teacherless",
+)  # the others ask for the same runs, or for a model to be given (pretrained)
 RATE = 100e12  # FLOP/s; a tenth of an H100's bf16 peak (989e12), a guess for models this small, not measured
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run; validation and test add less than a hundredth."""
+    """Of one run, that is of one seed of three; validation and test add less than a hundredth."""
 
     graph: str
     model: str
@@ -36,6 +41,7 @@ class Cost:
     problems: int
     tokens: int
     flops: float
+    assumed_flops_per_second: float
     gpu_hours: float
 
 
@@ -77,7 +83,7 @@ def cost(graph: str, model: str, objective: str) -> Cost:
     problems = steps * data.batch_size
     parameters = sum(p.numel() for p in module.parameters())
     tokens = problems * module.objective.max_length(sizes)
-    return Cost(graph, model, objective, parameters, problems, tokens, flops, flops / RATE / 3600)
+    return Cost(graph, model, objective, parameters, problems, tokens, flops, RATE, flops / RATE / 3600)
 
 
 def compose(*overrides: str) -> Any:

@@ -41,15 +41,18 @@ def make_run(
     degree: int = 2,
     depth: int = 4,
     batch_size: int = 100,
-    forced: float = 0.5,
+    forced: float | None = 0.5,
+    trained: float | None = 0.5,
+    length: int = 3,
+    num_nodes: int = 50,
     tokens: dict[int, list[float]] | None = None,
     examples: list[dict[str, Any]] | None = None,
     status: dict[str, Any] | None = None,
     **more: Any,
 ) -> Path:
-    """Write a run of G(degree,3); it is not done if `exact` is None. `more` goes into the identity."""
+    """Write a run of G(degree,length); it is not done if `exact` is None. `more` goes into the identity."""
     folder.mkdir(parents=True)
-    graph = {"degree": degree, "path_length": 3, "num_nodes": 50}
+    graph = {"degree": degree, "path_length": length, "num_nodes": num_nodes}
     identity = {"graph": graph, "data": {"batch_size": batch_size, "seed": 0}, "model": {"depth": depth},
                 "objective": {"_target_": f"package.{objective}"}, "seed": seed, **LOOKS_LIKE, **more}  # fmt: skip
     run = {"schema": 1, "hash": digest(identity), **identity, "choices": {"model": model, "objective": objective}}
@@ -59,6 +62,8 @@ def make_run(
     for step, row in (tokens or {10: [1.0, 0.2, 0.3], 20: [1.0, 0.5, 0.5]}).items():
         cells = {f"token_accuracy_{i}": str(value) for i, value in enumerate(row)}
         table.add({"step": str(step), "split": "train", "loss": "1.5"})
+        if trained is not None:
+            table.add({"step": str(step), "split": "train_set", "forced_token_accuracy_1": str(trained)})
         table.add({"step": str(step), "split": "validation", **cells, **({"cheat_accuracy": "1"} if cheat else {})})
     if exact is not None:
         write(folder / "examples.json", [example([7, 3, 9])] if examples is None else examples)
@@ -66,7 +71,7 @@ def make_run(
             "schema": 1, "identity": run["hash"], "graph": graph, "model": model, "objective": objective, "seed": seed,
             "exact_match": share(exact), "hard_token_accuracy": share(hard), "chance": 1 / degree,
             "cheat_accuracy": None if cheat is None else share(cheat), "outcome": outcome, "parameters": 1234,
-            "forced_token_accuracy": [share(1.0), share(forced), share(1.0)],
+            "forced_token_accuracy": None if forced is None else [share(1.0), share(forced), share(1.0)],
             "steps": 20, "samples_seen": 20 * batch_size, "flops": 10**9, "seconds": 4.0, "samples_per_second": 500.0,
         })  # fmt: skip
     return folder

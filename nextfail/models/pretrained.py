@@ -132,7 +132,7 @@ def find(source: str, revision: str) -> Path:
             raise UserError("model=gpt2 needs transformers: pip install 'nextfail[pretrained]'") from error
         except Exception as error:  # of a network, a name, a permission: many kinds
             raise UserError(f"model.source={source} is neither a folder here nor to be had from the hub: "
-                            f"{str(error).splitlines()[0]}") from error  # fmt: skip
+                            f"{_first_line(error)}") from error  # fmt: skip
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: save model and tokenizer there with save_pretrained")
@@ -182,6 +182,12 @@ def _load(folder: Path, family: str) -> Any:
     kind = getattr(transformers, FAMILIES[family])
     try:
         no_dropout = dict.fromkeys(NO_DROPOUT[family], 0.0)
-        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **no_dropout)
+        # float32 whatever the file holds, for precision is the trainer's; sdpa, since others read our masks differently
+        alike = {"dtype": torch.float32, "attn_implementation": "sdpa"}
+        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **alike, **no_dropout)
     except Exception as error:  # broken or foreign files: many kinds
-        raise UserError(f"{folder} cannot be loaded as {FAMILIES[family]}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{folder} cannot be loaded as {FAMILIES[family]}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

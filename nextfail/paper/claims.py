@@ -1,5 +1,6 @@
 """The claims of the paper: what each asks, what was published, which runs answer, and by which rule."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,9 @@ Range = tuple[float, float]
 
 GRAPHS = ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
 """Those of the paper."""
+
+NAMED = (*GRAPHS, "G(2,3)", "G(2,4)", "G(2,10)", "G(3,5)")
+"""Those that conf/graph has a file for."""
 
 LAPTOP = ("G(2,5)", "G(5,5)")
 """Those that scale=laptop trains on, unless a claim says otherwise."""
@@ -188,7 +192,7 @@ CLAIMS = (
 def cells(claim: Claim, collection: Collection) -> list[Cell]:
     """A claim's cells: every published graph with every model asked about, and whatever else was run."""
     answers = [group for group in collection.groups if group.objective == claim.objective and _asked(claim, group)]
-    asked = [(graph, model) for graph in claim.published or GRAPHS for model in claim.models]
+    asked = [(graph, model) for graph in (*GRAPHS, *claim.laptop, *claim.published) for model in claim.models]
     ran = [(group.graph, group.runs[0].model) for group in answers]
     return [_cell(claim, collection, graph, model) for graph, model in dict.fromkeys(asked + ran)]
 
@@ -215,14 +219,26 @@ def _asked(claim: Claim, group: Group) -> bool:
 
 def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
     here = [group for group in collection.groups if group.graph == graph and group.runs[0].model == model]
-    answers = [group for group in here if group.objective == claim.objective]
-    rows = [(group, verdict.of(claim.rule, group, here)) for group in answers]
-    done = bool(answers) and all(run.result for group in answers for run in group.runs)
-    return Cell(graph, model, rows, "" if done else _command(claim, graph, model))
+    rows = [(group, verdict.of(claim.rule, group, here)) for group in here if group.objective == claim.objective]
+    settled = verdict.together([each for _, each in rows]).word in (verdict.REPRODUCED, verdict.NOT_REPRODUCED)
+    done = all(run.result for group, _ in rows for run in group.runs)
+    return Cell(graph, model, rows, "" if settled and done else _command(claim, graph, model))
 
 
 def _command(claim: Claim, graph: str, model: str) -> str:
-    scale = "laptop" if graph in claim.laptop else "paper"
-    option = "g" + graph[2:].partition(")")[0].replace(",", "_")
-    command = f"nextfail-train experiment=pitfalls/{claim.name} scale={scale} graph={option} model={model}"
+    """The smallest scale that has the graph; one that no file names is put together."""
+    degree, path_length, num_nodes = parse(graph)
+    option = (
+        f"graph=g{degree}_{path_length}" if graph in NAMED else f"graph.degree={degree} graph.path_length={path_length}"
+    )
+    labels = f" graph.num_nodes={num_nodes}" if num_nodes else ""
+    scale = "paper" if graph in GRAPHS and graph not in claim.laptop else "laptop"
+    command = f"nextfail-train experiment=pitfalls/{claim.name} scale={scale} {option}{labels} model={model}"
     return f"{command} model.source=FOLDER" if model == "gpt2" else command
+
+
+def parse(graph: str) -> tuple[int, int, int | None]:
+    """The inverse of `graph_name`: degree, path_length, and num_nodes where the name says it."""
+    found = re.fullmatch(r"G\((\d+),(\d+)\)(?:, N=(\d+))?", graph)
+    assert found is not None, graph
+    return int(found[1]), int(found[2]), int(found[3]) if found[3] else None

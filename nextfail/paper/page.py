@@ -119,7 +119,7 @@ def html(collection: Collection, held: Sequence[Section]) -> str:
         version=__version__,
         runs=sum(len(group.results) for group in collection.groups),
         columns=sorted(ran, key=lambda column: (standard.get(column, len(standard)), column)),
-        untouched=[graph for graph in GRAPHS if not {(graph, model) for model in MODELS} & ran],
+        untouched=[graph for graph in GRAPHS if graph not in collection.by_graph],
         sections=held,
         captions=CAPTIONS,
         words=verdict.WORDS,
@@ -161,11 +161,12 @@ def _row(claim: Claim, group: Group, found: Verdict) -> Row:
     shares = [share for result in group.results if (share := claim.measured(result))]
     left = len(group.runs) - len(group.results)
     seen = [result.samples_seen for result in group.results]
+    solved = verdict.solved_of(group.results) if group.results else ""
     return Row(
         group.model,
         [f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]" for share in shares],
         f"{fmean(seen):,.0f}" if seen else "",
-        ", ".join(filter(None, [group.ended, f"{left} not done" if left else ""])),
+        "; ".join(filter(None, [group.ended, solved, f"{left} not done" if left else ""])),
         found,
     )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean
 
 import numpy as np
@@ -24,7 +23,7 @@ NOT_RUN = "not run"
 WORDS = {
     NOT_REPRODUCED: "the runs contradict the claim",
     REPRODUCED: "the runs show what the paper says",
-    TOO_FEW: "the runs agree with the claim, and are too few for the test",
+    TOO_FEW: "the runs agree with the claim, and are too few or too far apart for the test",
     UNDERTRAINED: "the runs are not trained far enough to say anything",
     NOT_RUN: "there is no finished run",
 }
@@ -75,12 +74,6 @@ def equivalence(values: Sequence[float], target: float) -> Equivalence:
     return Equivalence(mean, float(max(above, below)), len(values))
 
 
-def share(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of hits out of count."""
-    interval = binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def of(rule: Rule, group: Group, others: Sequence[Group]) -> Verdict:
     """A rule's verdict on a group, which has results or not."""
     if not group.results:
@@ -109,7 +102,12 @@ def guesses_alone(group: Group, others: Sequence[Group]) -> Verdict:
 
 
 def cheats(group: Group, others: Sequence[Group]) -> Verdict:
-    """Given the first hop, the rest of the path is right: cheat accuracy of at least 0.95 in every seed."""
+    """Given the first hop, which is a guess, the rest is right: cheat accuracy of at least 0.95 in every seed.
+
+    Where the first hop is learned as well, the model has no need to cheat, which contradicts the claim.
+    """
+    if left := _learned(group):
+        return left
     values = [result.cheat.value for result in group.results if result.cheat]
     learned = sum(value >= LEARNED for value in values)
     word = REPRODUCED if values and learned == len(values) else UNDERTRAINED
@@ -119,48 +117,62 @@ def cheats(group: Group, others: Sequence[Group]) -> Verdict:
 def solves(group: Group, others: Sequence[Group]) -> Verdict:
     """The path is learned: every seed ends solved. Ending at_chance contradicts it, undertrained says nothing."""
     solved, stuck = group.outcomes.get("solved", 0), group.outcomes.get("at_chance", 0)
-    low, high = share(solved, len(group.results))
-    why = f"{_of(solved, len(group.results))} solved, 95 % interval [{low:.2f}, {high:.2f}]"
     if solved == len(group.results):
-        return Verdict(REPRODUCED, why)
+        return Verdict(REPRODUCED, solved_of(group.results))
     if stuck:
-        return Verdict(NOT_REPRODUCED, f"{why}; {stuck} learned every token but the hard one")
-    return Verdict(UNDERTRAINED, why)
+        return Verdict(NOT_REPRODUCED, f"{solved_of(group.results)}; {stuck} learned every token but the hard one")
+    return Verdict(UNDERTRAINED, solved_of(group.results))
 
 
 def repairs(group: Group, others: Sequence[Group]) -> Verdict:
-    """The path is learned, and by teacher-forcing with the same settings it is not."""
-    verdict = solves(group, others)
-    forced = next((other for other in others if other.objective == "teacher_forcing" and alike(group, other)), None)
-    if verdict.word != REPRODUCED:
-        return verdict
-    if forced is None or not forced.results:
-        return Verdict(UNDERTRAINED, f"{verdict.why}; teacher-forcing with these settings was not run")
-    solved = forced.outcomes.get("solved", 0)
-    beside = f"teacher-forcing with these settings: {_of(solved, len(forced.results))} solved"
-    return Verdict(NOT_REPRODUCED if solved else REPRODUCED, f"{verdict.why}; {beside}")
+    """The path is learned, and with the same settings teacher-forcing ends clever_hans in every seed.
+
+    A run that ends before its hard token comes in is undertrained, even if all others have: they come in before.
+    """
+    if group.outcomes.get("solved", 0) < len(group.results):
+        return Verdict(UNDERTRAINED, solved_of(group.results))
+    forced = [result for other in others if other.objective == "teacher_forcing" and alike(group, other)
+              for result in other.results]  # fmt: skip
+    failed = sum(result.outcome == "clever_hans" for result in forced)
+    why = f"{solved_of(group.results)}; teacher-forcing with these settings: {_of(failed, len(forced))} clever_hans"
+    if any(result.outcome == "solved" for result in forced):
+        return Verdict(NOT_REPRODUCED, f"{why}, and solved otherwise, so that there is nothing to repair")
+    return Verdict(REPRODUCED if forced and failed == len(forced) else UNDERTRAINED, why)
 
 
 def never_learned(group: Group, others: Sequence[Group]) -> Verdict:
-    """Forced with the truth, the hard token is a guess as well, and nothing more goes wrong after it.
+    """Fed the truth, the hard token is a guess as well, on test and on training problems, and little is lost after it.
 
-    The accuracy of the forced hard token equals 1/d, and the path is right nearly as often as its hard token.
+    On the test set its forced accuracy equals 1/d, on problems of the training set it ends within 0.05 of 1/d, and
+    whole paths are right as often as their hard tokens, but for 0.03.
     """
     if left := _without(group, "clever_hans"):
         return left
+    hops = [result.forced_hop.value for result in group.results if result.forced_hop]
+    trained = [curve.tokens[-1][1] for run in group.runs
+               if run.result and (curve := run.curve("train_set", "forced_token_accuracy"))]  # fmt: skip
+    if len(hops) < len(group.results) or len(trained) < len(group.results):
+        return Verdict(NOT_RUN, "not every run measured forced accuracies, on test and training problems")
     lost = max(result.hard_token.value - result.exact_match.value for result in group.results)
-    verdict = _equal([_forced_hop(result) for result in group.results], group.chance, "forced hard token")
-    why = f"{verdict.why}; {lost:.3f} lost after the hard token"
-    return Verdict(verdict.word if lost <= EQUAL else NOT_REPRODUCED, why)
+    verdict = _equal(hops, group.chance, "forced hard token")
+    why = f"{verdict.why}; {fmean(trained):.3f} on training problems; {lost:.3f} lost after the hard token"
+    otherwise = lost > EQUAL or fmean(trained) > group.chance + MARGIN
+    return Verdict(NOT_REPRODUCED if otherwise else verdict.word, why)
 
 
 def right_to_left(group: Group, others: Sequence[Group]) -> Verdict:
-    """Tokens come in from the goal to the hard token: each reaches 0.9 no later than the one before it in the path."""
-    arrivals = [arrived(run) for run in group.runs if run.result]
-    whole = [times for times in arrivals if all(time is not None for time in times)]
+    """The inner tokens of the path come in from the last to the first, which is the hard token.
+
+    Each reaches an accuracy of 0.9 no later than the one before it in the path, and the hard token after the last of
+    them. Start and goal stand in the prompt, so a path of three nodes has no order to be seen.
+    """
+    if group.runs[0].graph["path_length"] < 4:
+        return Verdict(NOT_RUN, "a path of three nodes has a single inner token")
+    arrivals = [arrived(run)[1:-1] for run in group.runs if run.result]
+    whole = [[time for time in times if time is not None] for times in arrivals if None not in times]
     if len(whole) < len(arrivals):
         return Verdict(UNDERTRAINED, f"every token came in in {_of(len(whole), len(arrivals))}")
-    backwards = sum(_backwards(times[1:]) for times in whole)
+    backwards = sum(times == sorted(times, reverse=True) and times[0] > times[-1] for times in whole)
     word = REPRODUCED if backwards == len(whole) else NOT_REPRODUCED
     return Verdict(word, f"from right to left in {_of(backwards, len(whole))}")
 
@@ -182,39 +194,38 @@ def alike(one: Group, other: Group) -> bool:
     return left == right
 
 
-def _backwards(times: Sequence[float | None]) -> bool:
-    """Whether positions 1, 2, ... came in from the last to the first, and not all at once."""
-    known = [time for time in times if time is not None]
-    return all(one >= after for one, after in pairwise(known)) and known[0] > known[-1]
+def solved_of(results: Sequence[Result]) -> str:
+    """`2 of 3 seeds solved [0.21, 0.94]`, with the 95 % Wilson interval of the share of seeds."""
+    solved = sum(result.outcome == "solved" for result in results)
+    interval = binomtest(solved, len(results)).proportion_ci(0.95, method="wilson")
+    return f"{_of(solved, len(results))} solved [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _learned(group: Group) -> Verdict | None:
+    """That the hard token was learned, which contradicts every claim that it is not; None if it was not."""
+    results = group.results
+    learned = sum(result.outcome == "solved" or result.hard_token.low > group.chance + MARGIN for result in results)
+    if not learned:
+        return None
+    return Verdict(NOT_REPRODUCED, f"the hard token is right more often than 1/d in {_of(learned, len(results))}")
 
 
 def _without(group: Group, outcome: str) -> Verdict | None:
     """The verdict where not every seed ended as the claim says; None where every one did."""
-    results = group.results
-    learned = sum(result.outcome == "solved" or result.hard_token.low > group.chance + MARGIN for result in results)
-    if learned:
-        return Verdict(
-            NOT_REPRODUCED, f"the hard token was learned, more often than 1/d, in {_of(learned, len(results))}"
-        )
     ended = group.outcomes.get(outcome, 0)
-    if ended < len(results):
-        return Verdict(UNDERTRAINED, f"{outcome} in {_of(ended, len(results))}")
-    return None
+    if (left := _learned(group)) or ended == len(group.results):
+        return left
+    return Verdict(UNDERTRAINED, f"{outcome} in {_of(ended, len(group.results))}")
 
 
 def _equal(values: Sequence[float], chance: float, name: str) -> Verdict:
+    """Reproduced if the mean over seeds is shown to equal 1/d; one that is too low says that training was too short."""
     test = equivalence(values, chance)
     p = "no test with one seed" if test.p is None else f"p = {test.p:.1g}"
     why = f"mean {name} {test.mean:.3f} over {_seeds(test.n)}, 1/d = {chance:.3f}, {p}"
     if test.shown:
         return Verdict(REPRODUCED, why)
-    if abs(test.mean - chance) < EQUAL:
-        return Verdict(TOO_FEW, why)
-    return Verdict(NOT_REPRODUCED if test.mean > chance else UNDERTRAINED, why)
-
-
-def _forced_hop(result: Result) -> float:
-    return float(result.record["forced_token_accuracy"][1]["value"])
+    return Verdict(UNDERTRAINED if test.mean <= chance - EQUAL else TOO_FEW, why)
 
 
 def _of(count: int, all_of_them: int) -> str:

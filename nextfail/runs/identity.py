@@ -62,10 +62,9 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def model_digest(source: str) -> dict[str, str] | str:
+def model_digest(source: Any) -> Any:
     """What a pretrained model is known by: the content of its folder, or its name where there is no such folder."""
-    folder = Path(source)
-    if not folder.is_dir():
+    if not (isinstance(source, str) and source and (folder := Path(source)).is_dir()):
         return source
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
     return _digest_of(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))

@@ -14,7 +14,7 @@ from nextfail.runs.naming import graph_name
 from nextfail.runs.status import survey
 from nextfail.runs.table import Row, read_rows
 
-_MALFORMED = (OSError, KeyError, TypeError, ValueError, ArithmeticError)
+_MALFORMED = (OSError, LookupError, TypeError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Result:
     exact_match: Proportion
     hard_token: Proportion
     cheat: Proportion | None
+    forced_hop: Proportion | None
     samples_seen: int
     record: dict[str, Any]
 
@@ -166,7 +167,9 @@ def _result(record: Any, run_hash: str) -> Result:
         raise ValueError("of another run than run.json")
     exact, hard = _proportion(record["exact_match"]), _proportion(record["hard_token_accuracy"])
     cheat = None if record["cheat_accuracy"] is None else _proportion(record["cheat_accuracy"])
-    return Result(str(record["outcome"]), exact, hard, cheat, int(record["samples_seen"]), record)
+    forced = record.get("forced_token_accuracy")
+    hop = None if forced is None else _proportion(forced[1])
+    return Result(str(record["outcome"]), exact, hard, cheat, hop, int(record["samples_seen"]), record)
 
 
 def _proportion(value: dict[str, Any]) -> Proportion:

@@ -1,5 +1,6 @@
 """Pretrained models: transformers' own logits, one token a node, and refusals."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,21 @@ def test_copy_shares_nothing(folders: dict[str, Path]) -> None:
     other = backbone.fresh()
     assert not {id(p) for p in backbone.parameters()} & {id(p) for p in other.parameters()}
     assert backbone.new_block()(torch.zeros(1, 3, 32)).shape == (1, 3, 32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_files_and_other_attention_make_no_difference(tmp_path: Path, family: str) -> None:
+    """As Pythia's files on the hub are, and as a config.json may ask."""
+    folder = make_model(tmp_path, family)
+    original(folder).half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text()) | {"attn_implementation": "eager"}
+    (folder / "config.json").write_text(json.dumps(config))
+    backbone, prompts = load(folder), GRAPH.sample(2, generator("x", 0)).prompts.long()
+    triangle = torch.ones(prompts.shape[1], prompts.shape[1], dtype=torch.bool).tril()
+    with torch.no_grad():
+        hidden = backbone(prompts, mask=triangle)
+        assert hidden.dtype == torch.float32
+        torch.testing.assert_close(backbone(prompts), hidden)
 
 
 # refusals

@@ -63,6 +63,28 @@ def test_cell_that_lacks_a_seed_keeps_its_command(collection: Collection) -> Non
     assert not {cell for cell in claims.cells(claim("reverse"), collection) if cell.rows and cell.command}
 
 
+def test_named_graphs_are_those_that_have_a_file() -> None:
+    files = {path.stem for path in (CONF / "graph").glob("*.yaml")}
+    assert files == {"g{}_{}".format(*claims.parse(graph)) for graph in claims.NAMED}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "command"),
+    [
+        ({"degree": 2}, "scale=laptop graph=g2_3 model=transformer"),
+        ({"degree": 7}, "scale=laptop graph.degree=7 graph.path_length=3 model=transformer"),
+        ({"degree": 2, "num_nodes": 9}, "scale=laptop graph=g2_3 graph.num_nodes=9 model=transformer"),
+    ],
+)
+def test_one_seed_is_too_few_and_the_command_says_how_to_get_more(
+    tmp_path: Path, sizes: dict[str, int], command: str
+) -> None:
+    make_run(tmp_path / "one", exact=1 / sizes["degree"], hard=1 / sizes["degree"], **sizes)
+    (cell,) = (cell for cell in claims.cells(claim("failure"), collect([tmp_path])) if cell.rows)
+    assert cell.verdict.word == "too few seeds"
+    assert cell.command == f"nextfail-train experiment=pitfalls/failure {command}"
+
+
 def test_claim_on_pretrained_models_asks_no_others(tmp_path: Path) -> None:
     make_run(tmp_path / "one")
     make_run(tmp_path / "two", model="gpt2", depth=2)

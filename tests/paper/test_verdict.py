@@ -92,6 +92,11 @@ def test_accuracy_below_chance_is_never_a_failure(tmp_path: Path) -> None:
         assert says(rule, found, "teacher_forcing").word == "undertrained"
 
 
+def test_model_that_learned_the_hop_did_not_cheat(tmp_path: Path) -> None:
+    found = groups(tmp_path, "teacher_forcing", [{"exact": 0.99, "hard": 0.99, "cheat": 1.0, "outcome": "solved"}])
+    assert says(verdict.cheats, found, "teacher_forcing").word == "not reproduced"
+
+
 def test_mean_that_is_too_low_is_undertrained_however_many_seeds_there_are(tmp_path: Path) -> None:
     found = groups(tmp_path, "teacher_forcing", [{"exact": each, "hard": 0.48, "cheat": 0.95} for each in (0.45, 0.46)])
     assert says(verdict.guesses, found, "teacher_forcing").word == "undertrained"
@@ -112,10 +117,18 @@ def test_hard_token_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exact", "forced", "word"), [(0.5, 0.5, "reproduced"), (0.4, 0.5, "not reproduced"), (0.5, 0.7, "not reproduced")]
+    ("run", "word"),
+    [
+        ({}, "reproduced"),
+        ({"exact": 0.4}, "not reproduced"),  # more is lost after the hop
+        ({"trained": 0.9}, "not reproduced"),  # it was learned by heart
+        ({"forced": 0.7}, "too few seeds"),
+        ({"forced": None}, "not run"),
+        ({"trained": None}, "not run"),
+    ],
 )
-def test_forced_hop(tmp_path: Path, exact: float, forced: float, word: str) -> None:
-    found = groups(tmp_path, "teacher_forcing", [{"exact": exact, "hard": 0.5, "forced": forced}] * 2)
+def test_forced_hop(tmp_path: Path, run: dict[str, Any], word: str) -> None:
+    found = groups(tmp_path, "teacher_forcing", [{"exact": 0.5, "hard": 0.5} | run] * 2)
     assert says(verdict.never_learned, found, "teacher_forcing").word == word
 
 
@@ -137,16 +150,17 @@ def test_reverse_needs_every_seed(tmp_path: Path, runs: list[dict[str, Any]], wo
 
 def test_solved_seeds_have_an_interval(tmp_path: Path) -> None:
     told = says(verdict.solves, groups(tmp_path, "reverse", [SOLVED] * 3), "reverse")
-    assert told.why == "3 of 3 seeds solved, 95 % interval [0.44, 1.00]"
+    assert told.why == "3 of 3 seeds solved [0.44, 1.00]"
 
 
 @pytest.mark.parametrize(
     ("forced", "depth", "word", "why"),
     [
-        ({"exact": 0.5}, 4, "reproduced", "teacher-forcing with these settings: 0 of 1 seed solved"),
-        ({"exact": 0.99, "outcome": "solved"}, 4, "not reproduced", "1 of 1 seed solved"),
-        ({"exact": 0.5}, 8, "undertrained", "teacher-forcing with these settings was not run"),
-        ({"exact": None}, 4, "undertrained", "teacher-forcing with these settings was not run"),
+        ({"exact": 0.5}, 4, "reproduced", "teacher-forcing with these settings: 1 of 1 seed clever_hans"),
+        ({"exact": 0.99, "outcome": "solved"}, 4, "not reproduced", "nothing to repair"),
+        ({"exact": 0.1, "outcome": "undertrained"}, 4, "undertrained", "0 of 1 seed clever_hans"),
+        ({"exact": 0.5}, 8, "undertrained", "0 of 0 seeds clever_hans"),
+        ({"exact": None}, 4, "undertrained", "0 of 0 seeds clever_hans"),
     ],
 )
 def test_teacherless_repairs_only_what_fails(
@@ -157,12 +171,17 @@ def test_teacherless_repairs_only_what_fails(
     assert told.word == word and why in told.why
 
 
-# the cascade
+def test_teacherless_that_ends_on_the_plateau_is_undertrained(tmp_path: Path) -> None:
+    found = groups(tmp_path, "teacherless", [SOLVED, STUCK])
+    assert says(verdict.repairs, found, "teacherless").word == "undertrained"
 
-BACKWARDS = {10: [1.0, 0.2, 0.95], 20: [1.0, 0.95, 1.0]}
-FORWARDS = {10: [1.0, 0.95, 0.2], 20: [1.0, 0.95, 1.0]}
-AT_ONCE = {10: [1.0, 0.2, 0.2], 20: [1.0, 0.95, 0.95]}
-HALF_WAY = {10: [1.0, 0.2, 0.95], 20: [1.0, 0.5, 1.0]}
+
+# the cascade, of a path of four nodes
+
+BACKWARDS = {10: [1.0, 0.2, 0.95, 1.0], 20: [1.0, 0.95, 1.0, 1.0]}
+FORWARDS = {10: [1.0, 0.95, 0.2, 1.0], 20: [1.0, 0.95, 1.0, 1.0]}
+AT_ONCE = {10: [1.0, 0.2, 0.2, 1.0], 20: [1.0, 0.95, 0.95, 1.0]}
+HALF_WAY = {10: [1.0, 0.2, 0.95, 1.0], 20: [1.0, 0.5, 1.0, 1.0]}
 
 
 @pytest.mark.parametrize(
@@ -175,13 +194,18 @@ HALF_WAY = {10: [1.0, 0.2, 0.95], 20: [1.0, 0.5, 1.0]}
     ],
 )
 def test_order_in_which_tokens_come_in(tmp_path: Path, tokens: dict[int, list[float]], word: str) -> None:
-    found = groups(tmp_path, "teacherless", [{**SOLVED, "tokens": tokens}])
+    found = groups(tmp_path, "teacherless", [{**SOLVED, "tokens": tokens}], length=4)
     assert says(verdict.right_to_left, found, "teacherless").word == word
 
 
+def test_path_of_three_nodes_has_no_order(tmp_path: Path) -> None:
+    found = groups(tmp_path, "teacherless", [SOLVED])
+    assert says(verdict.right_to_left, found, "teacherless").word == "not run"
+
+
 def test_arrival_in_problems(tmp_path: Path) -> None:
-    (group,) = groups(tmp_path, "teacherless", [{**SOLVED, "tokens": BACKWARDS}])
-    assert verdict.arrived(group.runs[0]) == [1000, 2000, 1000]
+    (group,) = groups(tmp_path, "teacherless", [{**SOLVED, "tokens": BACKWARDS}], length=4)
+    assert verdict.arrived(group.runs[0]) == [1000, 2000, 1000, 1000]
 
 
 # several configurations

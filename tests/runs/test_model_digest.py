@@ -37,8 +37,9 @@ def test_what_is_not_the_model_does_not_count(folder: Path) -> None:
     assert model_digest(str(folder)) == before
 
 
-def test_name_on_the_hub_stays_a_name() -> None:
-    assert model_digest("gpt2-large") == "gpt2-large"
+@pytest.mark.parametrize("source", ["gpt2-large", "", None, 3])
+def test_what_is_no_folder_stays_as_it_is(source: object) -> None:
+    assert model_digest(source) == source
 
 
 def test_file_that_cannot_be_read_is_refused(folder: Path) -> None:
