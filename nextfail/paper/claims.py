@@ -228,9 +228,8 @@ def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
 def _command(claim: Claim, graph: str, model: str) -> str:
     """The smallest scale that has the graph; one that no file names is put together."""
     degree, path_length, num_nodes = parse(graph)
-    option = (
-        f"graph=g{degree}_{path_length}" if graph in NAMED else f"graph.degree={degree} graph.path_length={path_length}"
-    )
+    named = graph.partition(", N=")[0] in NAMED
+    option = f"graph=g{degree}_{path_length}" if named else f"graph.degree={degree} graph.path_length={path_length}"
     labels = f" graph.num_nodes={num_nodes}" if num_nodes else ""
     scale = "paper" if graph in GRAPHS and graph not in claim.laptop else "laptop"
     command = f"nextfail-train experiment=pitfalls/{claim.name} scale={scale} {option}{labels} model={model}"
