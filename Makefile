@@ -36,8 +36,8 @@ demo-full: demo ## also Mamba without a teacher, and longer paths: hours
 test: lint ## lint and the default suite, under ten minutes on 2 cores
 	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference and not slurm and not faults and not paper'
 
-test-slow: install ## also what takes longer
-	$(BIN)/pytest -n 2 -m 'not gpu and not reference and not slurm'
+test-slow: install ## what the default suite has no time for: the built wheel, from another folder
+	$(BIN)/pytest -n 2 -m slow
 
 test-gpu: install ## what needs a CUDA GPU, with mamba-ssm on it (make install TORCH='torch' first)
 	$(BIN)/pip install --quiet --no-build-isolation '.[gpu]'

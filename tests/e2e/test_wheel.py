@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from commands import TINY, call, refused
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 OWN = '''
