@@ -181,6 +181,7 @@ def _record(group: Group, run: Run) -> dict[str, Any]:
         "cheat_accuracy": cheat and cheat.value,
         **{cost: record.get(cost) for cost in costs},
         "identity": run.hash,
+        "git_commit": record.get("git_commit"),
         "folder": run.folder,
     }
 
