@@ -38,13 +38,14 @@ def dots(claim: Claim, cells: Sequence[Cell]) -> Figure | None:
     if not rows:
         return None
     names = [textwrap.fill(f"{cell.graph}, {group.model}", 36) for cell, group in rows]
-    high = sum(0.3 + 0.12 * name.count("\n") for name in names)  # inches
-    figure = Figure(figsize=(7.2, high + 1.05), layout="constrained")
+    heights = [0.3 + 0.13 * name.count("\n") for name in names]  # inches, as is the axis
+    places = np.cumsum(heights) - np.array(heights) / 2
+    figure = Figure(figsize=(7.2, sum(heights) + 1.05), layout="constrained")
     axes = figure.subplots()
-    for y, (cell, group) in enumerate(rows):
+    for y, (cell, group) in zip(places, rows, strict=True):
         _row(axes, y, claim, cell, group)
-    axes.set_yticks(range(len(rows)), names)
-    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel=METRICS[claim.metric])
+    axes.set_yticks(places, names)
+    axes.set(xlim=(0, 1), ylim=(sum(heights), 0), xlabel=METRICS[claim.metric])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color="0.92", lw=0.6)
     models = dict.fromkeys(group.runs[0].model for _, group in rows)
@@ -58,16 +59,16 @@ def dots(claim: Claim, cells: Sequence[Cell]) -> Figure | None:
     return figure
 
 
-def _row(axes: Axes, y: int, claim: Claim, cell: Cell, group: Group) -> None:
+def _row(axes: Axes, y: float, claim: Claim, cell: Cell, group: Group) -> None:
     """One configuration: the published range, chance, and each seed with its Wilson interval."""
     if cell.graph in claim.published:
         low, high = claim.published[cell.graph]
         low = min(low, high - NARROWEST)
-        axes.barh(y, high - low, 0.7, low, **PUBLISHED)
-    axes.vlines(group.chance, y - 0.4, y + 0.4, colors=CHANCE["color"], linestyles=":", lw=CHANCE["lw"], zorder=1)
+        axes.barh(y, high - low, 0.22, low, **PUBLISHED)
+    axes.vlines(group.chance, y - 0.12, y + 0.12, colors=CHANCE["color"], linestyles=":", lw=CHANCE["lw"], zorder=1)
     results = [(result, share) for result in group.results if (share := claim.measured(result))]
     shade, shape = colour(group.objective), marker(group.runs[0].model)
-    spread = np.linspace(-0.22, 0.22, len(results)) if len(results) > 1 else [0.0]
+    spread = np.linspace(-0.07, 0.07, len(results)) if len(results) > 1 else [0.0]
     for offset, (result, share) in zip(spread, results, strict=True):
         axes.hlines(y + offset, share.low, share.high, colors=shade, lw=1, zorder=2)
         face = "white" if result.outcome in UNJUDGED else shade

@@ -5,7 +5,6 @@ import io
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -112,13 +111,12 @@ def write(collection: Collection, held: Sequence[Section], out: Path) -> list[Pa
 def html(collection: Collection, held: Sequence[Section]) -> str:
     """The page."""
     ran = {column for section in held for column, word in section.words.items() if word != verdict.NOT_RUN}
-    standard = {(graph, model): place for place, (graph, model) in enumerate(product(GRAPHS, MODELS))}
     environment = Environment(loader=PackageLoader("nextfail.paper", "."), autoescape=True, undefined=StrictUndefined)
     environment.filters["data_uri"] = lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
     return environment.get_template("page.html").render(
         version=__version__,
         runs=sum(len(group.results) for group in collection.groups),
-        columns=sorted(ran, key=lambda column: (standard.get(column, len(standard)), column)),
+        columns=sorted(ran, key=_place),
         untouched=[graph for graph in GRAPHS if graph not in collection.by_graph],
         sections=held,
         captions=CAPTIONS,
@@ -155,6 +153,14 @@ def table(held: Sequence[Section]) -> Table | None:
     for section in held:
         shown.add_row(section.claim.title, *(str(section.counts.get(word, "")) for word in verdict.WORDS))
     return shown
+
+
+def _place(column: tuple[str, str]) -> tuple[int, str, int, str]:
+    """Where a graph and model stand: graphs of the paper first, and models as they are usually named."""
+    graph, model = column
+    paper = GRAPHS.index(graph) if graph in GRAPHS else len(GRAPHS)
+    usual = MODELS.index(model) if model in MODELS else len(MODELS)
+    return paper, graph, usual, model
 
 
 def _row(claim: Claim, group: Group, found: Verdict) -> Row:
