@@ -54,7 +54,7 @@ def test_shared_runs_are_the_same(claim: str, other: str, scale: str) -> None:
     one, same = (compose(f"experiment=pitfalls/{name}", f"scale={scale}") for name in (claim, other))
     assert one.hydra.sweeper.params == same.hydra.sweeper.params
     kept = [OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]) for cfg in (one, same)]
-    assert kept[0] == kept[1] and one.name == same.name == "pitfalls"
+    assert kept[0] == kept[1] and one.name.startswith("pitfalls")
 
 
 @pytest.mark.parametrize("option", sorted(f"{p.parent.relative_to(CONF)}={p.stem}" for p in CONF.glob("*/*.yaml")))

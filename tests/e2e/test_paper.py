@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 from inside import compose, train_here
-from test_experiments import EXPERIMENTS, different_runs
+from test_experiments import different_runs
 from tiny import make_model
 
 from benchmarks.paper_cost import cost
+from nextfail.paper.claims import CLAIMS
 from nextfail.runs.naming import graph_name
 
-CLAIMS = [name for name in EXPERIMENTS if name.startswith("pitfalls/") and name != "pitfalls/pretrained"]
+ASKED = [f"pitfalls/{claim.name}" for claim in CLAIMS if claim.name != "pretrained"]
 ON_A_CPU = ["scale=paper", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 LITTLE = [
     "trainer.max_steps=2",
@@ -18,7 +19,7 @@ LITTLE = [
     *(f"data.{key}=2" for key in ("validation", "test", "batch_size")),
 ]
 
-RUNS = sorted({tuple(run) for name in CLAIMS for run in different_runs(name, "scale=paper")})
+RUNS = sorted({tuple(run) for name in ASKED for run in different_runs(name, "scale=paper")})
 
 
 def test_claims_share_their_runs() -> None:
