@@ -208,13 +208,11 @@ def beside(claim: Claim, collection: Collection) -> list[Group]:
 
 def _asked(claim: Claim, group: Group) -> bool:
     """A claim about models of its own is about no others, and those have no place in other claims on the objective."""
-    special = {model for each in CLAIMS if each.models != MODELS for model in each.models}
     model = group.runs[0].model
-    return (
-        model in claim.models
-        if claim.models != MODELS
-        else model not in special or claim.objective != "teacher_forcing"
-    )
+    if claim.models != MODELS:
+        return model in claim.models
+    elsewhere = {name for each in CLAIMS if each.objective == claim.objective for name in each.models} - {*MODELS}
+    return model not in elsewhere
 
 
 def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
