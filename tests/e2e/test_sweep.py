@@ -14,6 +14,7 @@ from commands import assert_same, call, command, run_of, states, train_until, tr
 TINY = ("debug=default", "name=s", "model.depth=1", "model.width=16", "trainer.val_every=20", "callbacks=none")
 SHORT = (*TINY, "trainer.max_steps=20")
 LONG = (*TINY, "trainer.max_steps=600")  # long enough to be met while it runs
+LONGER = (*TINY, "trainer.max_steps=3000")  # and while another command starts meanwhile
 TWO = "hydra.launcher.n_jobs=2"
 
 
@@ -112,9 +113,9 @@ def test_two_commands_share_a_sweep(tmp_path: Path, uncut: Path) -> None:
 
 @pytest.mark.faults
 def test_run_that_another_command_left_undone_is_taken_over(tmp_path: Path) -> None:
-    first = start(tmp_path, *LONG, "seed=0")
+    first = start(tmp_path, *LONGER, "seed=0")
     trained(tmp_path, 0)
-    second = start(tmp_path, *LONG, "seed=0")
+    second = start(tmp_path, *LONGER, "seed=0")
     time.sleep(4)  # it is waiting by now, or will find the lock of a dead process
     first.send_signal(signal.SIGTERM)
     end(first, code=130)
