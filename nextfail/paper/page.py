@@ -165,14 +165,13 @@ def _place(column: tuple[str, str]) -> tuple[int, str, int, str]:
 
 def _row(claim: Claim, group: Group, found: Verdict) -> Row:
     shares = [share for result in group.results if (share := claim.measured(result))]
-    left = len(group.runs) - len(group.results)
     seen = [result.samples_seen for result in group.results]
     solved = verdict.solved_of(group.results) if group.results else ""
     return Row(
         group.model,
         [f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]" for share in shares],
         f"{fmean(seen):,.0f}" if seen else "",
-        "; ".join(filter(None, [group.ended, solved, f"{left} not done" if left else ""])),
+        "; ".join(filter(None, [group.so_far, solved])),
         found,
     )
 

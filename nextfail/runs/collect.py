@@ -68,6 +68,12 @@ class Group:
         """The outcomes in words: `2 solved, 1 undertrained`."""
         return ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items())
 
+    @property
+    def so_far(self) -> str:
+        """The same, and how many runs are not done: `2 solved, 1 not done`."""
+        left = len(self.runs) - len(self.results)
+        return ", ".join(filter(None, [self.ended, f"{left} not done" if left else ""]))
+
     def mean(self, metric: str) -> float | None:
         """Mean of a proportion over the seeds that are done, or None where it was not asked."""
         shares = [share.value for result in self.results if (share := getattr(result, metric))]

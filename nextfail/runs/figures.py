@@ -97,9 +97,7 @@ def tokens(groups: Sequence[Group]) -> Figure | None:
     for axes, row in zip(grid, rows, strict=True):
         for place, (group, curves) in zip(axes, row, strict=False):
             lines(place, group, curves)
-            left = len(group.runs) - len(group.results)
-            ended = ", ".join(filter(None, [group.ended, f"{left} not done" if left else ""]))
-            titled(place, group.objective, f"{group.graph}, {group.model}\n{ended}", colour(group.objective))
+            titled(place, group.objective, f"{group.graph}, {group.model}\n{group.so_far}", colour(group.objective))
         for place in axes[len(row) :]:
             place.set_axis_off()
         axes[0].set_ylabel("accuracy")

@@ -103,9 +103,8 @@ def claim(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: choose a folder")
-    theirs = [
-        name for name in ("report.md", "results.csv", "index.html", "claims.csv", "figures") if (out / name).exists()
-    ]
+    names = ("report.md", "results.csv", "index.html", "claims.csv", "figures")
+    theirs = [name for name in names if (out / name).exists()]
     earlier = out / "report.md"
     if theirs and not (earlier.is_file() and earlier.read_text(encoding="utf-8", errors="replace").startswith(MARK)):
         raise UserError(f"{out} has {' and '.join(theirs)}, and not from an earlier report: choose another --out")
