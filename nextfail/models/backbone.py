@@ -68,7 +68,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def new_block(self) -> nn.Module:
-        """One more residual block of this kind, (B, T, C) to (B, T, C), causal, newly initialised: for extra heads."""
+        """One more residual block of this kind, newly initialised, for extra heads.
+
+        It is causal, maps (B, T, C) to (B, T, C), and called with `last=k` makes the last k positions alone.
+        """
 
     def name_tokens(self, texts: Sequence[str]) -> None:
         """Learn how the first ids are written, once, before training; only a model trained on text has use for it."""
@@ -77,9 +80,17 @@ class Backbone(nn.Module, ABC):
         """Ids (B, T) to embeddings (B, T, C), without positions."""
         return self.tokens(tokens)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., C) to logits (..., V), through the transposed embedding."""
-        return F.linear(hidden, self.tokens.weight)
+    def logits(self, hidden: Tensor, *, frozen: bool = False) -> Tensor:
+        """Hidden states (..., C) to logits (..., V), through the transposed embedding.
+
+        Args:
+            frozen: let gradients through to the hidden states alone.
+        """
+        weight = self._unembedding()
+        return F.linear(hidden, weight.detach() if frozen else weight)
+
+    def _unembedding(self) -> Tensor:
+        return self.tokens.weight
 
     def fresh(self) -> Self:
         """Another backbone of the same sizes, newly initialised: for objectives with two encoders."""

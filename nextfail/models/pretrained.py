@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, Backbone
@@ -105,8 +104,8 @@ class Pretrained(Backbone):
         layers: list[Any] = past.layers
         return hidden[:, -(last or x.shape[1]) :], [(layer.keys, layer.values) for layer in layers]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.tokens.weight if self.head is None else self.head)
+    def _unembedding(self) -> Tensor:
+        return self.tokens.weight if self.head is None else self.head
 
     def new_block(self) -> nn.Module:
         return Block(self.width, self.heads)

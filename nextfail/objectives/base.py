@@ -4,7 +4,7 @@ Notation of every drawing: the prompt ends in "=", the path is r0 r1 ... (r0 the
 the goal). Inputs stand over the labels that the model is asked for at them; `.` marks a place without a loss.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,11 @@ class Loss:
     labels: Tensor  # (B, K), IGNORE where nothing is asked
     parts: dict[str, Tensor] = field(default_factory=dict)  # scalars that make up the total, by name
 
+    def plus(self, **more: Tensor) -> "Loss":
+        """The sum of this, the loss of the next token, and of more parts."""
+        parts = {"next_token": self.total, **more}
+        return replace(self, total=torch.stack(list(parts.values())).sum(), parts=parts)
+
 
 @dataclass
 class Predictions:
@@ -43,7 +48,8 @@ class Objective(nn.Module):
     """Next-token prediction of a written path; subclasses change what is written, read and asked.
 
     To define another, override the least of these that says it: `write` and `read` (the order), `inputs` (what the
-    model sees), `loss` (what is asked), `generate` (how a path is decoded), `build` (heads of its own).
+    model sees), `loss` (what is asked), `answer` (how a state becomes a token), `generate` (how a path is decoded),
+    `build` (heads of its own).
     """
 
     extra_tokens: int = 0
@@ -81,7 +87,11 @@ class Objective(nn.Module):
 
     def max_length(self, graph: PathStar) -> int:
         """Longest sequence in tokens that the backbone will read."""
-        return graph.prompt_length + graph.path_length
+        return graph.prompt_length + self.written_length(graph.path_length)
+
+    def written_length(self, length: int) -> int:
+        """How many tokens are written for a path of `length` tokens."""
+        return length
 
     def write(self, paths: Tensor) -> Tensor:
         """Paths (B, l), or their first tokens, in the order in which the model writes them."""
@@ -95,25 +105,36 @@ class Objective(nn.Module):
         """What the model reads to predict `written` (B, l): its last l positions answer for it. Returns (B, T)."""
         return torch.cat([prompts, written[:, :-1]], 1)
 
+    def states(self, backbone: Backbone, prompts: Tensor, written: Tensor) -> Tensor:
+        """The hidden states (B, l, C) that answer for each token of `written` (B, l), fed with the ones before it."""
+        hidden: Tensor = backbone(self.inputs(prompts, written), last=written.shape[1])
+        return hidden
+
+    def answer(self, backbone: Backbone, hidden: Tensor) -> Tensor:
+        """Logits (B, k, V) of the tokens that states (B, k, C) answer for."""
+        return backbone.logits(hidden)
+
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
         """Mean cross-entropy over the path's tokens."""
         written = self.write(batch.paths)
-        hidden = backbone(self.inputs(batch.prompts, written), last=written.shape[1])  # (B, l, C)
-        return cross_entropy(backbone.logits(hidden), written)
+        return self.next_token(backbone, self.states(backbone, batch.prompts, written), written)
+
+    def next_token(self, backbone: Backbone, hidden: Tensor, written: Tensor) -> Loss:
+        """Mean cross-entropy of `written` (B, l) at the states (B, l, C) that answer for it."""
+        return cross_entropy(self.answer(backbone, hidden), written)
 
     @torch.no_grad()
     def forced(self, backbone: Backbone, batch: Batch) -> Tensor | None:
         """Forced predictions (B, l), start to goal, or None if the objective has no forced pass."""
-        written = self.write(batch.paths)
-        hidden = backbone(self.inputs(batch.prompts, written), last=written.shape[1])
-        return self.read(backbone.logits(hidden).argmax(-1))
+        hidden = self.states(backbone, batch.prompts, self.write(batch.paths))
+        return self.read(self.answer(backbone, hidden).argmax(-1))
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
         """Greedy paths (B, length), start to goal, after the true prefix `given` (B, g) if there is one."""
         self.refuse_prefix(given)
         hidden, cache = backbone.step(prompts, last=1)
-        return self.read(self._continue(backbone, hidden, cache, length, given))
+        return self.read(self._continue(backbone, hidden, cache, self.written_length(length), given))
 
     def refuse_prefix(self, given: Tensor | None) -> None:
         """Say that no true prefix can be gone on from, rather than write nonsense after one.
@@ -133,10 +154,11 @@ class Objective(nn.Module):
             given_hop = self.generate(backbone, prompts, length, hop) if self.takes_given else None
             return Predictions(self.generate(backbone, prompts, length), self.forced(backbone, batch), given_hop)
         hidden, cache = backbone.step(prompts, last=1)
-        generated = self._continue(backbone, hidden, cache, length)
-        given_hop = self.read(self._continue(backbone, hidden, cache, length, hop)) if self.takes_given else None
+        count = self.written_length(length)
+        generated = self._continue(backbone, hidden, cache, count)
+        given_hop = self.read(self._continue(backbone, hidden, cache, count, hop)) if self.takes_given else None
         rest, _ = backbone.step(self.write(batch.paths)[:, :-1], cache)
-        forced = backbone.logits(torch.cat([hidden, rest], 1)).argmax(-1)  # (B, l)
+        forced = self.answer(backbone, torch.cat([hidden, rest], 1)).argmax(-1)  # (B, count)
         return Predictions(self.read(generated), self.read(forced), given_hop)
 
     def _continue(
@@ -148,7 +170,7 @@ class Objective(nn.Module):
             written = given
             hidden, cache = backbone.step(given, cache, last=1)
         while written.shape[1] < length:
-            written = torch.cat([written, backbone.logits(hidden).argmax(-1)], 1)
+            written = torch.cat([written, self.answer(backbone, hidden).argmax(-1)], 1)
             if written.shape[1] < length:
                 hidden, cache = backbone.step(written[:, -1:], cache)
         return written

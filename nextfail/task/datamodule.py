@@ -18,6 +18,7 @@ from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.task import textfile
 from nextfail.task.graph import Batch, PathStar
+from nextfail.task.layout import PUBLISHED, Layout
 
 
 class PathStarData(L.LightningDataModule, ABC):
@@ -34,6 +35,7 @@ class PathStarData(L.LightningDataModule, ABC):
         super().__init__()
         require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
         self.graph, self.batch_size, self.eval_batch_size, self.run_seed = graph, batch_size, eval_batch_size, run_seed
+        self.layout = PUBLISHED
         self.validation: Batch | None = None
         self.test: Batch | None = None
 
@@ -69,9 +71,12 @@ class DrawnData(PathStarData):
         validation: problems in the validation set.
         test: problems in the test set.
         seed: what the sets are drawn from.
+        query, edges, direction: how problems are written down; see `Layout`.
+        goals: different goals of one graph, everything else the same, that stand together in training; from 1, which
+            is independent problems, to the degree. Validation and test problems are always independent.
 
     Raises:
-        UserError: too few distinct graphs exist for disjoint sets.
+        UserError: too few distinct graphs exist for disjoint sets, or `goals` does not divide what it should.
     """
 
     def __init__(
@@ -84,10 +89,21 @@ class DrawnData(PathStarData):
         batch_size: int,
         eval_batch_size: int,
         run_seed: int,
+        query: str = PUBLISHED.query,
+        edges: str = PUBLISHED.edges,
+        direction: str = PUBLISHED.direction,
+        goals: int = 1,
     ) -> None:
         super().__init__(graph, batch_size, eval_batch_size, run_seed)
-        require_positive(validation=validation, test=test, **({} if train is None else {"train": train}))
-        self.sizes, self.seed = (train, validation, test), seed
+        given = {} if train is None else {"train": train}
+        require_positive(validation=validation, test=test, goals=goals, **given)
+        self.layout = Layout(query, edges, direction)
+        self.sizes, self.seed, self.goals = (train, validation, test), seed, goals
+        if goals > graph.degree:
+            raise UserError(f"data.goals={goals} is too large: {graph} has {graph.degree} different goals")
+        for key, value in {"batch_size": batch_size, **given}.items():
+            if value % goals:
+                raise UserError(f"data.{key}={value} is not a multiple of data.goals={goals}")
         # twice as many keeps training graphs at least as various as what is held out, and redrawing them quick
         if graph.distinct < 2 * (validation + test):
             raise UserError(
@@ -99,19 +115,22 @@ class DrawnData(PathStarData):
     def prepare(self) -> None:
         train, validation, test = self.sizes
         nothing = torch.empty(0, dtype=torch.int64)
-        self.test = draw_outside(self.graph, test, nothing, generator("test", self.seed))
+        self.test = self._draw(test, nothing, generator("test", self.seed))
         taken = self.graph.keys(self.test.prompts).unique()
-        self.validation = draw_outside(self.graph, validation, taken, generator("validation", self.seed))
+        self.validation = self._draw(validation, taken, generator("validation", self.seed))
         self._held_out = torch.cat([taken, self.graph.keys(self.validation.prompts)]).unique()
         self.train: Batch | None = None
         if train is not None:
-            self.train = draw_outside(self.graph, train, self._held_out, generator("train", self.seed))
+            self.train = self._draw(train, self._held_out, generator("train", self.seed), self.goals)
 
     def train_batch(self, k: int) -> Batch:
         if self.train is not None:
-            return shuffled_batch(self.train, k, self.batch_size, self.run_seed)
+            return shuffled_batch(self.train, k, self.batch_size, self.run_seed, self.goals)
         source = generator("online", self.seed, self.run_seed, k)
-        return draw_outside(self.graph, self.batch_size, self._held_out, source).long()
+        return self._draw(self.batch_size, self._held_out, source, self.goals).long()
+
+    def _draw(self, count: int, taken: Tensor, source: torch.Generator, goals: int = 1) -> Batch:
+        return draw_outside(self.graph, count, taken, source, self.layout, goals)
 
 
 class FileData(PathStarData):
@@ -178,14 +197,20 @@ class FileData(PathStarData):
         return shuffled_batch(self.train, k, self.batch_size, self.run_seed)
 
 
-def draw_outside(graph: PathStar, count: int, taken: Tensor, source: torch.Generator) -> Batch:
-    """`count` problems whose canonical keys are not among `taken` (sorted, unique): those that are, are redrawn."""
-    problems = graph.sample(count, source)
+def draw_outside(
+    graph: PathStar, count: int, taken: Tensor, source: torch.Generator, layout: Layout = PUBLISHED, goals: int = 1
+) -> Batch:
+    """`count` problems whose canonical keys are not among `taken` (sorted, unique): those that are, are redrawn.
+
+    Args:
+        layout, goals: see `PathStar.sample`. Problems that share a graph share its key, and are redrawn together.
+    """
+    problems = graph.sample(count, source, layout, goals)
     if not len(taken):
         return problems
     rows = torch.arange(count)
     while len(rows := rows[_among(graph.keys(problems.prompts[rows]), taken)]):
-        again = graph.sample(len(rows), source)
+        again = graph.sample(len(rows), source, layout, goals)
         problems.prompts[rows], problems.paths[rows] = again.prompts, again.paths
     return problems
 
@@ -195,15 +220,20 @@ def _among(keys: Tensor, taken: Tensor) -> Tensor:
     return taken[place] == keys
 
 
-def shuffled_batch(problems: Batch, k: int, size: int, seed: int) -> Batch:
-    """Batch k of an endless sequence of epochs, each a permutation of its own; a batch may span two epochs."""
-    count, rows = len(problems.paths), []
-    first, end = k * size, (k + 1) * size
+def shuffled_batch(problems: Batch, k: int, size: int, seed: int, together: int = 1) -> Batch:
+    """Batch k of an endless sequence of epochs, each a permutation of its own; a batch may span two epochs.
+
+    Args:
+        together: so many problems in a row stay together, in their order; divides `size` and the number of problems.
+    """
+    count, chosen = len(problems.paths) // together, []
+    first, end = k * size // together, (k + 1) * size // together
     while first < end:
         epoch, offset = divmod(first, count)
-        rows.append(_permutation(count, seed, epoch)[offset : offset + end - first])
-        first += len(rows[-1])
-    return problems.rows(torch.cat(rows)).long()
+        chosen.append(_permutation(count, seed, epoch)[offset : offset + end - first])
+        first += len(chosen[-1])
+    rows = torch.cat(chosen).unsqueeze(1) * together + torch.arange(together)
+    return problems.rows(rows.flatten()).long()
 
 
 @lru_cache(maxsize=2)

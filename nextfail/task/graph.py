@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nextfail.errors import UserError
+from nextfail.task.layout import PUBLISHED, Layout
 from nextfail.task.vocab import Vocab
 
 _MOST_NODES = 2**15 - 4  # the signs come after the labels, and all must fit in int16
@@ -106,26 +107,51 @@ class PathStar:
         arms = torch.cat([torch.zeros(self.degree, 1, dtype=torch.long), arms], 1)  # label 0 is the start
         return arms[:, :-1].flatten(), arms[:, 1:].flatten(), arms
 
-    def sample(self, count: int, generator: torch.Generator) -> Batch:
-        """Draw `count` independent problems: prompts (count, P) and paths (count, l), in the smallest integer type.
+    def sample(self, count: int, generator: torch.Generator, layout: Layout = PUBLISHED, goals: int = 1) -> Batch:
+        """Draw `count` problems: prompts (count, P) and paths (count, l), in the smallest integer type.
 
-        Labels are drawn without replacement, edges are shuffled and the goal's arm is chosen, all uniformly.
+        Labels are drawn without replacement, edges are ordered and the goal's arm is chosen, all uniformly.
+
+        Args:
+            count: a multiple of `goals`.
+            layout: how they are written down.
+            goals: how many problems in a row share all but the goal; from 1, independent problems, to the degree.
         """
-        parts = [self._sample(min(_CHUNK, count - i), generator) for i in range(0, count, _CHUNK)]
+        graphs = count // goals
+        parts = [self._sample(min(_CHUNK, graphs - i), generator, layout, goals) for i in range(0, graphs, _CHUNK)]
         if not parts:
-            parts = [self._sample(0, generator)]
+            parts = [self._sample(0, generator, layout, goals)]
         return Batch(torch.cat([p.prompts for p in parts]), torch.cat([p.paths for p in parts]))
 
-    def _sample(self, count: int, generator: torch.Generator) -> Batch:
+    def _sample(self, graphs: int, generator: torch.Generator, layout: Layout, goals: int) -> Batch:
         sources, targets, arms = self._shape
-        labels = draw_without_replacement(count, self.num_nodes, self.size, generator)  # (B, n)
-        order = draw_without_replacement(count, self.edges, self.edges, generator).long()  # (B, E)
-        arm = torch.randint(self.degree, (count,), generator=generator)
-        paths = labels.gather(1, arms[arm])  # (B, l)
-        edges = (labels.gather(1, sources[order]), labels.gather(1, targets[order]))
+        labels = draw_without_replacement(graphs, self.num_nodes, self.size, generator)  # (B, n)
+        order = self._order(graphs, generator, layout)  # (B, E)
+        if goals == 1:
+            arm = torch.randint(self.degree, (graphs,), generator=generator)
+        else:
+            arm = draw_without_replacement(graphs, self.degree, goals, generator).long().flatten()
+        edges = torch.stack([labels.gather(1, sources[order]), labels.gather(1, targets[order])], -1)  # (B, E, 2)
+        if layout.direction == "random":
+            turned = torch.rand(edges.shape[:2], generator=generator) < 0.5
+            edges = torch.where(turned.unsqueeze(-1), edges.flip(-1), edges)
+        labels, edges = (each.repeat_interleave(goals, 0) for each in (labels, edges))
+        paths = labels.gather(1, arms[arm])  # (B goals, l)
         vocab = self.vocab
-        prompts = vocab.layout(torch.stack(edges, -1), paths[:, 0], paths[:, -1])
+        prompts = vocab.layout(edges, paths[:, 0], paths[:, -1], layout.query)
         return Batch(prompts, paths.to(vocab.dtype))
+
+    def _order(self, graphs: int, generator: torch.Generator, layout: Layout) -> Tensor:
+        """Numbers of edges (B, E) as they are written; those of an arm are consecutive, from the start on."""
+        hops = self.path_length - 1
+        if layout.edges == "by_arm":
+            arms = draw_without_replacement(graphs, self.degree, self.degree, generator).long()
+            return (arms.unsqueeze(2) * hops + torch.arange(hops)).flatten(1)
+        order = draw_without_replacement(graphs, self.edges, self.edges, generator).long()
+        if layout.edges == "parents_first":  # each arm keeps its places, and takes them from the start on
+            places = (order // hops).argsort(dim=1, stable=True)
+            order = torch.empty_like(order).scatter_(1, places, torch.arange(self.edges).expand_as(order))
+        return order
 
     def keys(self, prompts: Tensor) -> Tensor:
         """Canonical keys (B,), int64: equal for prompts with the same undirected edges and start, whatever the goal.

@@ -6,6 +6,10 @@ The published layout, drawn for G(2,3) with start 7, goal 4 and answer 7,1,4 (on
     7 1 | 1 4 | 7 3 | 3 9 / 7 4 =                    7 1 4
     edge  edge  edge  edge  start, goal              l tokens, the start among them
 
+With the query before the edges (`data.query=before`) the prompt is as long:
+
+    7 4 / 7 1 | 1 4 | 7 3 | 3 9 =
+
 Nodes are their own ids, 0..N-1; then "|" N, "=" N+1, "/" N+2, "$" N+3. There is no token for a comma.
 """
 
@@ -56,23 +60,25 @@ class Vocab:
         """How each id is written in the published text format; the comma of an edge has no token."""
         return [*map(str, range(self.num_nodes)), "|", "=", "/", "$"]
 
-    def layout(self, edges: Tensor, start: Tensor, goal: Tensor) -> Tensor:
-        """Edges (B, E, 2), start (B,) and goal (B,) as prompts (B, 3E+3)."""
+    def layout(self, edges: Tensor, start: Tensor, goal: Tensor, query: str = "after") -> Tensor:
+        """Edges (B, E, 2), start (B,) and goal (B,) as prompts (B, 3E+3), the query "after" the edges or "before"."""
         count, number, _ = edges.shape
         prompts = torch.empty(count, 3 * number + 3, dtype=self.dtype)
-        triples = prompts[:, : 3 * number].view(count, number, 3)
-        triples[:, :, :2] = edges
+        triples = prompts.view(count, number + 1, 3)  # of the query and of each edge: two nodes and what follows them
+        first, last = (triples[:, 0], triples[:, 1:]) if query == "before" else (triples[:, -1], triples[:, :-1])
+        first[:, 0], first[:, 1] = start, goal
+        last[:, :, :2] = edges
         triples[:, :, 2] = self.bar
-        prompts[:, -4] = self.slash
-        prompts[:, -3] = start
-        prompts[:, -2] = goal
-        prompts[:, -1] = self.equals
+        triples[:, 0 if query == "before" else -2, 2] = self.slash
+        triples[:, -1, 2] = self.equals
         return prompts
 
     def split(self, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The inverse of `layout`: edges (B, E, 2), start (B,) and goal (B,)."""
-        edges = prompts[:, :-3].unflatten(1, (-1, 3))[:, :, :2]
-        return edges, prompts[:, -3], prompts[:, -2]
+        """The inverse of `layout`, wherever the query is: edges (B, E, 2), start (B,) and goal (B,)."""
+        pairs = prompts.unflatten(1, (-1, 3))[:, :, :2]  # (B, E + 1, 2)
+        before = len(prompts) > 0 and int(prompts[0, 2]) == self.slash
+        query, edges = (pairs[:, 0], pairs[:, 1:]) if before else (pairs[:, -1], pairs[:, :-1])
+        return edges, query[:, 0], query[:, 1]
 
     def decode(self, tokens: list[int]) -> str:
         """Tokens as they would be read aloud, nodes and signs separated by blanks."""

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 
 from nextfail.errors import UserError
 from nextfail.models import Mamba, Pretrained, Transformer
-from nextfail.objectives import FirstHopOnly, Reverse, TeacherForcing, Teacherless
+from nextfail.objectives import ALL
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import file_digest, model_digest
 from nextfail.task.datamodule import DrawnData, FileData, PathStarData
@@ -18,17 +18,7 @@ from nextfail.training.module import PathStarModule
 
 OWN = {
     f"{made.__module__}.{made.__qualname__}": made
-    for made in (
-        Transformer,
-        Mamba,
-        Pretrained,
-        TeacherForcing,
-        FirstHopOnly,
-        Reverse,
-        Teacherless,
-        DrawnData,
-        FileData,
-    )
+    for made in (Transformer, Mamba, Pretrained, *ALL, DrawnData, FileData)
 }
 """What a run folder may name without being trusted."""
 

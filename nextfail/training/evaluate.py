@@ -1,6 +1,6 @@
 """Metrics of a trained run, on its own test set or on other problems."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def evaluate(
     module.load_state_dict(state["state_dict"])
     if sizes is not None:
         fit(module, sizes)
-    problems = textfile.load(file, module.graph) if file else own_problems(data, module.graph)
+    problems = read_problems(data, module.graph, file) if file else own_problems(data, module.graph)
     torch.set_num_threads(run["threads"])
     trainer = L.Trainer(
         accelerator="auto",
@@ -93,12 +93,19 @@ def fit(module: PathStarModule, sizes: dict[str, int]) -> None:
     module.metrics = PathMetrics(graph, module.backbone.vocab_size)
 
 
+def read_problems(data: PathStarData, graph: PathStar, file: Path) -> Batch:
+    """The problems of a text file, their edges as they stand there, with the query where the run has it."""
+    prompts, paths = textfile.load(file, graph)
+    return Batch(graph.vocab.layout(*graph.vocab.split(prompts), data.layout.query), paths)
+
+
 def own_problems(data: PathStarData, graph: PathStar) -> Batch:
     """The run's test set; or, for another size, one drawn as the run's would be."""
     if graph != data.graph:
         sizes = data.sizes if isinstance(data, DrawnData) else (None, 1000, 2000)
         seed = data.seed if isinstance(data, DrawnData) else 0
-        data = DrawnData(graph, None, *sizes[1:], seed, data.batch_size, data.eval_batch_size, data.run_seed)
+        batches = (data.batch_size, data.eval_batch_size, data.run_seed)
+        data = DrawnData(graph, None, *sizes[1:], seed, *batches, **asdict(data.layout))
     data.setup()
     assert data.test is not None
     return data.test

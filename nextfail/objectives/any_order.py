@@ -1,0 +1,70 @@
+"""Any part of the path from any other part."""
+
+import torch
+from torch import Tensor
+
+from nextfail.errors import UserError
+from nextfail.models.backbone import BIDIRECTIONAL, Backbone
+from nextfail.objectives.base import IGNORE, Loss, Objective, cross_entropy
+from nextfail.task.graph import Batch
+
+DECODING = ("confident", "at_once")
+
+
+class AnyOrder(Objective):
+    """Hidden path tokens from those that are left, seen from both sides (MLM-U: Kitouni et al. 2024, arXiv 2406.05183).
+
+        inputs   ...  =   $   r1  $   $   r4
+        labels   .    .   r0  .   r2  r3  .
+
+    Each token of the path is hidden with probability u, which is drawn uniformly from (0, 1) for each problem.
+    Attention is bidirectional, so it needs a backbone that is (a Transformer; Mamba reads in one direction). Choices
+    of ours: "$" stands for a hidden token; where chance hid none, the one with the lowest draw is hidden; every
+    hidden token of a batch weighs the same. Decoding starts from hidden tokens alone. There is no forced pass, for
+    there is no order.
+
+    Args:
+        decode: "confident" fills in the most probable token of all hidden places and looks again; "at_once" fills all.
+    """
+
+    requires = frozenset({BIDIRECTIONAL})
+
+    def __init__(self, decode: str) -> None:
+        super().__init__()
+        if decode not in DECODING:
+            raise UserError(f"objective.decode={decode!r} is unknown: choose {' or '.join(DECODING)}")
+        self.decode = decode
+
+    def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:
+        return torch.cat([prompts, written], 1)
+
+    def states(self, backbone: Backbone, prompts: Tensor, written: Tensor) -> Tensor:
+        hidden: Tensor = backbone(self.inputs(prompts, written), causal=False, last=written.shape[1])
+        return hidden
+
+    def loss(self, backbone: Backbone, batch: Batch) -> Loss:
+        paths = batch.paths
+        draw = torch.rand(paths.shape, device=paths.device)
+        rate = torch.rand(len(paths), 1, device=paths.device)
+        hide = draw <= torch.maximum(rate, draw.amin(1, keepdim=True))
+        hidden = self.states(backbone, batch.prompts, paths.masked_fill(hide, self.vocab.blank))
+        return cross_entropy(backbone.logits(hidden), paths.masked_fill(~hide, IGNORE))
+
+    @torch.no_grad()
+    def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
+        blanks = prompts.new_full((len(prompts), length), self.vocab.blank)
+        paths = blanks if given is None else torch.cat([given, blanks[:, given.shape[1] :]], 1)
+        known = torch.arange(length, device=prompts.device) < (0 if given is None else given.shape[1])
+        known = known.expand(len(prompts), -1)
+        while not known.all():
+            logits = backbone.logits(self.states(backbone, prompts, paths))  # (B, l, V)
+            sure, tokens = logits.softmax(-1).max(-1)
+            fill = ~known
+            if self.decode == "confident":
+                best = sure.masked_fill(known, -1).argmax(1, keepdim=True)
+                fill = torch.zeros_like(known).scatter(1, best, True)
+            paths, known = torch.where(fill, tokens, paths), known | fill
+        return paths
+
+    def forced(self, backbone: Backbone, batch: Batch) -> None:
+        return None

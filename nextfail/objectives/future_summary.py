@@ -1,0 +1,45 @@
+"""The next token, and which others will come after it, in any order."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextfail.models.backbone import Backbone
+from nextfail.objectives.base import Loss, Objective
+from nextfail.task.graph import Batch
+
+
+class FutureSummary(Objective):
+    """Every state also says which tokens come after the next (FSP-BoW: Mahajan et al. 2025, arXiv 2510.14751).
+
+        inputs   ...  =                r0            r1        r2      r3
+        next     .    r0               r1            r2        r3      r4
+        bag      .    {r1,r2,r3,r4}    {r2,r3,r4}    {r3,r4}   {r4}    .
+
+    A linear head of its own makes a logit for each token of the vocabulary, and binary cross-entropy asks whether it
+    is in the bag: the paper's a(t), the set of x_{t+2}, x_{t+3}, ... where x_{t+1} is next, so here of all after r_t.
+    Choices of ours: the window reaches to the path's end; the entropies are summed over the vocabulary and averaged
+    over places, of which the last, with its empty bag, is none; the head is dropped at test.
+
+    Args:
+        weight: of the bag's loss, which is added to the next token's cross-entropy.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def build(self, backbone: Backbone) -> None:
+        self.summary = nn.Linear(backbone.width, backbone.vocab_size)
+
+    def loss(self, backbone: Backbone, batch: Batch) -> Loss:
+        paths = batch.paths
+        hidden = self.states(backbone, batch.prompts, paths)  # (B, l, C)
+        logits = self.summary(hidden[:, :-1]).float()  # (B, l - 1, V)
+        each = F.binary_cross_entropy_with_logits(logits, bags(paths, logits.shape[-1]), reduction="none")
+        return self.next_token(backbone, hidden, paths).plus(summary=self.weight * each.sum(-1).mean())
+
+
+def bags(paths: Tensor, vocab_size: int) -> Tensor:
+    """For each token of paths (B, l) but the last, which of the vocabulary come after it: 0 or 1, (B, l - 1, V)."""
+    after = F.one_hot(paths[:, 1:], vocab_size).flip(1).cumsum(1).flip(1)  # (B, l - 1, V)
+    return after.clamp(max=1).float()

@@ -1,0 +1,69 @@
+"""Several tokens ahead, each by a head of its own."""
+
+import torch
+from torch import Tensor, nn
+
+from nextfail.errors import UserError
+from nextfail.models.backbone import Backbone
+from nextfail.objectives.base import Loss, Objective, cross_entropy
+from nextfail.task.graph import Batch
+
+
+class MultiToken(Objective):
+    """Every state also predicts the k - 1 tokens after the next (Gloeckle et al. 2024, arXiv 2404.19737, section 2).
+
+        inputs   ...  =   r0  r1  r2  r3
+        head 0   .    r0  r1  r2  r3  r4
+        head 1   .    r1  r2  r3  r4  .
+        head 2   .    r2  r3  r4  .   .
+
+    As published, a head is one block over the shared trunk, all heads share the norm and the unembedding, and the
+    loss is the sum of the heads' cross-entropies, each the mean over its places. Head 0 decodes; the others are not
+    used then. Choices of ours: the trunk keeps its norm, the shared one comes after the heads; the trunk keeps its
+    depth, so that decoding costs a block more than next-token prediction (the paper takes the blocks of the heads
+    from the trunk).
+
+    Args:
+        k: number of heads, from 2 to the path's length.
+    """
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        if not isinstance(k, int) or k < 2:
+            raise UserError(f"objective.k={k!r} is not a whole number of at least 2")
+        self.k = k
+
+    def build(self, backbone: Backbone) -> None:
+        if self.k > self.graph.path_length:
+            raise UserError(f"objective.k={self.k} is too large: a path of {self.graph} has "
+                            f"{self.graph.path_length} tokens")  # fmt: skip
+        self.heads = nn.ModuleList(backbone.new_block() for _ in range(self.k))
+        self.norm = nn.LayerNorm(backbone.width)
+
+    def loss(self, backbone: Backbone, batch: Batch) -> Loss:
+        paths, length = batch.paths, batch.paths.shape[1]
+        trunk = backbone(self.inputs(batch.prompts, paths))  # (B, T, C): a head looks back over all of it
+        losses = []
+        for ahead, head in enumerate(self.heads):
+            hidden = self.norm(head(trunk, last=length))[:, : length - ahead]
+            losses.append(cross_entropy(backbone.logits(hidden), paths[:, ahead:]))
+        return losses[0].plus(**{f"ahead_{i}": loss.total for i, loss in enumerate(losses) if i})
+
+    @torch.no_grad()
+    def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
+        paths = prompts[:, :0] if given is None else given
+        trunk, cache = backbone.step(torch.cat([prompts, paths], 1))
+        while paths.shape[1] < length:
+            paths = torch.cat([paths, self._next(backbone, trunk, 1)], 1)
+            if paths.shape[1] < length:
+                state, cache = backbone.step(paths[:, -1:], cache)
+                trunk = torch.cat([trunk, state], 1)
+        return paths
+
+    @torch.no_grad()
+    def forced(self, backbone: Backbone, batch: Batch) -> Tensor:
+        return self._next(backbone, backbone(self.inputs(batch.prompts, batch.paths)), batch.paths.shape[1])
+
+    def _next(self, backbone: Backbone, trunk: Tensor, last: int) -> Tensor:
+        """The tokens (B, last) that head 0 predicts at the trunk's last states (B, T, C)."""
+        return backbone.logits(self.norm(self.heads[0](trunk, last=last))).argmax(-1)

@@ -1,0 +1,42 @@
+"""The next token, and in which order the others will come."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextfail.models.backbone import Backbone
+from nextfail.objectives.base import Loss, Objective
+from nextfail.task.graph import Batch
+
+
+class TokenOrder(Objective):
+    """Every state also ranks the tokens to come by how soon they do (TOP: Zuhri et al. 2025, arXiv 2508.19228).
+
+        inputs   ...  =                r0            r1          r2      r3
+        next     .    r0               r1            r2          r3      r4
+        order    .    r0>r1>r2>r3>r4   r1>r2>r3>r4   r2>r3>r4    r3>r4   r4
+
+    The ranking loss is ListNet's: cross-entropy between a softmax over the vocabulary, of a second unembedding, and
+    the distribution in which the token k places ahead (0 is the next) has a share proportional to exp(-k), and tokens
+    that do not come have none. As published, the losses are summed and the second unembedding is dropped at test. A
+    choice of ours: both losses are on the path alone, so that the paper's window ends with the path.
+    """
+
+    def build(self, backbone: Backbone) -> None:
+        self.order = nn.Linear(backbone.width, backbone.vocab_size, bias=False)
+        nn.init.normal_(self.order.weight, std=0.02)
+
+    def loss(self, backbone: Backbone, batch: Batch) -> Loss:
+        paths, length = batch.paths, batch.paths.shape[1]
+        hidden = self.states(backbone, batch.prompts, paths)  # (B, l, C)
+        scores = F.log_softmax(self.order(hidden).float(), -1)  # (B, l, V)
+        of_path = scores.gather(2, paths.unsqueeze(1).expand(-1, length, -1))  # (B, l, l): of token j at place i
+        order = -(shares(length, paths.device) * of_path).sum(-1).mean()
+        return self.next_token(backbone, hidden, paths).plus(order=order)
+
+
+def shares(length: int, device: torch.device | None = None) -> Tensor:
+    """Row i: the distribution over path tokens j that place i is asked for, exp(i - j) from i on, normalised (l, l)."""
+    place = torch.arange(length, device=device)
+    ahead = place - place.unsqueeze(1)  # (l, l): j - i
+    return torch.softmax(-ahead.float().masked_fill(ahead < 0, torch.inf), -1)
