@@ -14,7 +14,22 @@ from nextfail.runs.record import Result, Run, read_run
 
 T = TypeVar("T")
 
-ORDER = ("teacher_forcing", "reverse", "teacherless", "transformer", "mamba")
+ORDER = (
+    "teacher_forcing",
+    "reverse",
+    "teacherless",
+    "multi_token",
+    "token_order",
+    "next_latent",
+    "future_summary",
+    "belief_state",
+    "any_order",
+    "token_masking",
+    "scratchpad",
+    "first_hop_only",
+    "transformer",
+    "mamba",
+)
 """Objectives and models that come before all others, which follow by name."""
 
 MOST_KEYS = 3  # named in a label; more would be no label

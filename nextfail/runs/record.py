@@ -48,11 +48,13 @@ class Curve:
         samples: training problems seen (T).
         tokens: accuracy of each generated position (T, path_length).
         cheat: cheat accuracy (T).
+        exact: exact match (T).
     """
 
     samples: list[float]
     tokens: list[list[float]]
     cheat: list[float]
+    exact: list[float]
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Run:
         tokens = [[_number(by_step[step], f"{kind}_{i}") for i in positions] for step in steps]
         if all(math.isnan(value) for row in tokens for value in row):
             return None
-        return Curve(samples, tokens, [_number(by_step[step], "cheat_accuracy") for step in steps])
+        cheat, exact = ([_number(by_step[step], key) for step in steps] for key in ("cheat_accuracy", "exact_match"))
+        return Curve(samples, tokens, cheat, exact)
 
     def examples(self) -> list[Example]:
         """The test problems of examples.json; none if it is missing or not as expected."""

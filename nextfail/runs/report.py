@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nextfail.errors import UserError
+from nextfail.runs import leaderboard
 from nextfail.runs.collect import Collection, Group
 from nextfail.runs.files import write_text
 from nextfail.runs.outcome import OUTCOMES
@@ -80,10 +81,15 @@ def print_report(collection: Collection, console: Console) -> None:
     """Tables, sentences and problems."""
     for graph, groups in collection.by_graph.items():
         _print_table(console, heading(graph, groups), COLUMNS, [cells(group) for group in groups])
+        _print_table(console, f"{graph}, what it took", leaderboard.COLUMNS, _took(groups))
     for sentence in in_words(collection):
         console.print(sentence)
     if collection.problems:
         _print_table(console, "not done, or not whole", PROBLEM_COLUMNS, _problem_rows(collection))
+
+
+def _took(groups: Sequence[Group]) -> list[list[str]]:
+    return [leaderboard.cells(group, groups) for group in leaderboard.ranked(groups)]
 
 
 def _print_table(console: Console, title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
@@ -178,6 +184,7 @@ def _record(group: Group, run: Run) -> dict[str, Any]:
         "hard_token_accuracy_low": hard and hard.low,
         "hard_token_accuracy_high": hard and hard.high,
         "cheat_accuracy": cheat and cheat.value,
+        "samples_to_solved": result and leaderboard.to_solved(run),
         **{cost: record.get(cost) for cost in costs},
         "identity": run.hash,
         "git_commit": record.get("git_commit"),
@@ -190,9 +197,10 @@ def page(collection: Collection, figures: Container[str]) -> str:
     parts = [MARK, "# Report", *in_words(collection)]
     for graph, groups in collection.by_graph.items():
         parts += [f"## {heading(graph, groups)}", _markdown(COLUMNS, [cells(group) for group in groups])]
+        parts += [f"What it took on {graph}, best first:", _markdown(leaderboard.COLUMNS, _took(groups))]
     seen = dict.fromkeys(outcome for group in collection.groups for outcome in group.outcomes)
     meanings = [f"{outcome}: {OUTCOMES[outcome]}" for outcome in seen if outcome in OUTCOMES]
-    parts.append("\n".join(f"- {line}" for line in [*NOTES, *meanings]))
+    parts.append("\n".join(f"- {line}" for line in [*NOTES, *leaderboard.NOTES, *meanings]))
     parts += [f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))"
               for name, caption in FIGURES.items() if name in figures]  # fmt: skip
     if collection.problems:

@@ -7,14 +7,22 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette; its vermillion is kept for what is hard or wrong, in every figure
+# Okabe and Ito's palette, whose vermillion is kept for what is hard or wrong in every figure, and some of Tol's
 COLOURS = {
     "teacher_forcing": "#E69F00",
     "reverse": "#0072B2",
     "teacherless": "#009E73",
     "first_hop_only": "#CC79A7",
+    "multi_token": "#56B4E9",
+    "token_order": "#332288",
+    "next_latent": "#882255",
+    "future_summary": "#999933",
+    "any_order": "#117733",
+    "belief_state": "#AA4499",
+    "token_masking": "#DDCC77",
+    "scratchpad": "#88CCEE",
 }
-OTHER_COLOURS = ("#56B4E9", "#999999", "#000000")
+OTHER_COLOURS = ("#999999", "#000000", "#BBBBBB")
 WRONG = "#D55E00"
 MARKERS = {"transformer": "o", "mamba": "s"}
 OTHER_MARKERS = ("^", "D", "v", "P")

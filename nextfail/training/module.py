@@ -60,6 +60,20 @@ class PathStarModule(L.LightningModule):
             raise UserError(f"optimizer and scheduler cannot be made: {error}") from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By norm, in every precision: Lightning itself refuses under bf16-mixed, since fused optimizers undo a scaling
+        of gradients by themselves, which only fp16 has."""
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise UserError(f"trainer.precision={self.trainer.precision} scales gradients, which is not supported: "
+                            "choose bf16-mixed or 32-true")  # fmt: skip
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(derive("step", self.seed, self.global_step))
 

@@ -1,9 +1,11 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import SMALL, quiet_trainer, tiny, trainable
 
+from nextfail.errors import UserError
 from nextfail.models import Backbone
 from nextfail.objectives import IGNORE, Loss, TeacherForcing
 from nextfail.task import Batch
@@ -72,3 +74,41 @@ def test_window_goes_on_from_its_state() -> None:
     for each in (window, again):
         each.add(step(2.0, right=1))
     assert again.mean() == window.mean()
+
+
+def clipped(folder: Path, precision: str, **settings: object) -> list[torch.Tensor]:
+    """The gradients of one step that is clipped to a norm of 0.01."""
+    kept: list[torch.Tensor] = []
+
+    class Keeping(TeacherForcing):
+        def loss(self, backbone: Backbone, batch: Batch) -> Loss:
+            loss = super().loss(backbone, batch)
+            loss.total = 100 * loss.total
+            return loss
+
+    module = trainable(Keeping())
+    step_of = module.optimizer_step
+
+    def keep(*args: object, **kwargs: object) -> None:
+        step_of(*args, **kwargs)
+        kept.extend(p.grad.clone() for p in module.parameters() if p.grad is not None)
+
+    module.optimizer_step = keep
+    data = DrawnData(SMALL, train=64, validation=4, test=4, seed=0, batch_size=4, eval_batch_size=4, run_seed=0)
+    trainer = quiet_trainer(folder, 1, limit_val_batches=0, gradient_clip_val=0.01, precision=precision)
+    trainer.fit(module, datamodule=data)
+    return kept
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_every_precision(precision: str, tmp_path: Path) -> None:
+    gradients = clipped(tmp_path, precision)
+    assert torch.nn.utils.get_total_norm(gradients) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_scaled_gradients_are_refused(tmp_path: Path) -> None:
+    """A trainer of its own, since Lightning has no fp16 on a CPU."""
+    module = trainable(TeacherForcing())
+    module.trainer = SimpleNamespace(precision="16-mixed", precision_plugin=SimpleNamespace(scaler=object()))
+    with pytest.raises(UserError, match=r"trainer\.precision=16-mixed scales gradients"):
+        module.configure_gradient_clipping(module.make_optimizer(module), 1.0)

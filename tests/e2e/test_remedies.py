@@ -1,0 +1,123 @@
+"""Every objective through the command's own path: trained, resumed from its folder, evaluated elsewhere."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from commands import refused
+from inside import train_here
+
+from nextfail.cli.common import CONF
+from nextfail.objectives import ALL
+from nextfail.runs.folder import RunFolder
+from nextfail.training.build import OWN, remake
+from nextfail.training.checkpoints import LAST, read_checkpoint
+from nextfail.training.evaluate import evaluate
+
+OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+SMALL = (
+    "graph=g2_5",
+    "model.depth=1",
+    "model.width=16",
+    "model.heads=2",
+    "trainer.val_every=2",
+    "data.train=64",
+    "data.validation=8",
+    "data.test=8",
+    "data.batch_size=4",
+)
+
+
+def test_there_is_a_configuration_for_each() -> None:
+    assert len(OBJECTIVES) == len(ALL) == 12
+    targets = {
+        (CONF / "objective" / f"{name}.yaml").read_text().split("_target_: ")[1].split()[0] for name in OBJECTIVES
+    }
+    assert targets == {f"{kind.__module__}.{kind.__qualname__}" for kind in ALL}
+    assert targets <= set(OWN)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_trains_goes_on_and_is_evaluated(objective: str, tmp_path: Path) -> None:
+    asked = (*SMALL, f"objective={objective}")
+    whole = train_here(tmp_path / "whole", *asked, "trainer.max_steps=4")
+    assert whole["steps"] == 4
+    assert whole["flops"] > 0
+    folder = RunFolder(tmp_path / "whole")
+    found = evaluate(folder, checkpoint="last", sizes=None, file=None, trust=False)
+    for key in ("exact_match", "hard_token_accuracy", "cheat_accuracy", "forced_token_accuracy", "outcome"):
+        assert found[key] == whole[key], key
+    shorter = evaluate(
+        folder, checkpoint="last", sizes={"degree": 2, "path_length": 3, "num_nodes": 50}, file=None, trust=False
+    )
+    assert len(shorter["token_accuracy"]) == 3
+
+    # cut in the middle: what it has then is what it goes on with, to the same bits
+    cut = tmp_path / "cut"
+    train_here(cut, *asked, "trainer.max_steps=4")
+    (cut / "result.json").unlink()
+    (cut / "checkpoints" / LAST).unlink()
+    again = train_here(cut, *asked, "trainer.max_steps=4")
+    run_hash = folder.run()["hash"]
+    states = [
+        read_checkpoint(path / "checkpoints" / LAST, run_hash)["state_dict"] for path in (tmp_path / "whole", cut)
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert again["exact_match"] == whole["exact_match"]
+
+
+def test_heads_are_in_the_checkpoint_and_in_the_count(tmp_path: Path) -> None:
+    plain = train_here(tmp_path / "plain", *SMALL, "trainer.max_steps=2")
+    heads = train_here(tmp_path / "heads", *SMALL, "trainer.max_steps=2", "objective=multi_token", "objective.k=2")
+    block = 16 * 64 * 2 + 16 * 16 * 4 + (64 + 16) + (3 * 16 + 16) + 4 * 16  # a block of width 16
+    assert heads["parameters"] - plain["parameters"] == 2 * block + 2 * 16
+    module, _ = remake(RunFolder(tmp_path / "heads"))
+    assert len(module.objective.heads) == 2
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("objective", ["next_latent", "future_summary", "belief_state", "any_order"])
+def test_losses_are_finite_in_half_precision(objective: str, precision: str, tmp_path: Path) -> None:
+    result = train_here(
+        tmp_path, *SMALL, f"objective={objective}", "trainer.max_steps=2", f"trainer.precision={precision}"
+    )
+    assert result["outcome"] != "diverged"
+
+
+def test_any_order_on_mamba_is_refused_before_any_work(tmp_path: Path) -> None:
+    message = refused("train", "model=mamba", "objective=any_order", "hydra.run.dir=run", cwd=tmp_path)
+    assert "AnyOrder needs a backbone with ['bidirectional'], and Mamba has []" in message
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        ("data.query=before", "data.edges=parents_first"),
+        ("data.edges=by_arm", "data.direction=random"),
+        ("data.goals=2", "data.direction=random", "data.query=before"),
+    ],
+    ids=str,
+)
+def test_knobs_of_the_task_reach_the_run(knobs: tuple[str, ...], tmp_path: Path) -> None:
+    result = train_here(tmp_path / "run", *SMALL, *knobs, "trainer.max_steps=2", "objective=first_hop_only")
+    folder = RunFolder(tmp_path / "run")
+    data = folder.run()["data"]
+    assert all(str(data[key]) == value for key, value in (knob.removeprefix("data.").split("=") for knob in knobs))
+    assert (
+        evaluate(folder, checkpoint="last", sizes=None, file=None, trust=False)["exact_match"] == result["exact_match"]
+    )
+    for item in json.loads(folder.examples_json.read_text()):
+        assert len(item["edges"]) == 8
+    file = tmp_path / "one.txt"
+    file.write_text("7,1|1,4|4,8|8,2|7,3|3,9|9,5|5,6/7,6=7,3,9,5,6\n")
+    read = evaluate(folder, checkpoint="last", sizes=None, file=file, trust=False)
+    assert read["exact_match"]["n"] == 1
+
+
+def test_a_knob_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert "data.edges='sorted' is unknown" in refused("train", "data.edges=sorted", "hydra.run.dir=run", cwd=tmp_path)
+    assert "data.batch_size=5 is not a multiple of data.goals=2" in refused(
+        "train", "data.goals=2", "data.batch_size=5", "hydra.run.dir=run", cwd=tmp_path
+    )

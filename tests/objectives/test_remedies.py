@@ -1,0 +1,534 @@
+"""The remedies by hand: inputs, labels, masks and losses of each, on one problem of G(2,3) and on small batches."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from helpers import SMALL, Averaging, drawn, tiny
+from torch import Tensor
+
+from nextfail.errors import UserError
+from nextfail.models import Backbone, Mamba, Transformer
+from nextfail.objectives import (
+    ALL,
+    AnyOrder,
+    BeliefState,
+    FutureSummary,
+    MultiToken,
+    NextLatent,
+    Objective,
+    Scratchpad,
+    TeacherForcing,
+    Teacherless,
+    TokenMasking,
+    TokenOrder,
+)
+from nextfail.objectives.future_summary import bags
+from nextfail.objectives.token_order import shares
+from nextfail.task import Batch, PathStar
+
+PROMPT = [7, 1, 10, 3, 9, 10, 1, 4, 10, 7, 3, 12, 7, 4, 11]  # of helpers.LINE, whose path is 7 1 4
+BLANK, EQUALS = 13, 11
+V = 14
+
+ARGUMENTS: dict[type[Objective], dict[str, Any]] = {
+    MultiToken: {"k": 3},
+    NextLatent: {"horizon": 2},
+    AnyOrder: {"decode": "confident"},
+    TokenMasking: {"m": 0.5},
+}
+LOOKING_AHEAD = [MultiToken, TokenOrder, NextLatent, FutureSummary]  # the next token's loss, and more
+ON_MAMBA = [kind for kind in ALL if kind is not AnyOrder]
+
+
+def attached(
+    kind: type[Objective], graph: PathStar = SMALL, seed: int = 0, **arguments: Any
+) -> tuple[Any, Transformer]:
+    objective = kind(**{**ARGUMENTS.get(kind, {}), **arguments})
+    backbone = tiny(graph, objective, seed)
+    objective.attach(graph, backbone)
+    return objective, backbone
+
+
+def read_by(module: torch.nn.Module, ask: Any) -> list[Tensor]:
+    """What every pass through a module reads while `ask` runs."""
+    seen: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda owner, inputs: seen.append(inputs[0]))
+    ask()
+    hook.remove()
+    return seen
+
+
+def log_prob(logits: Tensor, label: int) -> Tensor:
+    return logits.log_softmax(-1)[label]
+
+
+def states(backbone: Backbone, fed: list[int], count: int) -> Tensor:
+    """The last `count` states of the prompt with what is fed after it (count, C)."""
+    return backbone(torch.tensor([[*PROMPT, *fed]]))[0, -count:]
+
+
+# multi_token
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_multi_token_by_hand(k: int, by_hand: Batch) -> None:
+    objective, backbone = attached(MultiToken, k=k)
+    loss = objective.loss(backbone, by_hand)
+    assert [seen.tolist() for seen in read_by(backbone, lambda: objective.loss(backbone, by_hand))] == [
+        [[*PROMPT, 7, 1]]
+    ]
+    trunk = backbone(torch.tensor([[*PROMPT, 7, 1]]))
+    labels = [[7, 1, 4], [1, 4], [4]]  # of head i: the path from its i-th token on
+    expected = torch.tensor(0.0)
+    for i in range(k):
+        logits = backbone.logits(objective.norm(objective.heads[i](trunk)))[0, -3:]
+        by_token = [-log_prob(logits[place], label) for place, label in enumerate(labels[i])]
+        part = torch.stack(by_token).mean()
+        assert torch.allclose(loss.parts["next_token" if i == 0 else f"ahead_{i}"], part, atol=1e-5)
+        expected = expected + part
+    assert torch.allclose(loss.total, expected, atol=1e-5)
+    assert loss.labels.tolist() == [[7, 1, 4]]
+
+
+@torch.no_grad()
+def test_multi_token_decodes_with_head_0_alone() -> None:
+    objective, backbone = attached(MultiToken)
+    batch = drawn(SMALL, 8)
+    predictions = objective.predict(backbone, batch)
+    for head in objective.heads[1:]:
+        for parameter in head.parameters():
+            parameter.fill_(torch.nan)
+    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.paths.tolist(), strict=True)):
+
+        def naive(written: list[int], prompt: list[int] = prompt) -> list[int]:
+            while len(written) < 3:
+                trunk = backbone(torch.tensor([prompt + written]))
+                logits = backbone.logits(objective.norm(objective.heads[0](trunk)))
+                written = [*written, int(logits[0, -1].argmax())]
+            return written
+
+        assert predictions.generated[i].tolist() == naive([])
+        assert predictions.given_hop[i].tolist() == naive(path[:2])
+        assert predictions.forced[i].tolist() == [naive(path[:j])[j] for j in range(3)]
+
+
+def test_multi_token_heads_are_as_many_as_asked() -> None:
+    objective, _ = attached(MultiToken, k=2)
+    assert len(objective.heads) == 2
+    with pytest.raises(UserError, match=r"objective\.k=4 is too large: a path of G\(2,3\) has 3 tokens"):
+        attached(MultiToken, k=4)
+    for wrong in (1, 2.0, "3"):
+        with pytest.raises(UserError, match=r"objective\.k=.* is not a whole number of at least 2"):
+            MultiToken(wrong)
+
+
+# token_order
+
+
+def test_shares_by_hand() -> None:
+    e = math.exp(-1)
+    whole, pair = 1 + e + e**2, 1 + e
+    expected = torch.tensor([[1 / whole, e / whole, e**2 / whole], [0, 1 / pair, e / pair], [0, 0, 1]])
+    assert torch.allclose(shares(3), expected, atol=1e-6)
+
+
+def test_token_order_by_hand(by_hand: Batch) -> None:
+    objective, backbone = attached(TokenOrder)
+    loss = objective.loss(backbone, by_hand)
+    hidden = states(backbone, [7, 1], 3)
+    path, order = [7, 1, 4], torch.tensor(0.0)
+    for t in range(3):
+        logits = objective.order(hidden[t])
+        weights = {v: math.exp(-k) for k, v in enumerate(path[t:])}  # v first occurs k ahead; 0 elsewhere
+        order = order - sum(w / sum(weights.values()) * log_prob(logits, v) for v, w in weights.items()) / 3
+    next_token = -torch.stack([log_prob(backbone.logits(hidden[t]), path[t]) for t in range(3)]).mean()
+    assert torch.allclose(loss.parts["order"], order, atol=1e-5)
+    assert torch.allclose(loss.parts["next_token"], next_token, atol=1e-5)
+    assert torch.allclose(loss.total, next_token + order, atol=1e-5)
+
+
+def test_token_order_is_least_for_the_right_ranking(by_hand: Batch) -> None:
+    """No distribution does better than the one asked for, whose cross-entropy with itself is its entropy."""
+    rows = shares(3)
+    entropy = -(rows * rows.clamp(min=1e-30).log()).sum(-1).mean()
+    objective, backbone = attached(TokenOrder)
+    optimizer = torch.optim.Adam([*backbone.parameters(), *objective.parameters()], lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = objective.loss(backbone, by_hand)
+        assert loss.parts["order"] > entropy - 1e-4
+        loss.total.backward()
+        optimizer.step()
+    assert torch.allclose(loss.parts["order"], entropy, atol=0.02)
+    assert objective.order(states(backbone, [], 1)[0]).topk(3).indices.tolist() == [7, 1, 4]
+
+
+# next_latent
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 5])
+def test_next_latent_by_hand(horizon: int, by_hand: Batch) -> None:
+    objective, backbone = attached(NextLatent, horizon=horizon)
+    loss = objective.loss(backbone, by_hand)
+    hidden, embedded = states(backbone, [7, 1], 3), backbone.tokens.weight
+
+    def step(h: Tensor, token: int) -> Tensor:
+        return h + objective.mlp(objective.norm(torch.cat([h, embedded[token]])))
+
+    foretold = {(0, 1): step(hidden[0], 7), (1, 1): step(hidden[1], 1)}  # (from state, how far ahead)
+    foretold[0, 2] = step(foretold[0, 1], 1)
+    latent, divergence = [], []
+    for ahead in range(1, min(horizon, 2) + 1):
+        pairs = [(foretold[t, ahead], hidden[t + ahead]) for t in range(3 - ahead)]
+        smooth = [torch.where((d := (g - h).abs()) < 1, d**2 / 2, d - 0.5).mean() for g, h in pairs]
+        latent.append(torch.stack(smooth).mean())
+        kls = []
+        for g, h in pairs:
+            p, q = (backbone.logits(each).log_softmax(-1) for each in (h, g))
+            kls.append((p.exp() * (p - q)).sum())
+        divergence.append(torch.stack(kls).mean())
+    assert torch.allclose(loss.parts["latent"], torch.stack(latent).mean(), atol=1e-5)
+    assert torch.allclose(loss.parts["divergence"], torch.stack(divergence).mean(), atol=1e-5)
+    assert torch.allclose(loss.total, torch.stack(list(loss.parts.values())).sum(), atol=1e-5)
+
+
+def test_next_latent_weights_scale_its_parts(by_hand: Batch) -> None:
+    one, backbone = attached(NextLatent)
+    other, _ = attached(NextLatent, latent_weight=3.0, kl_weight=0.5)
+    other.load_state_dict(one.state_dict())
+    parts, scaled = one.loss(backbone, by_hand).parts, other.loss(backbone, by_hand).parts
+    for name, factor in {"next_token": 1, "latent": 3, "divergence": 0.5}.items():
+        assert torch.allclose(scaled[name], factor * parts[name], rtol=1e-5)
+
+
+def test_no_gradient_flows_into_what_is_foretold(by_hand: Batch) -> None:
+    """The last state of the path is a target alone, and the unembedding only scores."""
+    objective, backbone = attached(NextLatent, horizon=2)
+    kept: list[Tensor] = []
+
+    def keep(module: Any, inputs: Any, output: Tensor) -> None:
+        output.retain_grad()
+        kept.append(output)
+
+    hook = backbone.norm.register_forward_hook(keep)
+    parts = objective.loss(backbone, by_hand).parts
+    hook.remove()
+    (parts["latent"] + parts["divergence"]).backward()
+    gradient = kept[0].grad
+    assert gradient is not None
+    by_state = gradient[0, -3:].abs().amax(-1)
+    assert by_state[2] == 0
+    assert (by_state[:2] > 1e-8).all()
+    # of the tied embedding, only the rows of tokens that are read get a gradient: 2 is in no prompt
+    assert backbone.tokens.weight.grad is not None
+    assert backbone.tokens.weight.grad[2].abs().max() == 0
+
+
+# future_summary
+
+
+def test_bags_by_hand() -> None:
+    found = bags(torch.tensor([[7, 1, 4]]), V)
+    assert [row.nonzero().flatten().tolist() for row in found[0]] == [[1, 4], [4]]
+    assert found.sum() == 3
+
+
+def test_future_summary_by_hand(by_hand: Batch) -> None:
+    objective, backbone = attached(FutureSummary, weight=0.25)
+    loss = objective.loss(backbone, by_hand)
+    hidden, places = states(backbone, [7, 1], 3), []
+    for t, bag in enumerate([{1, 4}, {4}]):
+        chances = objective.summary(hidden[t]).sigmoid()
+        places.append(-torch.stack([(chances[v] if v in bag else 1 - chances[v]).log() for v in range(V)]).sum())
+    assert torch.allclose(loss.parts["summary"], 0.25 * torch.stack(places).mean(), atol=1e-4)
+    assert torch.allclose(loss.total, loss.parts["next_token"] + loss.parts["summary"], atol=1e-5)
+
+
+# any_order
+
+
+def test_any_order_by_hand(by_hand: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, backbone = attached(AnyOrder)
+    draws = iter([torch.tensor([[0.9, 0.2, 0.4]]), torch.tensor([[0.5]])])  # of each token, and the rate
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: next(draws))
+    seen: list[Tensor] = []
+    hook = backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    loss = objective.loss(backbone, by_hand)
+    hook.remove()
+    assert seen[0].tolist() == [[*PROMPT, 7, BLANK, BLANK]]
+    assert loss.labels.tolist() == [[-100, 1, 4]]
+    logits = backbone.logits(backbone(seen[0], causal=False))[0, -3:]
+    expected = -(log_prob(logits[1], 1) + log_prob(logits[2], 4)) / 2
+    assert torch.allclose(loss.total, expected, atol=1e-5)
+
+
+def test_any_order_hides_at_least_one_and_as_many_as_said(by_hand: Batch) -> None:
+    objective, backbone = attached(AnyOrder)
+    batch = drawn(SMALL, 3000)
+    torch.manual_seed(0)
+    labels = objective.loss(backbone, batch).labels
+    hidden = (labels != -100).sum(1)
+    assert hidden.min() == 1
+    # u uniform: 0, 1, 2 or 3 of three tokens are each a quarter, and none becomes one
+    shares_of = torch.bincount(hidden, minlength=4) / 3000
+    assert torch.allclose(shares_of, torch.tensor([0, 0.5, 0.25, 0.25]), atol=0.04)
+    assert torch.equal(labels[labels != -100], batch.paths[labels != -100])
+
+
+def test_any_order_sees_both_ways(by_hand: Batch) -> None:
+    objective, backbone = attached(AnyOrder)
+    hidden = torch.tensor([[BLANK, BLANK, BLANK]])
+    one, other = (
+        objective.states(backbone, by_hand.prompts, paths) for paths in (hidden, torch.tensor([[BLANK, BLANK, 4]]))
+    )
+    assert not torch.allclose(one[:, 0], other[:, 0], atol=1e-3)
+
+
+@torch.no_grad()
+def test_any_order_fills_the_surest_place_first() -> None:
+    objective, backbone = attached(AnyOrder)
+    batch = drawn(SMALL, 16)
+    filled = objective.generate(backbone, batch.prompts, 3)
+    given = objective.generate(backbone, batch.prompts, 3, batch.paths[:, :2])
+    for i, prompt in enumerate(batch.prompts.tolist()):
+        for start, found in (({}, filled[i]), ({0: int(batch.paths[i, 0]), 1: int(batch.paths[i, 1])}, given[i])):
+            known: dict[int, int] = dict(start)
+            while len(known) < 3:
+                path = [known.get(place, BLANK) for place in range(3)]
+                chances = backbone.logits(backbone(torch.tensor([prompt + path]), causal=False))[0, -3:].softmax(-1)
+                place = max((j for j in range(3) if j not in known), key=lambda j: float(chances[j].max()))
+                known[place] = int(chances[place].argmax())
+            assert found.tolist() == [known[place] for place in range(3)]
+    assert len({tuple(row) for row in filled.tolist()}) > 1
+
+
+@torch.no_grad()
+def test_any_order_at_once_looks_once() -> None:
+    objective, backbone = attached(AnyOrder, decode="at_once")
+    batch = drawn(SMALL, 8)
+    found: list[Tensor] = []
+    passes = read_by(backbone, lambda: found.append(objective.generate(backbone, batch.prompts, 3)))
+    assert len(passes) == 1
+    assert passes[0][:, -3:].unique().tolist() == [BLANK]
+    logits = backbone.logits(backbone(passes[0], causal=False, last=3))
+    assert torch.equal(found[0], logits.argmax(-1))
+    with pytest.raises(UserError, match=r"objective\.decode='slowly' is unknown: choose confident or at_once"):
+        AnyOrder("slowly")
+
+
+# belief_state
+
+
+def test_belief_state_by_hand(by_hand: Batch) -> None:
+    objective, backbone = attached(BeliefState)
+    other = objective.backward_encoder
+    assert [seen.tolist() for seen in read_by(other, lambda: objective.loss(backbone, by_hand))] == [
+        [[BLANK, 4, 1]][:1]
+    ]
+    loss = objective.loss(backbone, by_hand)
+    path = [7, 1, 4]
+    prefix = {i: backbone(torch.tensor([PROMPT + path[:i]]))[0, -1] for i in range(3)}
+    suffix = {j: other(torch.tensor([[BLANK, *reversed(path[j:])]]))[0, -1] for j in range(1, 4)}
+    forward, backward = [], []
+    for i, before in prefix.items():
+        for j, after in suffix.items():
+            if i < j:
+                next_one, previous = objective.head(torch.cat([before, after])).split(V)
+                forward.append(-log_prob(next_one, path[i]))
+                backward.append(-log_prob(previous, path[j - 1]))
+    assert len(forward) == 6
+    assert torch.allclose(loss.parts["after_prefix"], torch.stack(forward).mean() / 2, atol=1e-5)
+    assert torch.allclose(loss.parts["before_suffix"], torch.stack(backward).mean() / 2, atol=1e-5)
+    assert torch.allclose(loss.total, torch.stack(forward + backward).mean(), atol=1e-5)
+    assert loss.labels.tolist() == [path]
+    at_test = [objective.head(torch.cat([prefix[i], suffix[3]])).split(V)[0] for i in range(3)]
+    assert torch.allclose(loss.logits[0], torch.stack(at_test), atol=1e-5)
+
+
+@torch.no_grad()
+def test_belief_state_decodes_with_an_empty_suffix() -> None:
+    objective, backbone = attached(BeliefState)
+    batch = drawn(SMALL, 8)
+    predictions = objective.predict(backbone, batch)
+    empty = objective.backward_encoder(torch.tensor([[BLANK]]))[0, -1]
+    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.paths.tolist(), strict=True)):
+
+        def naive(written: list[int], prompt: list[int] = prompt) -> list[int]:
+            while len(written) < 3:
+                before = backbone(torch.tensor([prompt + written]))[0, -1]
+                written = [*written, int(objective.head(torch.cat([before, empty]))[:V].argmax())]
+            return written
+
+        assert predictions.generated[i].tolist() == naive([])
+        assert predictions.given_hop[i].tolist() == naive(path[:2])
+        assert predictions.forced[i].tolist() == [naive(path[:j])[j] for j in range(3)]
+
+
+def test_belief_state_has_two_encoders_of_one_size() -> None:
+    objective, backbone = attached(BeliefState)
+    sizes = [{name: p.shape for name, p in each.named_parameters()} for each in (backbone, objective.backward_encoder)]
+    assert sizes[0] == sizes[1]
+    assert not torch.equal(backbone.tokens.weight, objective.backward_encoder.tokens.weight)
+
+
+# token_masking
+
+
+def test_token_masking_by_hand(by_hand: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, backbone = attached(TokenMasking, m=0.5)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.tensor([[0.7, 0.3, 0.1]]))
+    seen = read_by(backbone, lambda: objective.loss(backbone, by_hand))
+    assert [each.tolist() for each in seen] == [[[*PROMPT, 7, BLANK]]]
+    loss = objective.loss(backbone, by_hand)
+    logits = backbone.logits(states(backbone, [7, BLANK], 3))
+    expected = -torch.stack([log_prob(logits[t], label) for t, label in enumerate([7, 1, 4])]).mean()
+    assert torch.allclose(loss.total, expected, atol=1e-5)
+    assert loss.labels.tolist() == [[7, 1, 4]]
+
+
+@pytest.mark.parametrize(("m", "same_as"), [(0, TeacherForcing), (1, Teacherless)])
+def test_token_masking_has_the_two_others_at_its_ends(m: float, same_as: type[Objective]) -> None:
+    objective, backbone = attached(TokenMasking, m=m)
+    other = same_as()
+    other.attach(SMALL, backbone)
+    batch = drawn(SMALL, 6)
+    assert torch.equal(objective.loss(backbone, batch).total, other.loss(backbone, batch).total)
+
+
+def test_token_masking_hides_nothing_at_test() -> None:
+    objective, backbone = attached(TokenMasking, m=1.0)
+    plain = TeacherForcing()
+    plain.attach(SMALL, backbone)
+    batch = drawn(SMALL, 6)
+    for found, expected in zip(
+        vars(objective.predict(backbone, batch)).values(), vars(plain.predict(backbone, batch)).values(), strict=True
+    ):
+        assert torch.equal(found, expected)
+    for wrong in (-0.1, 1.5, "half"):
+        with pytest.raises(UserError, match=r"objective\.m=.* is not a probability: choose from 0 to 1"):
+            TokenMasking(wrong)
+
+
+# scratchpad
+
+
+def test_scratchpad_by_hand(by_hand: Batch) -> None:
+    objective, backbone = attached(Scratchpad)
+    written = [4, 1, 7, EQUALS, 7, 1, 4]
+    assert objective.write(by_hand.paths).tolist() == [written]
+    assert objective.read(torch.tensor([written])).tolist() == [[7, 1, 4]]
+    assert objective.max_length(SMALL) == backbone.max_length == 15 + 7
+    seen = read_by(backbone, lambda: objective.loss(backbone, by_hand))
+    assert [each.tolist() for each in seen] == [[[*PROMPT, *written[:-1]]]]
+    loss = objective.loss(backbone, by_hand)
+    logits = backbone.logits(states(backbone, written[:-1], 7))
+    expected = -torch.stack([log_prob(logits[t], label) for t, label in enumerate(written)]).mean()
+    assert torch.allclose(loss.total, expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_scratchpad_is_read_after_its_separator() -> None:
+    objective, backbone = attached(Scratchpad)
+    batch = drawn(SMALL, 8)
+    predictions = objective.predict(backbone, batch)
+    assert predictions.given_hop is None
+    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.paths.tolist(), strict=True)):
+        written: list[int] = []
+        while len(written) < 7:
+            written.append(int(backbone.logits(backbone(torch.tensor([prompt + written])))[0, -1].argmax()))
+        assert predictions.generated[i].tolist() == written[4:]
+        true = [*reversed(path), EQUALS, *path]
+        logits = backbone.logits(backbone(torch.tensor([prompt + true[:-1]])))
+        assert predictions.forced[i].tolist() == logits[0, -3:].argmax(-1).tolist()
+
+
+# all of them
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("graph", [SMALL, PathStar(3, 4, 20)])
+def test_every_objective_trains_every_parameter(kind: type[Objective], graph: PathStar) -> None:
+    objective, backbone = attached(kind, graph)
+    loss = objective.loss(backbone, drawn(graph, 64))
+    assert torch.isfinite(loss.total)
+    assert not loss.parts or torch.allclose(torch.stack(list(loss.parts.values())).sum(), loss.total)
+    loss.total.backward()
+    unused = {"positions.weight"}  # of it, the last row may be beyond what is read
+    for owner in (backbone, objective):
+        for name, parameter in owner.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0 or name in unused, name
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not AnyOrder])
+def test_every_loss_is_the_mean_over_problems(kind: type[Objective]) -> None:
+    """Not of any_order, where every hidden token weighs the same and problems have different numbers of them."""
+    objective, backbone = attached(kind, **({"m": 0.0} if kind is TokenMasking else {}))
+    batch = drawn(SMALL, 6)
+    each = [objective.loss(backbone, batch.rows(slice(i, i + 1))).total for i in range(6)]
+    assert torch.allclose(objective.loss(backbone, batch).total, torch.stack(each).mean(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", LOOKING_AHEAD)
+def test_what_looks_ahead_is_teacher_forcing_and_more(kind: type[Objective]) -> None:
+    objective, backbone = attached(kind)
+    loss = objective.loss(backbone, drawn(SMALL, 6))
+    assert next(iter(loss.parts)) == "next_token"
+    assert len(loss.parts) > 1
+    if kind is not MultiToken:  # whose next token comes from a head
+        plain = TeacherForcing()
+        plain.attach(SMALL, backbone)
+        assert torch.equal(loss.parts["next_token"], plain.loss(backbone, drawn(SMALL, 6)).total)
+        one, other = (each.predict(backbone, drawn(SMALL, 6)) for each in (objective, plain))
+        assert torch.equal(one.generated, other.generated)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_nothing_of_the_path_is_seen_before_its_time(kind: type[Objective]) -> None:
+    """Generation reads the prompt alone, and the answer at a place none of the path's later tokens."""
+    objective, backbone = attached(kind)
+    batch = drawn(SMALL, 6)
+    last_changed = Batch(batch.prompts, torch.cat([batch.paths[:, :2], (batch.paths[:, 2:] + 1) % 10], 1))
+    one, other = (objective.predict(backbone, each) for each in (batch, last_changed))
+    assert torch.equal(one.generated, other.generated)
+    if one.forced is not None and kind.takes_given:  # those that write from the start on
+        assert torch.equal(one.forced, other.forced)
+    assert (one.given_hop is None) is not kind.takes_given
+    if one.given_hop is not None:
+        assert torch.equal(one.given_hop, other.given_hop)
+        assert torch.equal(one.given_hop[:, :2], batch.paths[:, :2])
+
+
+def mamba(objective: Objective) -> Mamba:
+    torch.manual_seed(0)
+    sizes = {"depth": 2, "width": 16, "d_state": 4, "d_conv": 4, "expand": 2, "init_std": 0.4, "scan": "loop"}
+    return Mamba(**sizes, vocab_size=V + objective.extra_tokens, max_length=objective.max_length(SMALL))
+
+
+@pytest.mark.parametrize("kind", ON_MAMBA)
+def test_every_other_objective_runs_on_mamba(kind: type[Objective]) -> None:
+    objective = kind(**ARGUMENTS.get(kind, {}))
+    backbone = mamba(objective)
+    objective.attach(SMALL, backbone)
+    batch = drawn(SMALL, 4)
+    objective.loss(backbone, batch).total.backward()
+    for name, parameter in [*backbone.named_parameters(), *objective.named_parameters()]:
+        assert parameter.grad is not None, name
+    predictions = objective.predict(backbone, batch)
+    assert predictions.generated.shape == (4, 3)
+    if predictions.forced is not None:
+        torch.manual_seed(0)
+        logits = objective.answer(backbone, objective.states(backbone, batch.prompts, objective.write(batch.paths)))
+        if kind is not MultiToken:
+            assert torch.equal(predictions.forced, objective.read(logits.argmax(-1)))
+
+
+@pytest.mark.parametrize("make", [mamba, lambda objective: Averaging(width=16, vocab_size=V, max_length=18)])
+def test_any_order_is_refused_where_attention_is_not(make: Any) -> None:
+    objective = AnyOrder("confident")
+    with pytest.raises(
+        UserError, match=r"AnyOrder needs a backbone with \['bidirectional'\], and (Mamba|Averaging) has \[\]"
+    ):
+        objective.attach(SMALL, make(objective))
