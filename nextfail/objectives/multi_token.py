@@ -24,7 +24,7 @@ class MultiToken(Objective):
     from the trunk).
 
     Args:
-        k: number of heads, from 2 to the path's length.
+        k: number of heads, at least 2; on a path with fewer tokens there are as many as tokens.
     """
 
     def __init__(self, k: int) -> None:
@@ -34,10 +34,8 @@ class MultiToken(Objective):
         self.k = k
 
     def build(self, backbone: Backbone) -> None:
-        if self.k > self.graph.path_length:
-            raise UserError(f"objective.k={self.k} is too large: a path of {self.graph} has "
-                            f"{self.graph.path_length} tokens")  # fmt: skip
-        self.heads = nn.ModuleList(backbone.new_block() for _ in range(self.k))
+        count = min(self.k, self.graph.path_length)  # beyond it a head would have nothing to predict
+        self.heads = nn.ModuleList(backbone.new_block() for _ in range(count))
         self.norm = nn.LayerNorm(backbone.width)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:

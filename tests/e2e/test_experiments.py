@@ -38,10 +38,12 @@ def values_of(axis: str) -> list[str]:
     return [interval[1]] if interval else axis.split(",")
 
 
+HERE = [name for name in EXPERIMENTS if Path(name).name not in SHARED and not name.startswith("leaderboard/")]
+"""Experiments of which every run is tried here; the published settings of the leaderboard are in test_paper."""
+
+
 @pytest.mark.parametrize(
-    ("experiment", "axes"),
-    [(name, run) for name in EXPERIMENTS if Path(name).name not in SHARED for run in different_runs(name)],
-    ids=str,
+    ("experiment", "axes"), [(name, run) for name in HERE for run in different_runs(name)], ids=str
 )
 def test_two_steps(experiment: str, axes: list[str], tmp_path: Path) -> None:
     more = [f"model.source={make_model(tmp_path / 'model', longest=80)}"] if "model=gpt2" in axes else []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from inside import compose, train_here
-from test_experiments import different_runs
+from test_experiments import EXPERIMENTS, different_runs, runs_of
 from tiny import make_model
 
 from benchmarks.paper_cost import cost
@@ -40,6 +40,38 @@ def test_two_steps_of_a_pretrained_model(axes: list[str], tmp_path: Path) -> Non
     source = f"model.source={make_model(tmp_path / 'model', numbers=100, longest=256)}"
     result = train_here(tmp_path / "run", "experiment=pitfalls/pretrained", source, *ON_A_CPU, *LITTLE, *axes)
     assert (result["steps"], result["model"]) == (2, "gpt2")
+
+
+PUBLISHED = [(name, run) for name in EXPERIMENTS if name.startswith("leaderboard/") for run in runs_of(name)]
+
+
+def test_remedies_with_published_results_have_their_settings() -> None:
+    assert {name for name, _ in PUBLISHED} == {
+        f"leaderboard/{objective}"
+        for objective in (
+            "multi_token",
+            "token_order",
+            "next_latent",
+            "future_summary",
+            "any_order",
+            "belief_state",
+            "token_masking",
+        )
+    }
+    top = compose("experiment=leaderboard/token_order", "graph=g5_5")
+    assert (top.model.depth, top.model.width, top.model.heads, top.graph.num_nodes) == (8, 384, 6, 30)
+    assert (top.data.train, top.data.batch_size, top.optimizer.lr) == (300_000, 4096, 3e-3)
+    latent = compose("experiment=leaderboard/next_latent", "graph=g7_7")
+    assert (latent.model.depth, latent.model.width, latent.graph.num_nodes) == (12, 384, 100)
+    assert (latent.data.train, latent.data.batch_size, latent.optimizer.lr) == (200_000, 512, 5e-4)
+    assert latent.trainer.accelerator == "gpu"
+
+
+@pytest.mark.paper
+@pytest.mark.parametrize(("experiment", "axes"), PUBLISHED, ids=str)
+def test_two_steps_of_published_remedies(experiment: str, axes: list[str], tmp_path: Path) -> None:
+    result = train_here(tmp_path, f"experiment={experiment}", *ON_A_CPU[1:], *LITTLE, *axes)
+    assert result["steps"] == 2 and result["parameters"] > 10_000_000
 
 
 @pytest.mark.paper
