@@ -17,6 +17,7 @@ from benchmarks.generation import generation
 from benchmarks.lightning_share import lightning_share
 from benchmarks.mamba import architectures, mamba_step, scan_forms, scan_length, second_core
 from benchmarks.measure import Row, machine
+from benchmarks.objectives import objectives
 from benchmarks.side_by_side import side_by_side
 from benchmarks.step import training_step
 from benchmarks.sweeps import done_sweep, many_statuses, safety
@@ -32,6 +33,7 @@ ALL = {
         generation,
         side_by_side,
         training_step,
+        objectives,
         mamba_step,
         scan_forms,
         scan_length,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from inside import compose, train_here
-from test_experiments import EXPERIMENTS, different_runs, runs_of
+from test_experiments import PUBLISHED, different_runs, runs_of
 from tiny import make_model
 
 from benchmarks.paper_cost import cost
@@ -42,11 +42,11 @@ def test_two_steps_of_a_pretrained_model(axes: list[str], tmp_path: Path) -> Non
     assert (result["steps"], result["model"]) == (2, "gpt2")
 
 
-PUBLISHED = [(name, run) for name in EXPERIMENTS if name.startswith("leaderboard/") for run in runs_of(name)]
+REMEDIES = [(name, run) for name in PUBLISHED for run in runs_of(name)]
 
 
 def test_remedies_with_published_results_have_their_settings() -> None:
-    assert {name for name, _ in PUBLISHED} == {
+    assert set(PUBLISHED) == {
         f"leaderboard/{objective}"
         for objective in (
             "multi_token",
@@ -68,7 +68,7 @@ def test_remedies_with_published_results_have_their_settings() -> None:
 
 
 @pytest.mark.paper
-@pytest.mark.parametrize(("experiment", "axes"), PUBLISHED, ids=str)
+@pytest.mark.parametrize(("experiment", "axes"), REMEDIES, ids=str)
 def test_two_steps_of_published_remedies(experiment: str, axes: list[str], tmp_path: Path) -> None:
     result = train_here(tmp_path, f"experiment={experiment}", *ON_A_CPU[1:], *LITTLE, *axes)
     assert result["steps"] == 2 and result["parameters"] > 10_000_000
