@@ -71,8 +71,9 @@ class PathStarModule(L.LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise UserError(f"trainer.precision={self.trainer.precision} scales gradients, which is not supported: "
                             "choose bf16-mixed or 32-true")  # fmt: skip
-        if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        if gradient_clip_val:  # in the optimizer's order, as Lightning does: another one has other last bits
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(derive("step", self.seed, self.global_step))
