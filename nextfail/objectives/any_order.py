@@ -19,9 +19,10 @@ class AnyOrder(Objective):
 
     Each token of the path is hidden with probability u, which is drawn uniformly from (0, 1) for each problem.
     Attention is bidirectional, so it needs a backbone that is (a Transformer; Mamba reads in one direction). Choices
-    of ours: "$" stands for a hidden token; where chance hid none, the one with the lowest draw is hidden; every
-    hidden token of a batch weighs the same. Decoding starts from hidden tokens alone. There is no forced pass, for
-    there is no order.
+    of ours: one model reads prompt and path (the paper's is an encoder-decoder that attends to no hidden token); "$"
+    stands for a hidden token and is attended to; where chance hid none, the one with the lowest draw is hidden; every
+    hidden token of a batch weighs the same; decoding starts from hidden tokens alone and goes by confidence (the
+    paper's from left to right). There is no forced pass, for there is no order.
 
     Args:
         decode: "confident" fills in the most probable token of all hidden places and looks again; "at_once" fills all.
@@ -58,7 +59,7 @@ class AnyOrder(Objective):
         known = known.expand(len(prompts), -1)
         while not known.all():
             logits = backbone.logits(self.states(backbone, prompts, paths))  # (B, l, V)
-            sure, tokens = logits.softmax(-1).max(-1)
+            sure, tokens = logits.float().softmax(-1).max(-1)
             fill = ~known
             if self.decode == "confident":
                 best = sure.masked_fill(known, -1).argmax(1, keepdim=True)

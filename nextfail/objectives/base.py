@@ -4,6 +4,7 @@ Notation of every drawing: the prompt ends in "=", the path is r0 r1 ... (r0 the
 the goal). Inputs stand over the labels that the model is asked for at them; `.` marks a place without a loss.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,8 +49,8 @@ class Objective(nn.Module):
     """Next-token prediction of a written path; subclasses change what is written, read and asked.
 
     To define another, override the least of these that says it: `write` and `read` (the order), `inputs` (what the
-    model sees), `loss` (what is asked), `answer` (how a state becomes a token), `generate` (how a path is decoded),
-    `build` (heads of its own).
+    model sees), `states` (how it looks at them), `loss` (what is asked), `answer` (how a state becomes a token),
+    `generate` (how a path is decoded), `build` (heads of its own).
     """
 
     extra_tokens: int = 0
@@ -71,7 +72,7 @@ class Objective(nn.Module):
         """Fit this objective to a task and a backbone, once, before training.
 
         Raises:
-            UserError: the backbone lacks what the objective requires.
+            UserError: the backbone lacks what the objective requires, or the objective contradicts itself.
         """
         missing = sorted(self.requires - backbone.capabilities)
         if missing:
@@ -80,6 +81,9 @@ class Objective(nn.Module):
                 f"and {type(backbone).__name__} has {sorted(backbone.capabilities)}"
             )
         self.graph, self.vocab = graph, graph.vocab
+        if self.takes_given and type(self).write is not Objective.write:
+            raise UserError(f"{type(self).__name__} writes in an order of its own, in which a prefix from the start "
+                            "has no place: set takes_given = False")  # fmt: skip
         self.build(backbone)
 
     def build(self, backbone: Backbone) -> None:
@@ -149,8 +153,8 @@ class Objective(nn.Module):
     def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
         """All that evaluation asks: what `generate` and `forced` answer, with the prompt read once where it can be."""
         prompts, length, hop = batch.prompts, batch.paths.shape[1], batch.paths[:, :2]
-        own = (getattr(type(self), name) is not getattr(Objective, name) for name in ("generate", "forced", "inputs"))
-        if any(own):
+        ways = ("generate", "forced", "inputs", "states")
+        if any(getattr(type(self), way) is not getattr(Objective, way) for way in ways):
             given_hop = self.generate(backbone, prompts, length, hop) if self.takes_given else None
             return Predictions(self.generate(backbone, prompts, length), self.forced(backbone, batch), given_hop)
         hidden, cache = backbone.step(prompts, last=1)
@@ -174,6 +178,21 @@ class Objective(nn.Module):
             if written.shape[1] < length:
                 hidden, cache = backbone.step(written[:, -1:], cache)
         return written
+
+
+def whole_number(key: str, value: Any, least: int) -> int:
+    """An objective's argument that is a whole number of at least `least`, or a UserError that says so."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"objective.{key}={value!r} is not a whole number of at least {least}")
+    return value
+
+
+def number(key: str, value: Any, most: float = math.inf) -> float:
+    """An objective's argument that is a number from 0 to `most`, or a UserError that says so."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
+        expected = "of at least 0" if most == math.inf else f"from 0 to {most:g}"
+        raise UserError(f"objective.{key}={value!r} is not a number {expected}")
+    return value
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:

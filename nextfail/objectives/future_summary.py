@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective
+from nextfail.objectives.base import Loss, Objective, number
 from nextfail.task.graph import Batch
 
 
@@ -17,8 +17,9 @@ class FutureSummary(Objective):
 
     A linear head of its own makes a logit for each token of the vocabulary, and binary cross-entropy asks whether it
     is in the bag: the paper's a(t), the set of x_{t+2}, x_{t+3}, ... where x_{t+1} is next, so here of all after r_t.
-    Choices of ours: the window reaches to the path's end; the entropies are summed over the vocabulary and averaged
-    over places, of which the last, with its empty bag, is none; the head is dropped at test.
+    Choices of ours: the window reaches to the path's end; every token weighs the same, where the paper weighs them by
+    importance; the entropies are summed over the vocabulary and averaged over places, of which the last, with its
+    empty bag, is none; the head is dropped at test.
 
     Args:
         weight: of the bag's loss, which is added to the next token's cross-entropy.
@@ -26,7 +27,7 @@ class FutureSummary(Objective):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight = number("weight", weight)
 
     def build(self, backbone: Backbone) -> None:
         self.summary = nn.Linear(backbone.width, backbone.vocab_size)

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective, cross_entropy
+from nextfail.objectives.base import Loss, Objective, cross_entropy, whole_number
 from nextfail.task.graph import Batch
 
 
@@ -29,9 +28,7 @@ class MultiToken(Objective):
 
     def __init__(self, k: int) -> None:
         super().__init__()
-        if not isinstance(k, int) or k < 2:
-            raise UserError(f"objective.k={k!r} is not a whole number of at least 2")
-        self.k = k
+        self.k = whole_number("k", k, least=2)
 
     def build(self, backbone: Backbone) -> None:
         count = min(self.k, self.graph.path_length)  # beyond it a head would have nothing to predict

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective
+from nextfail.objectives.base import Loss, Objective, number, whole_number
 from nextfail.task.graph import Batch
 
 
@@ -23,7 +22,7 @@ class NextLatent(Objective):
     that the two would predict, with the unembedding held fixed. Each is the mean over how far ahead, and both are
     added to the next token's cross-entropy. It decodes as teacher-forcing does: f is dropped. Choices of ours: the
     MLP has three layers as wide as the model, with GELU; states of the path alone are foretold, and none across its
-    end.
+    end (the paper is read to foretell those of the prompt as well).
 
     Args:
         horizon: how many states ahead, at least 1; what reaches beyond the path's end is left out.
@@ -33,9 +32,8 @@ class NextLatent(Objective):
 
     def __init__(self, horizon: int, latent_weight: float = 1.0, kl_weight: float = 1.0) -> None:
         super().__init__()
-        if not isinstance(horizon, int) or horizon < 1:
-            raise UserError(f"objective.horizon={horizon!r} is not a whole number of at least 1")
-        self.horizon, self.latent_weight, self.kl_weight = horizon, latent_weight, kl_weight
+        self.horizon = whole_number("horizon", horizon, least=1)
+        self.latent_weight, self.kl_weight = number("latent_weight", latent_weight), number("kl_weight", kl_weight)
 
     def build(self, backbone: Backbone) -> None:
         width = backbone.width

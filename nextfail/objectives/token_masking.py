@@ -2,9 +2,8 @@
 
 import torch
 
-from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective
+from nextfail.objectives.base import Loss, Objective, number
 from nextfail.task.graph import Batch
 
 
@@ -24,9 +23,7 @@ class TokenMasking(Objective):
 
     def __init__(self, m: float) -> None:
         super().__init__()
-        if not isinstance(m, int | float) or not 0 <= m <= 1:
-            raise UserError(f"objective.m={m!r} is not a probability: choose from 0 to 1")
-        self.m = m
+        self.m = number("m", m, most=1)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
         hide = torch.rand(batch.paths.shape, device=batch.paths.device) < self.m

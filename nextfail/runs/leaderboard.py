@@ -1,12 +1,13 @@
 """What it took: training until a task counts as solved, and what an objective costs beside teacher-forcing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
 from nextfail.runs.collect import Group
 from nextfail.runs.identity import digest
-from nextfail.runs.outcome import SOLVED
+from nextfail.runs.outcome import HARD_TOKEN_ALONE, SOLVED
 from nextfail.runs.record import Run
 
 BASELINE = "teacher_forcing"
@@ -23,8 +24,8 @@ COLUMNS = (
     "extra parameters",
 )
 NOTES = (
-    "to 0.95: training problems, and FLOPs of training on them, until the first validation with an exact match of at "
-    "least 0.95; means over the seeds that came so far, which need not be those solved on the test set",
+    "to 0.95: training problems, and FLOPs of training on them, until the first validation with an exact match (of "
+    "first_hop_only, a hard token) of at least 0.95; means over the seeds that came so far",
     "FLOPs a problem, time a problem (validation included): times those of teacher_forcing with all else the same; "
     "extra parameters: beyond its",
 )
@@ -50,9 +51,10 @@ class Cost:
 
 def to_solved(run: Run) -> int | None:
     """Training problems until the first validation at SOLVED, or None if none was."""
-    curve = run.curve()
-    reached = [seen for seen, exact in zip(curve.samples, curve.exact, strict=True) if exact >= SOLVED] if curve else []
-    return int(reached[0]) if reached else None
+    if (curve := run.curve()) is None:
+        return None
+    judged = [row[1] for row in curve.tokens] if run.objective == HARD_TOKEN_ALONE else curve.exact
+    return next((int(seen) for seen, value in zip(curve.samples, judged, strict=True) if value >= SOLVED), None)
 
 
 def cost(group: Group, others: Sequence[Group]) -> Cost:
@@ -75,8 +77,8 @@ def cells(group: Group, others: Sequence[Group]) -> list[str]:
         group.objective,
         group.model,
         "-" if exact is None else f"{exact:.3f}",
-        f"{group.outcomes.get('solved', 0)}/{len(group.results)}",
-        group.ended,
+        f"{group.outcomes.get('solved', 0)}/{len(group.runs)}",
+        group.so_far,
         f"{fmean(took.problems):,.0f}" if took.problems else "-",
         f"{fmean(took.flops):.1e}" if took.flops else "-",
         *("-" if ratio is None else f"{ratio:.2f}" for ratio in (took.flops_ratio, took.time_ratio)),
@@ -85,12 +87,16 @@ def cells(group: Group, others: Sequence[Group]) -> list[str]:
 
 
 def ranked(groups: Sequence[Group]) -> list[Group]:
-    """Best first: the share of seeds solved, then how few problems that took, then exact match."""
+    """Best first: the share of seeds solved, then how few problems that took, then exact match.
 
-    def place(group: Group) -> tuple[float, float, float]:
+    What is judged on the hop comes last: it answers another question.
+    """
+
+    def place(group: Group) -> tuple[bool, float, float, float]:
         problems = cost(group, ()).problems
-        share = group.outcomes.get("solved", 0) / max(len(group.results), 1)
-        return -share, fmean(problems) if problems else float("inf"), -(group.mean("exact_match") or 0)
+        share = group.outcomes.get("solved", 0) / len(group.runs)
+        exact = group.mean("exact_match") or 0
+        return group.objective == HARD_TOKEN_ALONE, -share, fmean(problems) if problems else math.inf, -exact
 
     return sorted(groups, key=place)
 

@@ -6,6 +6,7 @@ Metrics = dict[str, Any]
 
 SOLVED = 0.95  # exact match from which a task counts as solved
 LEARNED = 0.95  # accuracy from which the cheat, or any token but the hard one, counts as learned
+HARD_TOKEN_ALONE = "first_hop_only"  # the objective of nextfail's own that is judged on the hop
 MARGIN = 0.05  # how far the whole interval of the hard token may lie from 1/d and still be chance
 
 OUTCOMES = {

@@ -14,7 +14,7 @@ from nextfail.errors import UserError
 from nextfail.runs import leaderboard
 from nextfail.runs.collect import Collection, Group
 from nextfail.runs.files import write_text
-from nextfail.runs.outcome import OUTCOMES
+from nextfail.runs.outcome import HARD_TOKEN_ALONE, OUTCOMES
 from nextfail.runs.record import Run
 
 MARK = "<!-- written by nextfail-report, which replaces it -->"
@@ -68,8 +68,11 @@ def _sentence(groups: Sequence[Group]) -> str:
     for outcome in outcomes:
         names = []
         for group in groups:
-            if scores := [r.exact_match.value for r in group.results if r.outcome == outcome]:
-                share = f"{len(scores)} of {len(group.results)} seeds, exact match {fmean(scores):.3f}"
+            judged = "hard token" if group.objective == HARD_TOKEN_ALONE else "exact match"
+            results = [result for result in group.results if result.outcome == outcome]
+            metric = judged.replace(" ", "_")
+            if scores := [getattr(result, metric).value for result in results]:
+                share = f"{len(scores)} of {len(group.results)} seeds, {judged} {fmean(scores):.3f}"
                 names.append(f"{group.objective} with {group.model} ({share})")
         if names:
             subject = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
@@ -81,15 +84,18 @@ def print_report(collection: Collection, console: Console) -> None:
     """Tables, sentences and problems."""
     for graph, groups in collection.by_graph.items():
         _print_table(console, heading(graph, groups), COLUMNS, [cells(group) for group in groups])
-        _print_table(console, f"{graph}, what it took", leaderboard.COLUMNS, _took(groups))
+        if took := _took(collection, graph):
+            _print_table(console, f"{graph}, what it took", leaderboard.COLUMNS, took)
     for sentence in in_words(collection):
         console.print(sentence)
     if collection.problems:
         _print_table(console, "not done, or not whole", PROBLEM_COLUMNS, _problem_rows(collection))
 
 
-def _took(groups: Sequence[Group]) -> list[list[str]]:
-    return [leaderboard.cells(group, groups) for group in leaderboard.ranked(groups)]
+def _took(collection: Collection, graph: str) -> list[list[str]]:
+    """What each group of a graph took, those without a result included; nothing where there is nothing to compare."""
+    groups = [group for group in collection.groups if group.graph == graph]
+    return [leaderboard.cells(group, groups) for group in leaderboard.ranked(groups)] if len(groups) > 1 else []
 
 
 def _print_table(console: Console, title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
@@ -197,7 +203,8 @@ def page(collection: Collection, figures: Container[str]) -> str:
     parts = [MARK, "# Report", *in_words(collection)]
     for graph, groups in collection.by_graph.items():
         parts += [f"## {heading(graph, groups)}", _markdown(COLUMNS, [cells(group) for group in groups])]
-        parts += [f"What it took on {graph}, best first:", _markdown(leaderboard.COLUMNS, _took(groups))]
+        if took := _took(collection, graph):
+            parts += [f"What it took on {graph}, best first:", _markdown(leaderboard.COLUMNS, took)]
     seen = dict.fromkeys(outcome for group in collection.groups for outcome in group.outcomes)
     meanings = [f"{outcome}: {OUTCOMES[outcome]}" for outcome in seen if outcome in OUTCOMES]
     parts.append("\n".join(f"- {line}" for line in [*NOTES, *leaderboard.NOTES, *meanings]))

@@ -117,7 +117,9 @@ class PathStar:
             layout: how they are written down.
             goals: how many problems in a row share all but the goal; from 1, independent problems, to the degree.
         """
-        graphs = count // goals
+        graphs, rest = divmod(count, goals)
+        if rest:
+            raise UserError(f"{count} problems are not a multiple of {goals} goals")
         parts = [self._sample(min(_CHUNK, graphs - i), generator, layout, goals) for i in range(0, graphs, _CHUNK)]
         if not parts:
             parts = [self._sample(0, generator, layout, goals)]

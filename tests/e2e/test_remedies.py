@@ -1,6 +1,6 @@
 """Every objective through the command's own path: trained, resumed from its folder, evaluated elsewhere."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,12 @@ from inside import train_here
 from nextfail.cli.common import CONF
 from nextfail.objectives import ALL
 from nextfail.runs.folder import RunFolder
+from nextfail.runs.record import read_run
+from nextfail.task import PathStar
 from nextfail.training.build import OWN, remake
+from nextfail.training.callbacks import Heartbeat
 from nextfail.training.checkpoints import LAST, read_checkpoint
-from nextfail.training.evaluate import evaluate
+from nextfail.training.evaluate import evaluate, own_problems, read_problems
 
 OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 SMALL = (
@@ -38,8 +41,18 @@ def test_there_is_a_configuration_for_each() -> None:
     assert targets <= set(OWN)
 
 
+def counted(init: Callable[..., None], starts: list[int]) -> Callable[..., None]:
+    """A Heartbeat's __init__ that also notes at which step its run begins."""
+
+    def noting(self: Heartbeat, folder: RunFolder, batch_size: int, resume_step: int) -> None:
+        starts.append(resume_step)
+        init(self, folder, batch_size, resume_step)
+
+    return noting
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_trains_goes_on_and_is_evaluated(objective: str, tmp_path: Path) -> None:
+def test_trains_goes_on_and_is_evaluated(objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = (*SMALL, f"objective={objective}")
     whole = train_here(tmp_path / "whole", *asked, "trainer.max_steps=4")
     assert whole["steps"] == 4
@@ -53,12 +66,16 @@ def test_trains_goes_on_and_is_evaluated(objective: str, tmp_path: Path) -> None
     )
     assert len(shorter["token_accuracy"]) == 3
 
-    # cut in the middle: what it has then is what it goes on with, to the same bits
+    # cut after two of four steps: it goes on from there, to the same bits
     cut = tmp_path / "cut"
     train_here(cut, *asked, "trainer.max_steps=4")
     (cut / "result.json").unlink()
     (cut / "checkpoints" / LAST).unlink()
+    (cut / "train.log").unlink(missing_ok=True)
+    starts: list[int] = []
+    monkeypatch.setattr(Heartbeat, "__init__", counted(Heartbeat.__init__, starts))
     again = train_here(cut, *asked, "trainer.max_steps=4")
+    assert starts == [2]
     run_hash = folder.run()["hash"]
     states = [
         read_checkpoint(path / "checkpoints" / LAST, run_hash)["state_dict"] for path in (tmp_path / "whole", cut)
@@ -72,8 +89,12 @@ def test_heads_are_in_the_checkpoint_and_in_the_count(tmp_path: Path) -> None:
     heads = train_here(tmp_path / "heads", *SMALL, "trainer.max_steps=2", "objective=multi_token", "objective.k=2")
     block = 16 * 64 * 2 + 16 * 16 * 4 + (64 + 16) + (3 * 16 + 16) + 4 * 16  # a block of width 16
     assert heads["parameters"] - plain["parameters"] == 2 * block + 2 * 16
-    module, _ = remake(RunFolder(tmp_path / "heads"))
-    assert len(module.objective.heads) == 2
+    folder = RunFolder(tmp_path / "heads")
+    module, _ = remake(folder)
+    state = read_checkpoint(folder.checkpoints / LAST, folder.run()["hash"])["state_dict"]
+    untrained = [parameter.clone() for parameter in module.objective.heads.parameters()]
+    module.load_state_dict(state)  # strict: nothing is missing
+    assert not any(torch.equal(*pair) for pair in zip(untrained, module.objective.heads.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -108,12 +129,22 @@ def test_knobs_of_the_task_reach_the_run(knobs: tuple[str, ...], tmp_path: Path)
     assert (
         evaluate(folder, checkpoint="last", sizes=None, file=None, trust=False)["exact_match"] == result["exact_match"]
     )
-    for item in json.loads(folder.examples_json.read_text()):
-        assert len(item["edges"]) == 8
+    assert len(read_run(folder.path).examples()) == 8  # in whatever direction the prompt has their edges
+    _, made = remake(folder)
     file = tmp_path / "one.txt"
     file.write_text("7,1|1,4|4,8|8,2|7,3|3,9|9,5|5,6/7,6=7,3,9,5,6\n")
-    read = evaluate(folder, checkpoint="last", sizes=None, file=file, trust=False)
-    assert read["exact_match"]["n"] == 1
+    elsewhere = PathStar(2, 3, 50)
+    for graph, problems in (
+        (made.graph, read_problems(made, made.graph, file)),
+        (elsewhere, own_problems(made, elsewhere)),
+    ):
+        slash = 2 if data.get("query") == "before" else -4
+        assert (problems.prompts[:, slash] == graph.vocab.slash).all()
+        edges, starts, goals = graph.vocab.split(problems.prompts)
+        assert torch.equal(goals, problems.paths[:, -1])
+        turned = (edges[..., 1] == starts[:, None]).any()  # an edge that leads to the start
+        assert bool(turned) is (graph is elsewhere and data.get("direction") == "random")
+    assert read_problems(made, made.graph, file).paths.tolist() == [[7, 3, 9, 5, 6]]
 
 
 def test_a_knob_that_does_not_exist_is_refused(tmp_path: Path) -> None:

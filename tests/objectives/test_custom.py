@@ -153,6 +153,34 @@ class Copycat(Objective):
         return prompts[:, :length]
 
 
+class Both(Objective):
+    """It changes how the model looks at its input, and nothing else."""
+
+    takes_given = False
+
+    def states(self, backbone: Backbone, prompts: Tensor, written: Tensor) -> Tensor:
+        return backbone(self.inputs(prompts, written), causal=False, last=written.shape[1])
+
+
+def test_states_of_ones_own_are_what_is_measured() -> None:
+    made, batch = trainable(Both()), drawn(SMALL, 12)
+    predictions = made.objective.predict(made.backbone, batch)
+    assert predictions.forced is not None
+    assert torch.equal(predictions.forced, made.objective.forced(made.backbone, batch))
+    plain = Objective()
+    plain.attach(SMALL, made.backbone)
+    assert not torch.equal(predictions.forced, plain.forced(made.backbone, batch))
+
+
+def test_an_order_of_ones_own_has_no_place_for_a_prefix() -> None:
+    class Backwards(Objective):
+        def write(self, paths: Tensor) -> Tensor:
+            return paths.flip(1)
+
+    with pytest.raises(UserError, match=r"Backwards writes in an order of its own.*set takes_given = False"):
+        trainable(Backwards())
+
+
 def test_decoding_of_ones_own_is_what_is_measured() -> None:
     made, batch = trainable(Copycat()), drawn(SMALL, 4)
     assert torch.equal(made.objective.predict(made.backbone, batch).generated, batch.prompts[:, :3])

@@ -119,7 +119,7 @@ def test_multi_token_heads_are_as_many_as_asked() -> None:
     assert len(objective.heads) == 2
     more, _ = attached(MultiToken, k=4)
     assert len(more.heads) == SMALL.path_length  # the fourth would have nothing to predict
-    for wrong in (1, 2.0, "3"):
+    for wrong in (1, 2.0, "3", True):
         with pytest.raises(UserError, match=r"objective\.k=.* is not a whole number of at least 2"):
             MultiToken(wrong)
 
@@ -224,6 +224,13 @@ def test_no_gradient_flows_into_what_is_foretold(by_hand: Batch) -> None:
     # of the tied embedding, only the rows of tokens that are read get a gradient: 2 is in no prompt
     assert backbone.tokens.weight.grad is not None
     assert backbone.tokens.weight.grad[2].abs().max() == 0
+
+
+@pytest.mark.parametrize("make", [FutureSummary, lambda w: NextLatent(1, w), lambda w: NextLatent(1, 1.0, w)])
+@pytest.mark.parametrize("wrong", [-5.0, "1", None, True])
+def test_weights_are_numbers_of_at_least_0(make: Any, wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"objective\.\w*weight=.* is not a number of at least 0"):
+        make(wrong)
 
 
 # future_summary
@@ -407,7 +414,7 @@ def test_token_masking_hides_nothing_at_test() -> None:
     ):
         assert torch.equal(found, expected)
     for wrong in (-0.1, 1.5, "half"):
-        with pytest.raises(UserError, match=r"objective\.m=.* is not a probability: choose from 0 to 1"):
+        with pytest.raises(UserError, match=r"objective\.m=.* is not a number from 0 to 1"):
             TokenMasking(wrong)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from synthetic import change, make_run
 
-from nextfail.runs import leaderboard
+from nextfail.runs import leaderboard, report
 from nextfail.runs.collect import Collection, Group, collect
 from nextfail.runs.record import read_run
 from nextfail.runs.table import Table
@@ -59,8 +59,8 @@ def test_costs_by_hand(found: Collection) -> None:
 
 def test_the_row_says_it(found: Collection) -> None:
     row = dict(zip(leaderboard.COLUMNS, leaderboard.cells(group(found, "zigzag"), found.groups), strict=True))
-    assert row == {"objective": "zigzag", "model": "transformer", "exact match": "0.947", "solved": "2/3",
-                   "outcome": "2 solved, 1 undertrained", "problems to 0.95": "600", "FLOPs to 0.95": "9.0e+08",
+    assert row == {"objective": "zigzag", "model": "transformer", "exact match": "0.947", "solved": "2/4",
+                   "outcome": "2 solved, 1 undertrained, 1 not done", "problems to 0.95": "600", "FLOPs to 0.95": "9.0e+08",
                    "FLOPs a problem": "3.00", "time a problem": "2.00", "extra parameters": "250"}  # fmt: skip
     row = dict(zip(leaderboard.COLUMNS, leaderboard.cells(group(found, "teacher_forcing"), found.groups), strict=True))
     assert (row["problems to 0.95"], row["FLOPs a problem"], row["extra parameters"]) == ("-", "1.00", "0")
@@ -93,3 +93,39 @@ def test_best_first(tmp_path: Path) -> None:
         curve(make_run(tmp_path / name, objective=name, exact=exact, outcome=outcome), steps)
     ranked = leaderboard.ranked(collect([tmp_path]).groups)
     assert [each.objective for each in ranked] == ["quick", "slow", "close", "far"]
+
+
+def test_what_is_judged_on_the_hop_comes_last_and_by_the_hop(tmp_path: Path) -> None:
+    """Three of three solved by its own rule, and no path right: it is no better than one of two."""
+    for seed in range(3):
+        make_run(tmp_path / f"hop{seed}", objective="first_hop_only", seed=seed, exact=0.01, hard=0.99, cheat=None,
+                 outcome="solved", tokens={4: [1.0, 0.5, 0.0], 8: [1.0, 0.96, 0.0]})  # fmt: skip
+    make_run(tmp_path / "half", objective="reverse", exact=0.97, outcome="solved")
+    make_run(tmp_path / "other", objective="reverse", seed=1, exact=0.5)
+    found = collect([tmp_path])
+    assert [each.objective for each in leaderboard.ranked(found.groups)] == ["reverse", "first_hop_only"]
+    row = leaderboard.cells(group(found, "first_hop_only"), found.groups)
+    assert (row[3], row[5]) == ("3/3", "800")
+    (sentence,) = report.in_words(found)
+    assert "first_hop_only with transformer (3 of 3 seeds, hard token 0.990)" in sentence
+
+
+def test_what_has_not_ended_is_counted_and_shown(tmp_path: Path) -> None:
+    make_run(tmp_path / "done", objective="zigzag", exact=0.97, outcome="solved")
+    for seed in (1, 2):
+        make_run(tmp_path / f"cut{seed}", objective="zigzag", seed=seed, exact=None, status={"state": "cut"})
+    make_run(tmp_path / "two of two", objective="reverse", exact=0.97, outcome="solved")
+    make_run(tmp_path / "none", objective="spiral", exact=None, status={"state": "cut"})
+    text = report.page(collect([tmp_path]), ())
+    lines = text.partition("What it took")[2].partition("\n\n- ")[0].splitlines()
+    rows = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
+    assert [(row[0].strip("| "), row[3], row[4]) for row in rows] == [
+        ("reverse", "1/1", "1 solved"),
+        ("zigzag", "1/3", "1 solved, 2 not done"),
+        ("spiral", "0/1", "1 not done"),
+    ]
+
+
+def test_nothing_to_compare_is_no_table(tmp_path: Path) -> None:
+    make_run(tmp_path / "alone")
+    assert "What it took" not in report.page(collect([tmp_path]), ())

@@ -65,12 +65,14 @@ def test_problems_are_bit_for_bit_those_of_the_first_version() -> None:
 def test_identity_leaves_out_what_the_first_version_did_not_have() -> None:
     trainer = dict.fromkeys(("max_steps", "val_every", "stop_at", "gradient_clip", "precision", "threads"), 1)
     config = {section: {} for section in ("graph", "model", "objective", "optimizer", "scheduler")} | {"seed": 0}
-    older = {"train": 5, "seed": 0}
+    older = {"_target_": "nextfail.task.datamodule.DrawnData", "train": 5, "seed": 0}
     defaults = {"query": "after", "edges": "shuffled", "direction": "away", "goals": 1}
     with_data = {"trainer": trainer, **config, "data": older | defaults}
     assert identity(with_data)["data"] == older
     for key, value in {"query": "before", "edges": "by_arm", "direction": "random", "goals": 2}.items():
         assert identity(with_data | {"data": older | defaults | {key: value}})["data"] == older | {key: value}
+    of_ones_own = defaults | {"_target_": "mine.Data"}
+    assert identity(with_data | {"data": of_ones_own})["data"] == of_ones_own
 
 
 # the query
