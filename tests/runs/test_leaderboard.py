@@ -59,9 +59,18 @@ def test_costs_by_hand(found: Collection) -> None:
 
 def test_the_row_says_it(found: Collection) -> None:
     row = dict(zip(leaderboard.COLUMNS, leaderboard.cells(group(found, "zigzag"), found.groups), strict=True))
-    assert row == {"objective": "zigzag", "model": "transformer", "exact match": "0.947", "solved": "2/4",
-                   "outcome": "2 solved, 1 undertrained, 1 not done", "problems to 0.95": "600", "FLOPs to 0.95": "9.0e+08",
-                   "FLOPs a problem": "3.00", "time a problem": "2.00", "extra parameters": "250"}  # fmt: skip
+    assert row == {
+        "objective": "zigzag",
+        "model": "transformer",
+        "exact match": "0.947",
+        "solved": "2/4",
+        "outcome": "2 solved, 1 undertrained, 1 not done",
+        "problems to 0.95": "600",
+        "FLOPs to 0.95": "9.0e+08",
+        "FLOPs a problem": "3.00",
+        "time a problem": "2.00",
+        "extra parameters": "250",
+    }
     row = dict(zip(leaderboard.COLUMNS, leaderboard.cells(group(found, "teacher_forcing"), found.groups), strict=True))
     assert (row["problems to 0.95"], row["FLOPs a problem"], row["extra parameters"]) == ("-", "1.00", "0")
 
