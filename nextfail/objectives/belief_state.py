@@ -24,10 +24,12 @@ class BeliefState(Objective):
     """
 
     def build(self, backbone: Backbone) -> None:
-        width, self.vocab_size = backbone.width, backbone.vocab_size
+        width = backbone.width
         self.backward_encoder = backbone.fresh()
         self.backward_encoder.name_tokens(self.vocab.texts)
-        self.head = nn.Sequential(nn.Linear(2 * width, width), nn.LeakyReLU(), nn.Linear(width, 2 * self.vocab_size))
+        self.head = nn.Sequential(
+            nn.Linear(2 * width, width), nn.LeakyReLU(), nn.Linear(width, 2 * backbone.vocab_size)
+        )
 
     def pairs(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """States (..., C) of prefix and suffix to logits (..., V): of the token after the one, and before the other."""

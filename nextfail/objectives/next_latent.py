@@ -38,9 +38,8 @@ class NextLatent(Objective):
     def build(self, backbone: Backbone) -> None:
         width = backbone.width
         self.norm = nn.LayerNorm(2 * width)
-        sizes = ((2 * width, width), (width, width), (width, width))
-        first, second, third = (nn.Linear(*size) for size in sizes)
-        self.mlp = nn.Sequential(first, nn.GELU(), second, nn.GELU(), third)
+        layers = (nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(*layers)
 
     def foretell(self, hidden: Tensor, embedded: Tensor) -> Tensor:
         """f of states (B, k, C) and embeddings (B, k, C) of the tokens fed to them: (B, k, C)."""
