@@ -16,7 +16,7 @@ Range = tuple[float, float]
 GRAPHS = ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
 """Those of the paper."""
 
-NAMED = (*GRAPHS, "G(2,3)", "G(2,4)", "G(2,10)", "G(3,5)")
+NAMED = (*GRAPHS, *(f"G({size})" for size in ("2,3", "2,4", "2,6", "2,8", "2,10", "3,3", "3,5", "5,3", "7,7")))
 """Those that conf/graph has a file for."""
 
 LAPTOP = ("G(2,5)", "G(5,5)")
