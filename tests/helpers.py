@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nextfail.models import Backbone, Transformer
-from nextfail.objectives import Objective
+from nextfail.objectives import AnyOrder, MultiToken, NextLatent, Objective, TokenMasking
 from nextfail.seeding import generator
 from nextfail.task import Batch, PathStar
 from nextfail.training.module import PathStarModule
@@ -70,6 +70,25 @@ def tiny(graph: PathStar, objective: Objective | None = None, seed: int = 0, **s
         vocab_size=graph.vocab.size + objective.extra_tokens,
         max_length=objective.max_length(graph),
     )
+
+
+ARGUMENTS: dict[type[Objective], dict[str, Any]] = {
+    MultiToken: {"k": 3},
+    NextLatent: {"horizon": 2},
+    AnyOrder: {"decode": "confident"},
+    TokenMasking: {"m": 0.5},
+}
+"""Of the objectives that need some."""
+
+
+def attached(
+    kind: type[Objective], graph: PathStar = SMALL, seed: int = 0, **arguments: Any
+) -> tuple[Any, Transformer]:
+    """An objective and a tiny Transformer that it is attached to."""
+    objective = kind(**{**ARGUMENTS.get(kind, {}), **arguments})
+    backbone = tiny(graph, objective, seed)
+    objective.attach(graph, backbone)
+    return objective, backbone
 
 
 def trainable(objective: Objective, graph: PathStar = SMALL) -> PathStarModule:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, Averaging, drawn, tiny
+from helpers import SMALL, Averaging, attached, drawn
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,13 +22,6 @@ from nextfail.task import Batch
 ALL = [TeacherForcing, FirstHopOnly, Reverse, Teacherless]
 WRITING = [TeacherForcing, Reverse]  # those that write token by token
 PROMPT = [7, 1, 10, 3, 9, 10, 1, 4, 10, 7, 3, 12, 7, 4, 11]  # of helpers.LINE
-
-
-def attached(kind: type[Objective], seed: int = 0) -> tuple[Objective, Backbone]:
-    objective = kind()
-    backbone = tiny(SMALL, objective, seed)
-    objective.attach(SMALL, backbone)
-    return objective, backbone
 
 
 def read_by(backbone: Backbone, ask: Any) -> list[Tensor]:
