@@ -27,7 +27,7 @@ class Teacherless(Objective):
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
         self.refuse_prefix(given)
         shape = prompts.new_empty(len(prompts), length)  # only its length is looked at
-        return backbone.logits(backbone(self.inputs(prompts, shape), last=length)).argmax(-1)
+        return self.answer(backbone, self.states(backbone, prompts, shape)).argmax(-1)
 
     def forced(self, backbone: Backbone, batch: Batch) -> None:
         return None

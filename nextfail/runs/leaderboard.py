@@ -64,8 +64,8 @@ def cost(group: Group, others: Sequence[Group]) -> Cost:
     baseline = next((each for each in others if each.results and each.objective == BASELINE
                      and _setting(each) == _setting(group)), None)  # fmt: skip
     flops_ratio, time_ratio = (_ratio(group, baseline, key) for key in ("flops", "seconds"))
-    sizes = [_parameters(each) for each in (group, baseline) if each]
-    extra = sizes[0] - sizes[1] if len(sizes) == 2 and sizes[0] is not None and sizes[1] is not None else None
+    own, plain = (_parameters(each) for each in (group, baseline))
+    extra = None if own is None or plain is None else own - plain
     return Cost([seen for _, seen in reached], flops, flops_ratio, time_ratio, extra)
 
 
@@ -122,5 +122,5 @@ def _per_problem(run: Run, key: str) -> float | None:
     return value / samples if value and samples else None
 
 
-def _parameters(group: Group) -> int | None:
-    return group.results[0].record.get("parameters") if group.results else None
+def _parameters(group: Group | None) -> int | None:
+    return group.results[0].record.get("parameters") if group and group.results else None

@@ -1,4 +1,4 @@
-"""Objectives that nextfail does not have, each defined here alone: the protocol is wide enough for them."""
+"""Objectives of a user's own, each defined here alone: the protocol is wide enough for heads, states and masks."""
 
 from pathlib import Path
 
