@@ -98,7 +98,7 @@ def architectures() -> list[Row]:
     rows = []
     for steps in (32, 137, 248, 1024):
         tokens = torch.randint(VOCAB, (max(1, TOKENS // steps), steps))
-        mamba = Mamba(DEPTH, WIDTH, STATES, d_conv=4, expand=2, vocab_size=VOCAB, max_length=steps)
+        mamba = Mamba(DEPTH, WIDTH, VOCAB, max_length=steps, d_state=STATES)
         transformer = Transformer(DEPTH, WIDTH, heads=4, vocab_size=VOCAB, max_length=steps)
         sides = {
             "mamba": lambda m=mamba, t=tokens: step(m, t),

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from nextfail.cli.common import CONF
 from nextfail.cli.status import statuses
 from nextfail.runs import lock, naming, table
 from nextfail.runs.files import write_json
-from nextfail.runs.folder import RunFolder
-from nextfail.runs.identity import SCHEMA, digest, identity
+from nextfail.runs.folder import RunFolder, record
+from nextfail.runs.identity import Identity
 from nextfail.training import callbacks, checkpoints
 
 RUNS = 1000  # of a sweep that is all done
@@ -81,7 +82,7 @@ def safety() -> list[Row]:
         folder = RunFolder(Path(name))
         with folder.locked() as held:
             extra = {"choices": {"model": "transformer", "objective": "teacher_forcing"}, "files": {}}
-            folder.claim(identity(config), extra, "resume")
+            folder.claim(Identity.of(config), extra, "resume")
             result = train(config, folder, held)
     share = 100 * sum(spent.values()) / result["seconds"]
     parts = ", ".join(f"{what} {100 * seconds / result['seconds']:.2f} %" for what, seconds in spent.items())
@@ -126,16 +127,15 @@ def done_run(path: Path, seed: int) -> None:
     """A folder of the default recipe with this seed, as if it were done."""
     global _recipe
     if _recipe is None:
-        _recipe = identity(compose())
-    run = _recipe | {"seed": seed}
+        _recipe = Identity.of(compose())
+    identity = replace(_recipe, settings=_recipe.settings | {"seed": seed})
     path.mkdir(parents=True)
     proportion = {"value": 0.5, "low": 0.48, "high": 0.52, "n": 2000}
-    write = {"schema": SCHEMA, "hash": digest(run), **run, "choices": {"model": "transformer", "objective": "reverse"}}
-    write_json(path / "run.json", write)
-    write_json(path / "result.json", {"outcome": "clever_hans", "identity": digest(run), "exact_match": proportion})
+    write_json(path / "run.json", record(identity, {"choices": {"model": "transformer", "objective": "reverse"}}))
+    write_json(path / "result.json", {"outcome": "clever_hans", "identity": identity.hash, "exact_match": proportion})
 
 
-_recipe: dict[str, Any] | None = None
+_recipe: Identity | None = None
 
 
 def timed(folder: Path, *arguments: str) -> tuple[str, float]:

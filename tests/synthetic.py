@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nextfail.runs.identity import digest
+from nextfail.runs.folder import record
+from nextfail.runs.identity import Identity, digest
 from nextfail.runs.table import Table
 
 LOOKS_LIKE = {
@@ -55,7 +56,9 @@ def make_run(
     graph = {"degree": degree, "path_length": length, "num_nodes": num_nodes}
     identity = {"graph": graph, "data": {"batch_size": batch_size, "seed": 0}, "model": {"depth": depth},
                 "objective": {"_target_": f"package.{objective}"}, "seed": seed, **LOOKS_LIKE, **more}  # fmt: skip
-    run = {"schema": 1, "hash": digest(identity), **identity, "choices": {"model": model, "objective": objective}}
+    classes = {key: {"name": spec["_target_"], "sha256": None} for key, spec in identity.items()
+               if isinstance(spec, dict) and "_target_" in spec}  # fmt: skip
+    run = record(Identity(identity, classes), {"choices": {"model": model, "objective": objective}})
     write(folder / "run.json", run)
     write(folder / "status.json", {"state": "done", "time": time.time(), "step": 20, "max_steps": 20, **(status or {})})
     table = Table(folder / "metrics.csv", 0)
@@ -68,7 +71,7 @@ def make_run(
     if exact is not None:
         write(folder / "examples.json", [example([7, 3, 9])] if examples is None else examples)
         write(folder / "result.json", {
-            "schema": 1, "identity": run["hash"], "graph": graph, "model": model, "objective": objective, "seed": seed,
+            "schema": 2, "identity": run["hash"], "graph": graph, "model": model, "objective": objective, "seed": seed,
             "exact_match": share(exact), "hard_token_accuracy": share(hard), "chance": 1 / degree,
             "cheat_accuracy": None if cheat is None else share(cheat), "outcome": outcome, "parameters": 1234,
             "forced_token_accuracy": None if forced is None else [share(1.0), share(forced), share(1.0)],
@@ -85,6 +88,12 @@ def change(path: Path, **values: Any) -> None:
     """Set keys of a JSON file; those set to `...` are removed."""
     content = json.loads(path.read_text()) | values
     write(path, {key: value for key, value in content.items() if value is not ...})
+
+
+def rewrite(path: Path, **values: Any) -> None:
+    """The same with a run.json, as somebody would who knows of its checksum."""
+    change(path, **values, checksum=...)
+    change(path, checksum=digest(json.loads(path.read_text())))
 
 
 def cut_short(path: Path) -> None:

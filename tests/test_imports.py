@@ -10,18 +10,33 @@ import nextfail
 
 ROOT = Path(nextfail.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "seeding"}  # modules without imports of nextfail's own
+BASE = {"errors", "seeding", "source"}  # modules without imports of nextfail's own
 MAY = {
     "task": {"task", *BASE},
     "models": {"models", *BASE},
     "objectives": {"objectives", "task", "models", *BASE},
-    "training": {"training", "objectives", "task", "models", "runs", "stop", *BASE},
+    "training": {"training", "objectives", "task", "models", "runs", "stop", "__version__", *BASE},
     "runs": {"runs", "process", *BASE},
     "paper": {"paper", "runs", "__version__", *BASE},
-    "launch": {"launch", "training", "runs", "stop", *BASE},
-    "cli": {"cli", "launch", "training", "objectives", "task", "models", "runs", "paper", "stop", *BASE},
+    "launch": {"launch", "training", "runs", "stop", "__version__", *BASE},
+    "cli": {
+        "cli",
+        "launch",
+        "training",
+        "objectives",
+        "task",
+        "models",
+        "runs",
+        "paper",
+        "stop",
+        "terminal",
+        "__version__",
+        *BASE,
+    },
     "errors": set(),
     "seeding": set(),
+    "source": set(),
+    "terminal": set(),
     "stop": set(),
     "process": set(),
     "__init__": set(),

@@ -27,10 +27,12 @@ class NextfailLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Validation exact match of each run; NaN, and a line at the end of the command, for one that is not done."""
+        from nextfail.launch import job
         from nextfail.launch.plan import plan
         from nextfail.launch.sweep import Sweep, finish, values
 
         setup_globals()
+        job.begun = True
         backend = self.backend()
         jobs = plan(self.context, self.config, job_overrides, initial_job_idx)
         once = list(dict.fromkeys(jobs))

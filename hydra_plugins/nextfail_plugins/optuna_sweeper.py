@@ -61,13 +61,17 @@ class OptunaSweeper(Sweeper):
         study = self._study(sorted(fixed), space)
         assert self.launcher is not None
         tried: set[int] = set()
+        without: list[str] = []
         while batch := self._next(study, space, fixed, tried):
             done = self.launcher.launch([trial.user_attrs[RUN_WITH] for trial in batch], initial_job_idx=len(tried))
             tried |= {trial.number for trial in batch}
             for trial, result in zip(batch, done, strict=True):
-                if (value := float(result.return_value)) == value:  # without a result a trial stays open
+                if (value := float(result.return_value)) == value:  # without a value a trial stays open
                     study.tell(trial.number, value, skip_if_finished=True)
+                else:
+                    without.append(" ".join(trial.user_attrs[RUN_WITH]))
         self._report(study)
+        self._require_values(without)
 
     def _check(self) -> None:
         """Refuse what could not end well.
@@ -123,6 +127,19 @@ class OptunaSweeper(Sweeper):
             trial.set_user_attr(RUN_WITH, [*fixed, *(f"{key}={value}" for key, value in trial.params.items())])
         numbers = {trial.number for trial in new}
         return [trial for trial in study.get_trials(deepcopy=False) if trial.number in numbers]
+
+    def _require_values(self, without: list[str]) -> None:
+        """Refuse to call a study done in which a run ended well and left nothing to optimise.
+
+        Raises:
+            UserError: names a trial; that a run is not done is told elsewhere.
+        """
+        from nextfail.errors import UserError
+        from nextfail.launch import sweep
+
+        if without and sweep.report()[2]:
+            raise UserError(f"{len(without)} trials have no exact match in the validation rows of their metrics.csv "
+                            f"and stay open, such as {without[0]}")  # fmt: skip
 
     def _report(self, study: "optuna.Study") -> None:
         from optuna.trial import TrialState

@@ -3,19 +3,18 @@
 nextfail-data --graph g2_5 --n 20000 --seed 1 --out test.txt
 """
 
-import argparse
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nextfail.cli.common import named_graph
+from nextfail.cli.common import named_graph, parser_of
 from nextfail.errors import UserError, guarded
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="nextfail-data", description="Write problems in the published text format.")
+    parser = parser_of("nextfail-data", __doc__)
     parser.add_argument("--graph", required=True, metavar="NAME", help="size, such as g2_5: an option of conf/graph")
     parser.add_argument("--n", required=True, type=int, metavar="N", help="problems to write")
     parser.add_argument("--seed", required=True, type=int, metavar="S", help="what they are drawn from")

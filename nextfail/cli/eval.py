@@ -6,13 +6,14 @@ nextfail-eval 'runs/demo/objective=reverse,seed=0' --graph g2_4 --json
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from nextfail.cli.common import named_graph
+from nextfail.cli.common import named_graph, parser_of
 from nextfail.errors import UserError, guarded
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.naming import one_line
@@ -20,7 +21,7 @@ from nextfail.runs.naming import one_line
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="nextfail-eval", description="Metrics of a trained run.")
+    parser = parser_of("nextfail-eval", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--file", type=Path, metavar="PATH", help="evaluate on a file in the published text format")
     parser.add_argument("--graph", metavar="NAME", help="evaluate on another size, such as g2_4")
@@ -41,6 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.file and not arguments.file.is_file():
         raise UserError(f"there is no file {arguments.file}")
 
+    if arguments.trust and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # a user's own modules, as nextfail-train finds them
     from nextfail.training.evaluate import evaluate
 
     result = evaluate(folder, checkpoint=arguments.checkpoint, sizes=sizes, file=arguments.file, trust=arguments.trust)

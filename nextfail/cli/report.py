@@ -4,16 +4,16 @@ nextfail-report runs/demo
 nextfail-report runs/demo runs/demo_teacherless --out report
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from nextfail.cli.common import parser_of
 from nextfail.errors import guarded
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="nextfail-report", description="Table, figures and pages of many runs.")
+    parser = parser_of("nextfail-report", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="where to look for runs, at any depth")
     parser.add_argument("--out", type=Path, metavar="PATH", help="folder of the report (default: FOLDER/report)")
     arguments = parser.parse_args()
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def run(folders: list[Path], out: Path) -> None:
-    """Print the table, then write the files."""
+    """Write the files, then print the tables and the paths."""
     from rich.console import Console
 
     from nextfail.paper import page
@@ -30,12 +30,13 @@ def run(folders: list[Path], out: Path) -> None:
 
     collection = collect(folders)
     report.claim(out)
+    held = page.sections(collection)
+    written = [*report.write(collection, out), *page.write(collection, held, out)]
     console = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
     report.print_report(collection, console)
-    held = page.sections(collection)
     if (table := page.table(held)) is not None:
         console.print(table)
-    for path in [*report.write(collection, out), *page.write(collection, held, out)]:
+    for path in written:
         console.print(path, soft_wrap=True)
 
 

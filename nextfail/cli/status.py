@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from nextfail.cli.common import parser_of
 from nextfail.errors import guarded
 from nextfail.runs.collect import find
 from nextfail.runs.naming import tally
@@ -36,7 +37,7 @@ COLOURS = {
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="nextfail-status", description=__doc__.splitlines()[0].partition(": ")[2])
+    parser = parser_of("nextfail-status", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders of sweeps")
     parser.add_argument("--watch", action="store_true", help="refresh until no run is running or pending")
     parser.add_argument("--every", type=_seconds, default=5.0, metavar="SECONDS", help="between two looks (default 5)")

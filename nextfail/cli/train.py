@@ -5,22 +5,27 @@ nextfail-train -m objective=teacher_forcing,reverse seed=0,1,2
 nextfail-train experiment=demo
 """
 
-import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from nextfail.cli.common import CONF
-from nextfail.errors import guarded, leave
+from nextfail.cli.common import CONF, is_group, options, version
+from nextfail.errors import UserError, guarded, leave
 from nextfail.launch import job, sweep
+from nextfail.launch.check import unknown
+from nextfail.terminal import mend_pipes
 
 NAME = "nextfail-train"
+MAY_BE_DROPPED = ("callbacks", "logger", "debug")
+"""Groups that a configuration is whole without, as in `~logger`."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -31,17 +36,41 @@ def compose_and_run(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point; exit code 0 only if every run asked for is done."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands exceptions on instead of printing them
+    mend_pipes()
+    flags = [text for text in sys.argv[1:] if text in ("-m", "--multirun")]
+    arguments = [*flags[:1], *(text for text in sys.argv[1:] if text not in flags)]
+    sys.argv[1:] = arguments  # Hydra wants its flags first
+    if "--version" in arguments:
+        print(version())
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them
     try:
+        guarded(NAME, lambda: refuse_empty(arguments))
         guarded(NAME, compose_and_run)
-    except (HydraException, OmegaConfBaseException, OSError) as error:  # OSError: a folder that cannot be made
-        if os.environ.get("NEXTFAIL_DEBUG"):
+    except Exception as error:
+        # before the first run has begun, whatever Hydra raises is about the command
+        mistake = isinstance(error, HydraException | OmegaConfBaseException | OSError) or not job.begun
+        if os.environ.get("NEXTFAIL_DEBUG") or not mistake:
             raise
-        leave(NAME, explain(error), 2)
+        leave(NAME, explain(error, arguments), 2)
     finally:
         complete = tell()
     if not complete:
         sys.exit(1)
+
+
+def refuse_empty(arguments: list[str]) -> None:
+    """Refuse a group without an option, for which Hydra has no message of its own.
+
+    Raises:
+        UserError: names the group and its options.
+    """
+    for text in arguments:
+        key, _, value = text.lstrip("+~").partition("=")
+        dropped = text.startswith("~") and key not in MAY_BE_DROPPED
+        if is_group(key) and (dropped or (not text.startswith("~") and value in ("", "null"))):
+            usual = "leave it out for none, or " if key in ("experiment", "debug", "scale") else ""
+            raise UserError(f"{text}: a group cannot be empty: {usual}choose one of {', '.join(options(key))}")
 
 
 def tell() -> bool:
@@ -53,30 +82,44 @@ def tell() -> bool:
     return complete
 
 
-def explain(error: Exception) -> str:
-    """Hydra's message, with what was probably meant."""
-    text = str(error).strip()
+def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
+    """The message of Hydra or of what it called, with what was probably meant.
+
+    Args:
+        arguments: of the command, whose choices of groups decide which keys there are.
+    """
+    text = str(error).strip() or type(error).__name__
     if error.__cause__ is not None and str(error.__cause__) not in text:
         text += f"\n{str(error.__cause__).strip()}"
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {text.splitlines()[0]}"
     if match := re.search(r"Could not override '([\w.]+)'", text):
-        key = match[1]
-        close = difflib.get_close_matches(key, known_keys(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close and key not in close else "--cfg job lists all there are"
-        return f"unknown key {key!r}: {hint}"
+        return str(unknown(match[1], known_keys(arguments)))
+    if "--run, --multirun, --cfg" in text:
+        return "--cfg shows one configuration, and does not go with -m"
     return text
 
 
-def known_keys() -> list[str]:
-    """Every key and group of the default configuration."""
+def known_keys(arguments: Sequence[str]) -> list[str]:
+    """Every key and group of the configuration that a command composes, or else of the default one."""
+    chosen = [text for text in arguments if is_group(text.lstrip("+").partition("=")[0]) and "," not in text]
+    folders = [Path(each).absolute() for flag, each in pairwise(arguments) if flag in ("--config-dir", "-cd")]
+    search = [f"hydra.searchpath=[{','.join(f'file://{each}' for each in folders)}]"] if folders else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("train")
+        try:
+            cfg = hydra.compose("train", [*search, *chosen])
+        except Exception:  # the mistake may be among these
+            cfg = hydra.compose("train")
     return sorted(_keys(cfg, ""))
 
 
 def _keys(node: DictConfig, prefix: str) -> Iterator[str]:
     for key in map(str, node):
         value = node._get_node(key)
-        yield f"{prefix}{key}"
+        if not key.startswith("_"):
+            yield f"{prefix}{key}"
         if isinstance(value, DictConfig) and not value._is_none():
             yield from _keys(value, f"{prefix}{key}.")
 

@@ -1,32 +1,42 @@
 """What one job of nextfail-train does, in this process or a worker. Torch is imported only if there is work to do."""
 
+import logging
 import os
+import secrets
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from nextfail import stop
+from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
+from nextfail.launch.check import check
+from nextfail.launch.effect import require_in_run
+from nextfail.launch.recipes import advice
 from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder, State
-from nextfail.runs.identity import SECTIONS, identity
+from nextfail.runs.identity import SECTIONS, Identity
+from nextfail.runs.known import Known
 from nextfail.runs.lock import Lock
 from nextfail.runs.naming import one_line, run_folder
+from nextfail.runs.provenance import git_commit
 from nextfail.runs.slurm import this_job
 from nextfail.runs.status import note
 
-_TRAINER = {"accelerator", "threads", "precision", "max_steps", "val_every", "stop_at", "gradient_clip"}
+log = logging.getLogger(__name__)
 
 SUBMITTED = "SUBMITIT_EXECUTOR"
 """Environment variable that is there in the jobs that we sent, and not in a session that happens to be a job."""
+
+begun = False
+"""Whether this process has got as far as a run or a sweep, so that an error may be one of ours."""
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 
@@ -37,6 +47,8 @@ def run(cfg: DictConfig) -> float:
     A single run exits on a user's mistake. In a sweep it is raised, since a launcher sees exceptions, and an exit
     would take its worker along.
     """
+    global begun
+    begun = True
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         result, _ = claim_and_train(cfg)
     else:
@@ -52,28 +64,107 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
         UserError, RunCut: see nextfail.errors.
     """
     hydra = HydraConfig.get()
+    find_classes_in(hydra.runtime.cwd)
     config = resolve(cfg, Path(hydra.runtime.cwd))
+    choices(hydra, config)
+    identity = Identity.of(config)
     folder = RunFolder(Path(hydra.runtime.output_dir))
-    extra = {
-        "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
-        "source": config["model"].get("source"),
-        "name": config["name"],
-        "choices": {key: value for key, value in hydra.runtime.choices.items() if not key.startswith("hydra/")},
-        "overrides": list(hydra.overrides.task),
-    }
+    if hydra.mode == RunMode.RUN:  # a sweep has done so for all its runs at once
+        require_in_run(hydra)
+        for text in advice(config, hydra):
+            log.warning(text)
+        folder = _known(folder, identity, str(config["on_existing"]), hydra)
+        config = resolve(cfg, Path(hydra.runtime.cwd))  # loggers may be told where to write
     with folder.locked() as lock:
-        if folder.claim(identity(config), extra, _on_existing(config, folder)) is not State.DONE:
+        if folder.claim(identity, _extra(config, hydra), _on_existing(config, folder)) is not State.DONE:
             with _recorded(folder, lock):
                 if stop.requested is not None:
                     raise RunCut("not begun; the same command goes on from here")
-                if hydra.runtime.cwd not in sys.path:
-                    sys.path.append(hydra.runtime.cwd)  # a user's own modules, as `python -m` finds them
                 from nextfail.training.run import train  # takes seconds, which a finished run should not cost
 
                 return train(config, folder, lock), folder
     result = folder.result()
     assert result is not None
     return result, folder
+
+
+def find_classes_in(folder: str) -> None:
+    """Let a user's own modules be found in a folder, as `python -m` finds them."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) -> RunFolder:
+    """The folder below runs/NAME that has this run already, whatever overrides it was named by; else the one given.
+
+    A folder that was named with hydra.run.dir is used as it is.
+    """
+    usual = Path(hydra.runtime.cwd) / folder.path.parent / run_folder(hydra.overrides.task)
+    chosen = any(text.lstrip("+").startswith("hydra.run.dir=") for text in hydra.overrides.hydra)
+    if chosen or folder.path != usual or folder.state(identity, on_existing) is not State.NEW:
+        return folder
+    known = Known(folder.path.parent)
+    if on_existing == "resume" and (same := known.same(identity)):
+        _move_log(folder.path, same.path)
+        with read_write(hydra):
+            hydra.runtime.output_dir = str(same.path)
+        return same
+    if shorter := known.shorter(identity):
+        log.warning("%s", describe_shorter([(identity, *shorter)]))
+    return folder
+
+
+def describe_shorter(runs: Sequence[tuple[Identity, RunFolder, int]]) -> str:
+    """That runs exist which are the same but for a smaller trainer.max_steps, and are not continued."""
+    identity, folder, steps = runs[0]
+    asked = identity.settings["budget"]["max_steps"]
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    return (f"{os.path.relpath(folder.path)}{more}: the same run exists with trainer.max_steps={steps}. Continuing it "
+            f"to {asked} steps is not supported yet: this one starts at step 0")  # fmt: skip
+
+
+def _move_log(old: Path, new: Path) -> None:
+    """Let Hydra's log go on in another folder, and leave nothing behind that is empty."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == old:
+            handler.close()  # it opens its file again when it has something to write
+            file = Path(handler.baseFilename)
+            if file.exists() and not file.stat().st_size:
+                file.unlink()
+            handler.baseFilename = str(new / file.name)
+    with suppress(OSError):
+        old.rmdir()
+
+
+def _extra(config: dict[str, Any], hydra: Any) -> dict[str, Any]:
+    """What run.json holds beside the identity."""
+    return {
+        "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
+        "source": config["model"].get("source"),
+        "name": config["name"],
+        "choices": {key: value for key, value in choices(hydra, config).items() if not key.startswith("hydra/")},
+        "overrides": list(hydra.overrides.task),
+        "began": {"id": secrets.token_hex(4), "version": __version__, "commit": git_commit()},
+    }
+
+
+def choices(hydra: Any, config: dict[str, Any]) -> dict[str, str]:
+    """The chosen option of each group; of a section that was put together by hand, the name of its class.
+
+    Raises:
+        UserError: several options of one section are mixed.
+    """
+    chosen = {str(group): str(option) for group, option in hydra.runtime.choices.items() if option is not None}
+    for section in (*SECTIONS[:-1], "trainer"):
+        if section in chosen:
+            continue
+        for text in hydra.overrides.task:
+            key, _, value = text.partition("=")
+            if key == section and value.startswith("["):
+                raise UserError(f"{text} would mix several options: choose one, or run each with "
+                                f"nextfail-train -m {section}={value.strip('[]')}")  # fmt: skip
+        chosen[section] = str(config[section].get("_target_", section)).rpartition(".")[2]
+    return chosen
 
 
 def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
@@ -117,36 +208,10 @@ def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
         raise UserError(f"{error.full_key} has no value: give one, as in {error.full_key}=...") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    for section in SECTIONS[:-1]:
-        if not isinstance(config[section], dict):
-            raise UserError(f"{section} is empty: choose an option, as in {section}=NAME")
-    config["logger"], config["callbacks"] = config["logger"] or {}, config["callbacks"] or {}
+    check(config)
     for key, value in config["data"].items():
         if key.endswith("_file") and value is not None:
             config["data"][key] = str(where / str(value))
-    if (source := config["model"].get("source")) and (where / str(source)).is_dir():
-        config["model"]["source"] = str(where / str(source))  # else it is a name on the hub
-    _require_whole(config, "seed", 0)
-    trainer = config["trainer"]
-    if unknown := sorted(set(trainer) - _TRAINER):
-        raise UserError(f"unknown key trainer.{unknown[0]}: known are {', '.join(sorted(_TRAINER))}")
-    clip = trainer["gradient_clip"]
-    if clip is not None and not (isinstance(clip, int | float) and clip > 0):
-        raise UserError(f"trainer.gradient_clip={clip!r} is not a norm: needs a number above 0, or null")
-    for key in ("max_steps", "val_every", "threads"):
-        _require_whole(trainer, key, 1, "trainer.")
-    stop_at = trainer["stop_at"]
-    if stop_at is not None and not (isinstance(stop_at, int | float) and 0 < stop_at <= 1):
-        raise UserError(f"trainer.stop_at={stop_at!r} is not an accuracy: needs a number above 0 and up to 1, or null")
-    if trainer["val_every"] > trainer["max_steps"]:
-        raise UserError(
-            f"trainer.val_every={trainer['val_every']} is more than trainer.max_steps={trainer['max_steps']}: "
-            "there would be neither a validation nor a checkpoint"
-        )
+    if (model := config["model"].get("source")) and (where / str(model)).is_dir():
+        config["model"]["source"] = str(where / str(model))  # else it is a name on the hub
     return config
-
-
-def _require_whole(section: dict[str, Any], key: str, least: int, prefix: str = "") -> None:
-    value = section[key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{prefix}{key}={value!r} is not a whole number of at least {least}")

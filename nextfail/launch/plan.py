@@ -1,6 +1,7 @@
 """What a sweep has to do: each job composed once, and looked up on the disk before anything is started."""
 
 import copy
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from nextfail.errors import UserError
 from nextfail.launch.compose import Composer
-from nextfail.launch.job import resolve
+from nextfail.launch.effect import require_in_sweep
+from nextfail.launch.job import choices, describe_shorter, find_classes_in, resolve
+from nextfail.launch.recipes import advice
 from nextfail.runs import sweep
-from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder, State
-from nextfail.runs.identity import digest, identity
+from nextfail.runs.identity import Identity
+from nextfail.runs.known import Known
 
 
 @dataclass(eq=False)
@@ -66,31 +69,70 @@ def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str
         ConfigCompositionException, OmegaConfBaseException: overrides that Hydra cannot compose.
     """
     composer = Composer(context, master)
-    jobs = [_job(composer.compose(overrides), list(overrides), number) for number, overrides in enumerate(batch, first)]
-    by_folder: dict[Path, tuple[str, Job]] = {}
-    begun = cache(_begun)
+    composed = [(list(overrides), _compose(composer, overrides)) for overrides in batch]
+    require_in_sweep(master, composed)
+    jobs = [_job(config, overrides, number) for number, (overrides, config) in enumerate(composed, first)]
+    find_classes_in(str(master.hydra.runtime.cwd))
+    planner = _Planner()
     for place, job in enumerate(jobs):
         try:
-            asked = identity(resolve(_own(job.config), Path(job.config.hydra.runtime.cwd)))
-            mark, on_existing = digest(asked), str(job.config.on_existing)
-            state = job.folder.state(asked, on_existing)
-            anew = state is State.NEW and on_existing == "resume"
-            old_name = begun(job.folder.path.parent).get(mark) if anew else None
-            if old_name is not None:
-                job.move(old_name)
-                state = job.folder.state(asked, on_existing)
-            same, twin = by_folder.setdefault(job.folder.path, (mark, job))
-            if twin is not job and same == mark:
-                jobs[place] = twin
-            elif twin is not job:
-                others = " ".join(twin.overrides)
-                raise UserError(f"{job.name} is the folder of another run of this sweep, too: {others}")
-            elif state is State.DONE:
-                job.state = "before"
+            jobs[place] = planner.settle(job)
         except UserError as error:
             job.refuse(str(error))
     _remember(jobs)
+    planner.tell()
     return jobs
+
+
+class _Planner:
+    """Decides about one job after the other, knowing those before it and what is on the disk."""
+
+    def __init__(self) -> None:
+        self.by_folder: dict[Path, Job] = {}
+        self.by_run: dict[tuple[Path, str], Job] = {}
+        self.known = cache(Known)
+        self.shorter: list[tuple[Identity, RunFolder, int]] = []
+        self.said: dict[str, None] = {}
+
+    def settle(self, job: Job) -> Job:
+        """Find out whether a job is done, and under which name; returns an earlier job that is the same run, if any.
+
+        Raises:
+            UserError: it cannot be begun.
+        """
+        hydra = job.config.hydra
+        config = resolve(_own(job.config), Path(hydra.runtime.cwd))
+        choices(hydra, config)
+        identity, on_existing = Identity.of(config), str(job.config.on_existing)
+        place = job.folder.path.parent, identity.hash
+        if place in self.by_run:
+            return self.by_run[place]
+        state = job.folder.state(identity, on_existing)
+        known = self.known(job.folder.path.parent)
+        if state is State.NEW and on_existing == "resume" and (same := known.same(identity)):
+            job.move(same.path.name)
+            state = job.folder.state(identity, on_existing)
+        if (other := self.by_folder.setdefault(job.folder.path, job)) is not job:
+            raise UserError(f"{job.name} is the folder of another run of this sweep, too: {' '.join(other.overrides)}")
+        if state is State.DONE:
+            job.state = "before"
+        elif state is State.NEW and (shorter := known.shorter(identity)):
+            self.shorter.append((identity, *shorter))
+        self.said |= dict.fromkeys(advice(config, hydra))
+        self.by_run[place] = job
+        return job
+
+    def tell(self) -> None:
+        """Say once what concerns many runs."""
+        for text in [*self.said, *([describe_shorter(self.shorter)] if self.shorter else [])]:
+            print(text, file=sys.stderr)
+
+
+def _compose(composer: Composer, overrides: Sequence[str]) -> DictConfig:
+    try:
+        return composer.compose(overrides)
+    except (ValueError, AssertionError, TypeError, AttributeError) as error:  # such as a group that is null
+        raise UserError(f"{' '.join(overrides)}: {error}") from error
 
 
 def _job(config: DictConfig, overrides: list[str], number: int) -> Job:
@@ -100,20 +142,6 @@ def _job(config: DictConfig, overrides: list[str], number: int) -> Job:
     HydraConfig.instance().set_config(config)
     name = str(config.hydra.sweep.subdir)
     return Job(number, name, RunFolder(Path(config.hydra.sweep.dir) / name), overrides, config)
-
-
-def _begun(folder: Path) -> dict[str, str]:
-    """Names of the runs in a sweep's folder that have something to go on from, or a result, by their identity's hash.
-
-    A sweep that gained an axis gives other names to runs that it had.
-    """
-    found: dict[str, str] = {}
-    for path in sorted(folder.glob("*/run.json")):
-        run, record = RunFolder(path.parent), read_json(path)
-        done = run.result() is not None
-        if isinstance(record, dict) and (done or (run.checkpoints.exists() and record.get("hash") not in found)):
-            found[str(record.get("hash"))] = path.parent.name
-    return found
 
 
 def _own(config: DictConfig) -> DictConfig:

@@ -262,4 +262,4 @@ def values(jobs: Sequence[Job]) -> list[float]:
 
 def _validated(folder: RunFolder) -> float:
     rows = [row for row in read_rows(folder.metrics_csv) if row.get("split") == "validation"]
-    return float(rows[-1]["exact_match"]) if rows else math.nan
+    return float(rows[-1].get("exact_match", math.nan)) if rows else math.nan

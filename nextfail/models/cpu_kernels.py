@@ -12,6 +12,7 @@ Numba keeps compiled code on disk, and looks at this file alone to see whether i
 calls has to stand here.
 """
 
+import logging
 import math
 from typing import Any
 
@@ -19,11 +20,24 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+log = logging.getLogger(__name__)
+
 CHUNK = 32
 """Steps between the states that are kept for the backward pass, which makes the ones in between again."""
 
 FUSE = {"contract"}  # products may be fused with sums, and nothing else: the exponential's rounding relies on it
 REORDER = {"contract", "reassoc"}  # where sums over channels may be taken in any order
+
+
+def _kernel(function: Any) -> Any:
+    """Compile on first use and keep the code on disk, where numba finds a folder that it can write to."""
+    options: Any = {"nogil": True, "fastmath": FUSE, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError as error:
+        log.info("%s is compiled anew by each process, for some 20 seconds: %s", function.__name__, error)
+        return njit(**options)(function)
+
 
 # ---- elementary functions, with all of their arithmetic in sight of the compiler
 
@@ -111,7 +125,7 @@ def _(x: Any) -> Any:
 # could be negative, for all the compiler knows, would have to be looked at one by one.
 
 
-@njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
+@_kernel
 def scan_forward(first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gated, starts, last, out):  # type: ignore
     """Outputs of the scan; see nextfail.models.selective_scan for what it is.
 
@@ -169,7 +183,7 @@ def _gate(width, z, y):  # type: ignore
         y[d] *= z[d] * _sigmoid(z[d])
 
 
-@njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
+@_kernel
 def scan_backward(  # type: ignore
     first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gated, starts, g_out, g_last,
     g_u, g_delta, g_A, g_B, g_C, g_D, g_z, g_bias, g_initial,
@@ -282,7 +296,7 @@ def _discretise_back(  # type: ignore
 # ---- the convolution
 
 
-@njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
+@_kernel
 def conv_forward(first, end, x, weight, bias, out):  # type: ignore
     """SiLU of a causal convolution of each channel with its own filter.
 
@@ -298,7 +312,7 @@ def conv_forward(first, end, x, weight, bias, out):  # type: ignore
                 out[b, t, d] = y[d] * _sigmoid(y[d])
 
 
-@njit(nogil=True, cache=True, fastmath=FUSE, error_model="numpy")
+@_kernel
 def conv_backward(first, end, x, weight, bias, g_out, g_x, g_weight, g_bias):  # type: ignore
     """Gradients of `conv_forward`. g_x: (B, T, D), g_weight: (B, K, D), g_bias: (B, D); all added to."""
     one = x.dtype.type(1)

@@ -115,12 +115,19 @@ def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
     plain = [each.detach().numpy() if isinstance(each, Tensor) else each for each in arguments]
     threads = min(torch.get_num_threads(), rows)
     if threads <= 1:
-        kernel(0, rows, *plain)
+        _call(kernel, 0, rows, *plain)
         return
     edges = [rows * i // threads for i in range(threads + 1)]
-    parts = [_pool(os.getpid(), threads).submit(kernel, *part, *plain) for part in pairwise(edges)]
+    parts = [_pool(os.getpid(), threads).submit(_call, kernel, *part, *plain) for part in pairwise(edges)]
     for part in parts:
         part.result()
+
+
+def _call(kernel: Callable[..., None], *arguments: Any) -> None:
+    try:
+        kernel(*arguments)
+    except OSError:  # compiled, and then not saved, for want of room on the disk
+        kernel(*arguments)
 
 
 @cache

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
 from nextfail.models.selective_scan import announce, choose, require_form, selective_scan
+from nextfail.source import public
 
 LEAST_STEP, STEPS = 1e-4, (1e-3, 1e-1)
 """Of the initial step sizes: what none is below, and between what they are drawn, evenly in their logarithm."""
@@ -24,6 +25,7 @@ class MixerState:
     state: Tensor  # (B, D, N), of the scan
 
 
+@public("mamba")
 class Mamba(Backbone):
     """Mamba language model.
 
@@ -43,11 +45,11 @@ class Mamba(Backbone):
         self,
         depth: int,
         width: int,
-        d_state: int,
-        d_conv: int,
-        expand: int,
         vocab_size: int,
         max_length: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
         init_std: float = 0.02,
         scan: str = "auto",
     ) -> None:

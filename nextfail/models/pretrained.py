@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, Backbone
 from nextfail.models.transformer import Block
+from nextfail.source import public
 
 FAMILIES = {"gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM"}
 """Classes of transformers by the model_type of a config.json."""
@@ -23,6 +24,7 @@ KeysAndValues = list[tuple[Tensor, Tensor]]
 """Of each layer: (B, H, T, C/H) both."""
 
 
+@public("pretrained")
 class Pretrained(Backbone):
     """A pretrained decoder that reads and writes the task's tokens as one token each of its own tokenizer.
 

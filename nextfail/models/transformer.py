@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, Backbone
+from nextfail.source import public
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class KVCache:
     length: int
 
 
+@public("transformer")
 class Transformer(Backbone):
     """GPT-2 style decoder.
 

@@ -6,11 +6,13 @@ from torch import Tensor
 from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, Backbone
 from nextfail.objectives.base import IGNORE, Loss, Objective, cross_entropy
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 DECODING = ("confident", "at_once")
 
 
+@public("any_order")
 class AnyOrder(Objective):
     """Hidden path tokens from those that are left, seen from both sides (MLM-U: Kitouni et al. 2024, arXiv 2406.05183).
 
@@ -30,7 +32,7 @@ class AnyOrder(Objective):
 
     requires = frozenset({BIDIRECTIONAL})
 
-    def __init__(self, decode: str) -> None:
+    def __init__(self, decode: str = "confident") -> None:
         super().__init__()
         if decode not in DECODING:
             raise UserError(f"objective.decode={decode!r} is unknown: choose {' or '.join(DECODING)}")

@@ -6,9 +6,11 @@ from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 
+@public("belief_state")
 class BeliefState(Objective):
     """Two encoders, one from the front and one from the back (BST: Hu et al. 2024, arXiv 2410.23506, section 2).
 

@@ -5,9 +5,11 @@ from torch import Tensor
 
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, cross_entropy
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 
+@public("first_hop_only")
 class FirstHopOnly(Objective):
     """The first hop from the prompt and the start (Bachmann & Nagarajan 2024, the indecipherable token, Table 5).
 

@@ -5,9 +5,11 @@ from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, number
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 
+@public("future_summary")
 class FutureSummary(Objective):
     """Every state also says which tokens come after the next (FSP-BoW: Mahajan et al. 2025, arXiv 2510.14751).
 

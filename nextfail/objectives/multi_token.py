@@ -5,9 +5,11 @@ from torch import Tensor, nn
 
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, cross_entropy, whole_number
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 
+@public("multi_token")
 class MultiToken(Objective):
     """Every state also predicts the k - 1 tokens after the next (Gloeckle et al. 2024, arXiv 2404.19737, section 2).
 
@@ -26,7 +28,7 @@ class MultiToken(Objective):
         k: number of heads, at least 2; on a path with fewer tokens there are as many as tokens.
     """
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int = 4) -> None:
         super().__init__()
         self.k = whole_number("k", k, least=2)
 

@@ -6,9 +6,11 @@ from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, number, whole_number
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 
+@public("next_latent")
 class NextLatent(Objective):
     """Every state also foretells the states to come from the tokens fed (NextLat: Teoh et al. 2025, arXiv 2511.05963).
 
@@ -30,7 +32,7 @@ class NextLatent(Objective):
         kl_weight: of the KL divergence.
     """
 
-    def __init__(self, horizon: int, latent_weight: float = 1.0, kl_weight: float = 1.0) -> None:
+    def __init__(self, horizon: int = 4, latent_weight: float = 1.0, kl_weight: float = 1.0) -> None:
         super().__init__()
         self.horizon = whole_number("horizon", horizon, least=1)
         self.latent_weight, self.kl_weight = number("latent_weight", latent_weight), number("kl_weight", kl_weight)

@@ -3,8 +3,10 @@
 from torch import Tensor
 
 from nextfail.objectives.base import Objective
+from nextfail.source import public
 
 
+@public("reverse")
 class Reverse(Objective):
     """Each token of the reversed path from the true ones before it (Bachmann & Nagarajan 2024, section 5).
 

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from nextfail.objectives.base import Objective
+from nextfail.source import public
 
 
+@public("scratchpad")
 class Scratchpad(Objective):
     """The path from the goal back to the start, and then the path: the control.
 

@@ -1,8 +1,10 @@
 """Ordinary next-token training: the one that fails."""
 
 from nextfail.objectives.base import Objective
+from nextfail.source import public
 
 
+@public("teacher_forcing")
 class TeacherForcing(Objective):
     """Each token of the path from the true ones before it (Bachmann & Nagarajan 2024, eq. 2).
 

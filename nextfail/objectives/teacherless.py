@@ -5,9 +5,11 @@ from torch import Tensor
 
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Objective
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 
+@public("teacherless")
 class Teacherless(Objective):
     """The whole path in one causal pass over blanks (Bachmann & Nagarajan 2024, section 5, after Monea et al. 2023).
 

@@ -4,9 +4,11 @@ import torch
 
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, number
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 
+@public("token_masking")
 class TokenMasking(Objective):
     """Teacher-forcing in which each token fed is hidden with probability m (Frydenlund 2025, arXiv 2503.10542).
 
@@ -21,7 +23,7 @@ class TokenMasking(Objective):
         m: probability, from 0 to 1.
     """
 
-    def __init__(self, m: float) -> None:
+    def __init__(self, m: float = 0.5) -> None:
         super().__init__()
         self.m = number("m", m, most=1)
 

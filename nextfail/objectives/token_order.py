@@ -6,9 +6,11 @@ from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective
+from nextfail.source import public
 from nextfail.task.graph import Batch
 
 
+@public("token_order")
 class TokenOrder(Objective):
     """Every state also ranks the tokens to come by how soon they do (TOP: Zuhri et al. 2025, arXiv 2508.19228).
 

@@ -189,8 +189,7 @@ def arrived(run: Run) -> list[float | None]:
 
 def alike(one: Group, other: Group) -> bool:
     """Whether two groups were trained with the same settings, objective and seed apart."""
-    left, right = ({key: value for key, value in group.runs[0].identity.items() if key not in ("seed", "objective")}
-                   for group in (one, other))  # fmt: skip
+    left, right = (group.runs[0].identity.hash_without("seed", "objective") for group in (one, other))
     return left == right
 
 

@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from nextfail.errors import UserError
-from nextfail.runs.identity import digest, leaves
 from nextfail.runs.naming import graph_name
 from nextfail.runs.record import Result, Run, read_run
 
@@ -169,7 +168,7 @@ def find(folders: Sequence[Path], empty: bool = False) -> list[Path]:
 def grouped(runs: Iterable[Run]) -> list[Group]:
     """Put runs that differ only by seed together, and name what tells groups apart that would share a name."""
     by_seed = sorted(runs, key=lambda run: run.seed)
-    alike = together(by_seed, lambda run: digest({k: value for k, value in run.identity.items() if k != "seed"}))
+    alike = together(by_seed, lambda run: run.identity.hash_without("seed"))
     groups = []
     for namesakes in together(sorted(alike, key=lambda runs: _rank(runs[0])), lambda runs: _rank(runs[0])):
         labels = _labels([members[0] for members in namesakes])
@@ -191,23 +190,21 @@ def _rank(run: Run) -> tuple[Any, ...]:
     return run.graph["degree"], run.graph["path_length"], run.graph["num_nodes"], *names
 
 
+def telling(runs: Sequence[Run]) -> list[str]:
+    """Dotted keys of the settings in which some runs differ, seeds apart."""
+    flat = [run.identity.flat for run in runs]
+    keys = dict.fromkeys(key for each in flat for key in each if key != "seed")
+    return [key for key in keys if any(each.get(key) != flat[0].get(key) for each in flat)]
+
+
 def _labels(runs: list[Run]) -> list[str]:
     """What tells each of some runs from the others, seeds apart: `model.depth=8, optimizer.lr=0.001`."""
-    flat = [dict(leaves(run.identity)) for run in runs]
-    keys = dict.fromkeys(key for each in flat for key in each if key != "seed")
-    telling = [key for key in keys if any(each.get(key) != flat[0].get(key) for each in flat)]
-    labels = []
-    for each in flat:
-        parts = [_part(key, each[key]) for key in telling if key in each]
+    keys, labels = telling(runs), []
+    for each in (run.identity.flat for run in runs):
+        parts = [f"{key}={each[key]}" for key in keys if key in each]
         labels.append(", ".join(parts if len(parts) <= MOST_KEYS else [*parts[:MOST_KEYS], "..."]))
     return [label if labels.count(label) == 1 else f"{label} {run.hash[:4]}".strip()
             for run, label in zip(runs, labels, strict=True)]  # fmt: skip
-
-
-def _part(key: str, value: Any) -> str:
-    """`model.depth=8`, and for a class `model=Transformer`."""
-    name = key.removesuffix("._target_")
-    return f"{key}={value}" if name == key else f"{name}={str(value).rpartition('.')[2]}"
 
 
 def _empty_files(run: Run) -> str:

@@ -1,5 +1,6 @@
 """One run folder: where its files are, whether it is done, and whether a run may use it."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 from nextfail.errors import UserError
 from nextfail.runs.files import PARTIAL, read_json, write_json
-from nextfail.runs.identity import KEYS, SCHEMA, differences, digest
+from nextfail.runs.identity import KEYS, READABLE, SCHEMA, Identity, digest
 from nextfail.runs.lock import Lock
 
 
@@ -87,18 +88,30 @@ class RunFolder:
         """The content of run.json.
 
         Raises:
-            UserError: it is missing, not whole, or of another schema.
+            UserError: it is missing, not whole, changed, or of a schema that this version cannot read.
         """
         if not self.path.is_dir():
             raise UserError(f"{self.path} is not a folder: give a run folder, as nextfail-train makes them")
         run = read_json(self.run_json)
         if not isinstance(run, dict) or "hash" not in run:
             raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
-        if run.get("schema") != SCHEMA:
-            raise UserError(f"{self.run_json} has schema {run.get('schema')!r}; this version reads schema {SCHEMA}")
-        if any(key not in run for key in KEYS) or digest({key: run[key] for key in KEYS}) != run["hash"]:
+        if run.get("schema") not in READABLE:
+            readable = " and ".join(map(str, READABLE))
+            raise UserError(f"{self.run_json} has schema {run.get('schema')!r}; this version reads schema {readable}")
+        if not _unchanged(run):
             raise UserError(f"{self.run_json} was changed after it was written: its hash is not that of its content")
         return run
+
+    def identity(self) -> Identity:
+        """What run.json says that this run is, in the terms of this version.
+
+        Raises:
+            UserError: as `run`.
+        """
+        try:
+            return Identity.read(self.run())
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{self.run_json} is not as nextfail-train writes it: {error!r}") from error
 
     @contextmanager
     def locked(self) -> Iterator[Lock]:
@@ -120,7 +133,7 @@ class RunFolder:
         finally:
             lock.release()
 
-    def state(self, identity: dict[str, Any], on_existing: str) -> State:
+    def state(self, identity: Identity, on_existing: str) -> State:
         """What this folder holds of the run asked for; nothing is changed.
 
         Args:
@@ -141,7 +154,7 @@ class RunFolder:
             return State.NEW
         return State.DONE if self.result() else State.CUT
 
-    def claim(self, identity: dict[str, Any], extra: dict[str, Any], on_existing: str) -> State:
+    def claim(self, identity: Identity, extra: dict[str, Any], on_existing: str) -> State:
         """The same, and write run.json if the run is new; what it restarts is removed.
 
         Args:
@@ -153,19 +166,36 @@ class RunFolder:
         state = self.state(identity, on_existing)
         if state is State.NEW:
             self._clear()
-            write_json(self.run_json, {"schema": SCHEMA, "hash": digest(identity), **identity, **extra})
+            write_json(self.run_json, record(identity, extra))
         return state
 
-    def _refuse_another(self, identity: dict[str, Any]) -> None:
-        run = self.run()
-        if run["hash"] != digest(identity):
-            differ = differences({key: run.get(key, "absent") for key in identity}, identity)
-            listed = "\n  ".join(differ)
+    def _refuse_another(self, identity: Identity) -> None:
+        there = self.identity()
+        if there.hash != identity.hash:
+            listed = "\n  ".join(there.differences(identity))
             raise UserError(f"{self.path} holds another run, and is left as it is. They differ in\n  {listed}\n"
-                            "Choose another folder with hydra.run.dir=..., or remove this one.")  # fmt: skip
+                            "Choose another with name=... or hydra.run.dir=..., or remove this one.")  # fmt: skip
 
     def _clear(self) -> None:
         for path in (self.result_json, self.status_json, self.metrics_csv, self.timing_csv, self.examples_json):
             path.unlink(missing_ok=True)
         self.error_txt.unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def record(identity: Identity, extra: dict[str, Any]) -> dict[str, Any]:
+    """The content of run.json.
+
+    Args:
+        extra: what else it should hold, no part of the identity.
+    """
+    run = {"schema": SCHEMA, "hash": identity.hash, **identity.settings, "classes": identity.classes, **extra}
+    run = json.loads(json.dumps(run))  # as it will be read again
+    return run | {"checksum": digest(run)}
+
+
+def _unchanged(run: dict[str, Any]) -> bool:
+    if run["schema"] == SCHEMA:
+        whole = all(key in run for key in (*KEYS, "classes"))
+        return whole and run.get("checksum") == digest({k: v for k, v in run.items() if k != "checksum"})
+    return all(key in run for key in KEYS) and digest({key: run[key] for key in KEYS}) == run["hash"]

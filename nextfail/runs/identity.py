@@ -1,62 +1,240 @@
-"""Which run is this? Everything that decides its result, and nothing else, hashed."""
+"""Which run is this? Everything that decides its result, and nothing else, hashed so that later versions agree."""
 
 import hashlib
 import json
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from nextfail import source
 from nextfail.errors import UserError
 
-SCHEMA = 1
-"""Version of what stands in a run folder; raised when older folders can no longer be read."""
+SCHEMA = 2
+"""Version of what stands in a run folder."""
+
+READABLE = (1, SCHEMA)
+"""Versions that are still found as done, evaluated and reported."""
 
 SECTIONS = ("graph", "data", "model", "objective", "optimizer", "scheduler", "seed")
 KEYS = (*SECTIONS, "budget", "precision", "threads")
-"""The keys of an identity."""
+"""The keys of an identity in run.json."""
 
 BUDGET = ("max_steps", "val_every", "stop_at", "gradient_clip")
 
-LATER: dict[str, dict[str, Any]] = {
-    "nextfail.task.datamodule.DrawnData": {"query": "after", "edges": "shuffled", "direction": "away", "goals": 1}
+ABSENT: dict[str, Any] = {
+    "seed": 0,
+    "budget": {"max_steps": 500, "val_every": 100, "stop_at": None, "gradient_clip": 1.0},
+    "precision": "32-true",
+    "threads": 1,
 }
-"""Settings of a class that are younger than recorded runs, at what held for those, which stay valid: left out there."""
+"""What a key outside of any class stands for where it is left out of the hash. Never changed, whatever conf/ says."""
+
+LAYOUT = ("query", "edges", "direction")
+"""Settings of drawn data that describe the task and are hashed with it."""
+
+PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+"""Lightning's short spellings, and what each stands for."""
+
+GRAPH = "path_star"
+"""Public name of the class behind the section `graph`, which has no _target_."""
+
+SCHEMA_1 = {
+    "nextfail.models.mamba.Mamba": "mamba",
+    "nextfail.models.pretrained.Pretrained": "pretrained",
+    "nextfail.models.transformer.Transformer": "transformer",
+    "nextfail.objectives.any_order.AnyOrder": "any_order",
+    "nextfail.objectives.belief_state.BeliefState": "belief_state",
+    "nextfail.objectives.first_hop_only.FirstHopOnly": "first_hop_only",
+    "nextfail.objectives.future_summary.FutureSummary": "future_summary",
+    "nextfail.objectives.multi_token.MultiToken": "multi_token",
+    "nextfail.objectives.next_latent.NextLatent": "next_latent",
+    "nextfail.objectives.reverse.Reverse": "reverse",
+    "nextfail.objectives.scratchpad.Scratchpad": "scratchpad",
+    "nextfail.objectives.teacher_forcing.TeacherForcing": "teacher_forcing",
+    "nextfail.objectives.teacherless.Teacherless": "teacherless",
+    "nextfail.objectives.token_masking.TokenMasking": "token_masking",
+    "nextfail.objectives.token_order.TokenOrder": "token_order",
+    "nextfail.task.datamodule.DrawnData": "drawn",
+    "nextfail.task.datamodule.FileData": "files",
+    "nextfail.training.optim.MuonAdamW": "muon",
+    "nextfail.training.optim.adamw": "adamw",
+    "nextfail.training.optim.constant": "constant",
+    "nextfail.training.optim.cosine": "cosine",
+}
+"""Public names, at revision 1, of what run.json of schema 1 names by its module path. Never changed."""
 
 
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that decides the result.
+@dataclass(frozen=True)
+class Identity:
+    """What decides the result of a run.
 
-    Data files and folders of models count by content, not by name, so that a run is the same wherever they lie.
-    Logger, callbacks, launcher, progress, device and paths are no part of it.
-
-    Raises:
-        UserError: a data file or a model cannot be read.
+    Args:
+        settings: KEYS as a user spells them, defaults included.
+        classes: of each dictionary in `settings` with a `_target_`, by its dotted key, and of the graph: for nextfail's
+            own {"name", "revision"}, for a user's {"name", "sha256"} of its source file (None if unknown).
+        recorded: the hash that a run folder was given, where it holds for this version.
     """
-    trainer = config["trainer"]
-    data = {key: file_digest(value) if key.endswith("_file") else value for key, value in config["data"].items()}
-    later = LATER.get(str(data.get("_target_")), {}).items()
-    return {
-        **{section: config[section] for section in SECTIONS},
-        "model": {key: model_digest(value) if key == "source" else value for key, value in config["model"].items()},
-        "data": {key: value for key, value in data.items() if (key, value) not in later},
-        "budget": {key: trainer[key] for key in BUDGET},
-        "precision": trainer["precision"],
-        "threads": trainer["threads"],
-    }
+
+    settings: dict[str, Any]
+    classes: dict[str, dict[str, Any]]
+    recorded: str | None = None
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Self:
+        """The identity of a resolved configuration.
+
+        Data files and folders of models count by content, not by name, so that a run is the same wherever they lie.
+        Logger, callbacks, launcher, progress, device and paths are no part of it.
+
+        Raises:
+            UserError: a data file or a model cannot be read.
+        """
+        trainer = config["trainer"]
+        settings = {
+            **{section: config[section] for section in SECTIONS},
+            "data": {k: file_digest(v) if k.endswith("_file") else v for k, v in config["data"].items()},
+            "model": {k: model_digest(v) if k == "source" else v for k, v in config["model"].items()},
+            "budget": {key: trainer[key] for key in BUDGET},
+            "precision": trainer["precision"],
+            "threads": trainer["threads"],
+        }
+        classes = {key: _class_of(str(spec["_target_"])) for key, spec in _targets(settings)}
+        return cls(*_complete(settings, {"graph": _own_class(source.own()[GRAPH]), **classes}))
+
+    @classmethod
+    def read(cls, run: dict[str, Any]) -> Self:
+        """The identity that a run.json tells of, whatever its schema."""
+        settings = {key: run[key] for key in KEYS}
+        if run["schema"] == SCHEMA:
+            return cls(*_complete(settings, run["classes"]), recorded=run["hash"])
+        settings["precision"] = PRECISIONS.get(str(settings["precision"]), settings["precision"])
+        first = {key: _class_in_schema_1(str(spec["_target_"])) for key, spec in _targets(settings)}
+        return cls(*_complete(settings, {"graph": {"name": GRAPH, "revision": 1}, **first}))
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits that differ for different runs."""
+        return self.recorded or digest(self.reduced)
+
+    @cached_property
+    def kin(self) -> str:
+        """The same for runs that differ only by how long they train and how often they validate."""
+        budget = {k: v for k, v in self.reduced["budget"].items() if k not in ("max_steps", "val_every")}
+        return digest(self.reduced | {"budget": budget})
+
+    def hash_without(self, *sections: str) -> str:
+        """The same for runs that differ only in some sections."""
+        return digest({key: value for key, value in self.reduced.items() if key not in sections})
+
+    @cached_property
+    def reduced(self) -> dict[str, Any]:
+        """What is hashed: public names instead of paths, and no key that has its default."""
+        parts: dict[str, Any] = json.loads(json.dumps({key: self.settings[key] for key in KEYS}))
+        for key, what in self.classes.items():
+            spec = _at(parts, key)
+            defaults = _defaults(what)
+            for name in [k for k, v in spec.items() if k in defaults and _same(v, defaults[k])]:
+                del spec[name]
+            if "revision" in what:
+                spec.pop("_partial_", None)
+            spec["_target_"] = what
+        for key, implied in ABSENT.items():
+            if isinstance(implied, dict):
+                parts[key] = {k: v for k, v in parts[key].items() if k not in implied or not _same(v, implied[k])}
+            elif _same(parts[key], implied):
+                del parts[key]
+        parts["task"] = parts.pop("graph")
+        if self.classes.get("data", {}).get("name") == "drawn":
+            parts["task"] |= {key: parts["data"].pop(key) for key in LAYOUT if key in parts["data"]}
+        return _canonical(parts)
+
+    def differences(self, other: "Identity") -> list[str]:
+        """`key: value there, value asked for` for every setting in which this recorded run differs from another."""
+        left, right = self.flat, other.flat
+        keys = [key for key in left | right if not _same(left.get(key, "absent"), right.get(key, "absent"))]
+        return [f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} asked for" for key in keys]
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its dotted key, with the name of a class at the key of its section."""
+        names = {f"{key}._target_" for key in self.classes}
+        flat = {key: value for key, value in leaves(self.settings) if key not in names}
+        for key, what in self.classes.items():
+            flat[key] = what["name"]
+            flat |= leaves({name: value for name, value in what.items() if name != "name"}, key)
+            if "sha256" in what:
+                flat[f"{key}.sha256"] = f"{str(what['sha256'])[:8]} (source of {what['name']})"
+        return flat
 
 
-def digest(value: dict[str, Any]) -> str:
-    """16 hexadecimal digits that differ for different identities."""
+def _complete(
+    settings: dict[str, Any], classes: dict[str, dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings with every default of nextfail's own classes written out."""
+    whole: dict[str, Any] = json.loads(json.dumps(settings))
+    for key, what in classes.items():
+        spec = _at(whole, key)
+        for name, value in _defaults(what).items():
+            spec.setdefault(name, list(value) if isinstance(value, tuple) else value)
+    return whole, classes
+
+
+def _defaults(what: dict[str, Any]) -> dict[str, Any]:
+    """Of nextfail's own class by its public name; a user's are decided by its source, which is hashed."""
+    made = source.own().get(what["name"]) if "revision" in what else None
+    return made.defaults if made else {}
+
+
+def _class_of(target: str) -> dict[str, Any]:
+    made = source.find(target)
+    if made and made.name:
+        return _own_class(made)
+    bases = {"bases": made.bases} if made and made.bases else {}
+    return {"name": made.path if made else target, "sha256": source.digest(target), **bases}
+
+
+def _own_class(made: source.Definition) -> dict[str, Any]:
+    return {"name": made.name, "revision": made.revision}
+
+
+def _class_in_schema_1(target: str) -> dict[str, Any]:
+    return {"name": SCHEMA_1[target], "revision": 1} if target in SCHEMA_1 else {"name": target, "sha256": None}
+
+
+def _targets(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every dictionary with a `_target_`, by its dotted key."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield key, value
+        for name, item in value.items():
+            yield from _targets(item, f"{key}.{name}" if key else str(name))
+
+
+def _at(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    for part in key.split("."):
+        settings = settings[part]
+    return settings
+
+
+def _same(one: Any, other: Any) -> bool:
+    return digest(_canonical(one)) == digest(_canonical(other))
+
+
+def _canonical(value: Any) -> Any:
+    """One spelling of each number: 1.0 and 1 set the same."""
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits that differ for different plain values."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """`key: value in one, value in other` for every leaf in which two identities differ."""
-    left, right = dict(leaves(one)), dict(leaves(other))
-    keys = [key for key in left | right if left.get(key, "absent") != right.get(key, "absent")]
-    return [f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} asked for" for key in keys]
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from nextfail.runs.collect import Group
-from nextfail.runs.identity import digest
 from nextfail.runs.outcome import HARD_TOKEN_ALONE, SOLVED
 from nextfail.runs.record import Run
 
@@ -101,8 +100,7 @@ def ranked(groups: Sequence[Group]) -> list[Group]:
 
 def _setting(group: Group) -> str:
     """All that decides a result but the objective and the seed."""
-    identity = group.runs[0].identity
-    return digest({key: value for key, value in identity.items() if key not in ("objective", "seed")})
+    return group.runs[0].identity.hash_without("objective", "seed")
 
 
 def _ratio(group: Group, baseline: Group | None, key: str) -> float | None:

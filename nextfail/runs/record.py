@@ -9,7 +9,7 @@ from typing import Any
 from nextfail.errors import UserError
 from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.identity import KEYS, SCHEMA
+from nextfail.runs.identity import READABLE, Identity
 from nextfail.runs.naming import graph_name
 from nextfail.runs.status import survey
 from nextfail.runs.table import Row, read_rows
@@ -85,8 +85,7 @@ class Run:
     """
 
     folder: Path
-    hash: str
-    identity: dict[str, Any]
+    identity: Identity
     model: str
     objective: str
     state: str
@@ -95,15 +94,20 @@ class Run:
     result: Result | None
 
     @property
+    def hash(self) -> str:
+        """The identity's, by which the same run is known in two folders."""
+        return self.identity.hash
+
+    @property
     def graph(self) -> dict[str, int]:
         """degree, path_length and num_nodes."""
-        sizes: dict[str, int] = self.identity["graph"]
+        sizes: dict[str, int] = self.identity.settings["graph"]
         return sizes
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return int(self.identity["seed"])
+        return int(self.identity.settings["seed"])
 
     def curve(self, split: str = "validation", kind: str = "token_accuracy") -> Curve | None:
         """Accuracies over training, or None if metrics.csv holds none.
@@ -116,7 +120,7 @@ class Run:
             rows = read_rows(RunFolder(self.folder).metrics_csv)
             by_step = {_number(row, "step"): row for row in rows if row.get("split") == split}
             steps = sorted(step for step in by_step if not math.isnan(step))
-            samples = [step * self.identity["data"]["batch_size"] for step in steps]
+            samples = [step * self.identity.settings["data"]["batch_size"] for step in steps]
         except _MALFORMED:
             return None
         positions = range(self.graph["path_length"])
@@ -143,10 +147,10 @@ def read_run(folder: Path) -> Run:
     """
     files = RunFolder(folder)
     try:
-        run = files.run()
-        identity = {key: run[key] for key in KEYS}
+        run, identity = files.run(), files.identity()
+        settings = identity.settings
         # what is read later without a second look
-        int(identity["seed"]), graph_name(identity["graph"]), 1 / identity["graph"]["degree"]
+        int(settings["seed"]), graph_name(settings["graph"]), 1 / settings["graph"]["degree"]
         model, objective = str(run["choices"]["model"]), str(run["choices"]["objective"])
         status = survey([folder])[folder]
     except _MALFORMED as error:
@@ -158,14 +162,15 @@ def read_run(folder: Path) -> Run:
         except _MALFORMED as error:
             state, reason = "unreadable", _explain("result.json", error)
     step = status["step"] if isinstance(status.get("step"), int) else 0
-    return Run(folder, run["hash"], identity, model, objective, state, reason, step, result)
+    return Run(folder, identity, model, objective, state, reason, step, result)
 
 
 def _result(record: Any, run_hash: str) -> Result:
     if not isinstance(record, dict):
         raise ValueError("not whole")
-    if record["schema"] != SCHEMA:
-        raise ValueError(f"schema {record['schema']!r}, and this version reads schema {SCHEMA}")
+    if record["schema"] not in READABLE:
+        readable = " and ".join(map(str, READABLE))
+        raise ValueError(f"schema {record['schema']!r}, and this version reads schema {readable}")
     if record["identity"] != run_hash:
         raise ValueError("of another run than run.json")
     exact, hard = _proportion(record["exact_match"]), _proportion(record["hard_token_accuracy"])

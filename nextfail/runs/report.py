@@ -12,8 +12,9 @@ from rich.table import Table
 
 from nextfail.errors import UserError
 from nextfail.runs import leaderboard
-from nextfail.runs.collect import Collection, Group
+from nextfail.runs.collect import Collection, Group, telling
 from nextfail.runs.files import write_text
+from nextfail.runs.identity import SECTIONS
 from nextfail.runs.outcome import HARD_TOKEN_ALONE, OUTCOMES
 from nextfail.runs.record import Run
 
@@ -160,8 +161,11 @@ def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
 
 
 def table_csv(collection: Collection) -> str:
-    """results.csv: a row a run whose identity can be read, done or not."""
-    rows = [_record(group, run) for group in collection.groups for run in group.runs]
+    """results.csv: a row a run whose identity can be read, done or not, with a column for each setting that differs."""
+    runs = [(group, run) for group in collection.groups for run in group.runs]
+    # the graph has columns already, and so have names
+    keys = [key for key in telling([run for _, run in runs]) if not key.startswith("graph") and key not in SECTIONS]
+    rows = [_record(group, run) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["graph"], lineterminator="\n")
     writer.writeheader()

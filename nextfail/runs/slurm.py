@@ -60,8 +60,9 @@ def is_slurms(job: str | None) -> bool:
 
 
 def restarts() -> int:
-    """How often the job of this process was requeued."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    """How often the job of this process was requeued; 0 where SLURM does not say so in a number."""
+    count = os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(count) if count.isascii() and count.isdigit() else 0
 
 
 @cache

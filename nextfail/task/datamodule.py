@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from nextfail.errors import UserError
 from nextfail.seeding import generator
+from nextfail.source import public
 from nextfail.task import textfile
 from nextfail.task.graph import Batch, PathStar
 from nextfail.task.layout import PUBLISHED, Layout
@@ -63,6 +64,7 @@ class PathStarData(L.LightningDataModule, ABC):
         return fixed_loader(self.test, self.eval_batch_size)
 
 
+@public("drawn")
 class DrawnData(PathStarData):
     """Sets drawn from `seed`: the same for every run with the same graph, whatever the run's own seed.
 
@@ -82,16 +84,16 @@ class DrawnData(PathStarData):
     def __init__(
         self,
         graph: PathStar,
-        train: int | None,
-        validation: int,
-        test: int,
-        seed: int,
-        batch_size: int,
-        eval_batch_size: int,
         run_seed: int,
-        query: str = PUBLISHED.query,
-        edges: str = PUBLISHED.edges,
-        direction: str = PUBLISHED.direction,
+        train: int | None = 200_000,
+        validation: int = 1000,
+        test: int = 2000,
+        seed: int = 0,
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        query: str = "after",
+        edges: str = "shuffled",
+        direction: str = "away",
         goals: int = 1,
     ) -> None:
         super().__init__(graph, batch_size, eval_batch_size, run_seed)
@@ -133,6 +135,7 @@ class DrawnData(PathStarData):
         return draw_outside(self.graph, count, taken, source, self.layout, goals)
 
 
+@public("files")
 class FileData(PathStarData):
     """Sets read from files in the published text format.
 
@@ -150,14 +153,14 @@ class FileData(PathStarData):
     def __init__(
         self,
         graph: PathStar,
+        run_seed: int,
         train_file: str,
         test_file: str,
-        validation_file: str | None,
-        validation: int,
-        overlap: str,
-        batch_size: int,
-        eval_batch_size: int,
-        run_seed: int,
+        validation_file: str | None = None,
+        validation: int = 1000,
+        overlap: str = "error",
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
     ) -> None:
         super().__init__(graph, batch_size, eval_batch_size, run_seed)
         require_positive(validation=validation)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nextfail.errors import UserError
+from nextfail.source import public
 from nextfail.task.layout import PUBLISHED, Layout
 from nextfail.task.vocab import Vocab
 
@@ -34,6 +35,7 @@ class Batch(NamedTuple):
         return Batch(self.prompts[index], self.paths[index])
 
 
+@public("path_star")
 @dataclass(frozen=True)
 class PathStar:
     """The size G(degree, path_length) with labels drawn from 0..num_nodes-1.

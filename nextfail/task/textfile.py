@@ -22,6 +22,7 @@ from nextfail.task.graph import Batch, PathStar
 _EXAMPLE = "7,1|1,4|7,3|3,9/7,4=7,1,4"
 _LINE = re.compile(r"(\d+,\d+(?:\|\d+,\d+)*)/(\d+,\d+)=(\d+(?:,\d+)+)")
 _NUMBER = re.compile(r"\d+")
+_DIGITS = 9  # longest number that is converted; labels are far below, and Python refuses some thousand digits
 _BLOCK = 10_000  # lines written at a time
 
 
@@ -71,7 +72,7 @@ def load(path: Path, graph: PathStar) -> Batch:
         UserError: the file is missing or empty, or a line is not what it should be (file, line, what was expected).
     """
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = path.read_bytes().decode("ascii").split("\n")  # nothing else ends a line, such as a form feed
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
         raise UserError(f"cannot read data file {path}: {reason}") from error
@@ -82,17 +83,21 @@ def load(path: Path, graph: PathStar) -> Batch:
     width = 2 * graph.edges + 2 + graph.path_length
     numbers: list[list[int]] = []
     for number, line in enumerate(lines, start=1):
-        if not (match := _LINE.fullmatch(line.strip())):
+        if not (match := _LINE.fullmatch(line.strip(" \t\r"))):
             _refuse(path, number, f"cannot be read: {line[:60]!r}; expected something like {_EXAMPLE}")
-        row = [int(text) for text in _NUMBER.findall(match[0])]
+        texts = _NUMBER.findall(match[0])
+        longest = max(texts, key=len)
+        row = [int(text) if len(text) <= _DIGITS else graph.num_nodes for text in texts]
         hops = match[3].count(",") + 1
         if len(row) != width or hops != graph.path_length:
             edges = (len(row) - 2 - hops) // 2
             expected = f"{graph} has {graph.edges} and {graph.path_length}"
             _refuse(path, number, f"has {edges} edges and a path of {hops} nodes; {expected}")
         if max(row) >= graph.num_nodes:
+            node = max(row) if len(longest) <= _DIGITS else longest
+            shown = node if len(str(node)) <= 40 else f"{longest[:10]}... with {len(longest):,} digits"
             allowed = f"graph.num_nodes={graph.num_nodes} allows 0..{graph.num_nodes - 1}"
-            _refuse(path, number, f"has node {max(row)}; {allowed}")
+            _refuse(path, number, f"has node {shown}; {allowed}")
         numbers.append(row)
     table = torch.from_numpy(np.array(numbers, dtype=np.int64))
     edges = table[:, : 2 * graph.edges].unflatten(1, (-1, 2))

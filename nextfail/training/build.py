@@ -1,7 +1,7 @@
 """Objects from configuration: freely for a run of one's own, from a closed table for somebody else's run folder."""
 
+import logging
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -12,15 +12,16 @@ from nextfail.models import Mamba, Pretrained, Transformer
 from nextfail.objectives import ALL
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import file_digest, model_digest
+from nextfail.source import digest, imported
 from nextfail.task.datamodule import DrawnData, FileData, PathStarData
 from nextfail.task.graph import PathStar
 from nextfail.training.module import PathStarModule
 
-OWN = {
-    f"{made.__module__}.{made.__qualname__}": made
-    for made in (Transformer, Mamba, Pretrained, *ALL, DrawnData, FileData)
-}
-"""What a run folder may name without being trusted."""
+log = logging.getLogger(__name__)
+
+_LOADABLE = (Transformer, Mamba, Pretrained, *ALL, DrawnData, FileData)
+OWN = {name: made for name, made in imported.items() if made in _LOADABLE}
+"""What a run folder may name without being trusted, by its public name."""
 
 
 def make(section: str, spec: dict[str, Any], **more: Any) -> Any:
@@ -69,8 +70,8 @@ def make_data(config: dict[str, Any], graph: PathStar) -> PathStarData:
     return data
 
 
-def remake(folder: RunFolder, trust: bool = False) -> tuple[PathStarModule, PathStarData]:
-    """Module and data of a run folder, weights not loaded, from its run.json alone.
+def remake_module(folder: RunFolder, trust: bool = False) -> PathStarModule:
+    """The module of a run folder, weights not loaded, from its run.json alone.
 
     Args:
         trust: whether to import and call what run.json names beyond nextfail's own classes.
@@ -80,18 +81,32 @@ def remake(folder: RunFolder, trust: bool = False) -> tuple[PathStarModule, Path
     """
     run = folder.run()
     graph = make_graph(run["graph"])
-    objective = _remake(folder.path, "objective", run["objective"], trust)
-    source = run.get("source")  # as data files below
+    objective = _remake(folder, "objective", {}, trust)
+    source = run.get("source")  # identity has its digest, and this is its name
     if source is not None and model_digest(source) != run["model"].get("source"):
         raise UserError(f"{source} is not the model that this run began with: it has moved, or its content has changed")
-    model = run["model"] | ({} if source is None else {"source": source})
-    backbone = _remake(folder.path, "model", model, trust, **_fit(graph, objective))
-    files = run.get("files", {})  # identity has their digests, and these are their names
+    backbone = _remake(folder, "model", {} if source is None else {"source": source}, trust, **_fit(graph, objective))
+    return PathStarModule(graph, backbone, objective)
+
+
+def remake_data(folder: RunFolder, graph: PathStar, trust: bool = False) -> PathStarData:
+    """The data of a run folder; as `remake_module`.
+
+    Raises:
+        UserError: as there; or a data file is not the one that the run began with.
+    """
+    run = folder.run()
+    files = run.get("files", {})  # as the model above
     for key, name in files.items():
-        if file_digest(name) != run["data"].get(key):
-            raise UserError(f"{name} is not the {key} of this run any more: its content has changed")
-    data = _remake(folder.path, "data", run["data"] | files, trust, graph=graph, run_seed=run["seed"])
-    return PathStarModule(graph, backbone, objective), data
+        require_unchanged(run, key, name)
+    data: PathStarData = _remake(folder, "data", files, trust, graph=graph, run_seed=run["seed"])
+    return data
+
+
+def require_unchanged(run: dict[str, Any], key: str, name: str | None) -> None:
+    """Refuse a data file whose content is not that with which a run began."""
+    if file_digest(name) != run["data"].get(key):
+        raise UserError(f"{name} is not the {key} of this run any more: its content has changed")
 
 
 def _fit(graph: PathStar, objective: Any) -> dict[str, int]:
@@ -99,17 +114,23 @@ def _fit(graph: PathStar, objective: Any) -> dict[str, int]:
     return {"vocab_size": graph.vocab.size + objective.extra_tokens, "max_length": objective.max_length(graph)}
 
 
-def _remake(path: Path, section: str, spec: dict[str, Any], trust: bool, **more: Any) -> Any:
-    arguments = dict(spec)
-    target = str(arguments.pop("_target_", ""))
-    made = OWN.get(target)
+def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: bool, **more: Any) -> Any:
+    identity = folder.identity()
+    arguments = {**identity.settings[section], **changed}
+    target, what = str(arguments.pop("_target_", "")), identity.classes.get(section, {})
+    made = OWN.get(what["name"]) if "revision" in what else None
     if made is None and not trust:
-        raise UserError(f"{path} has {section} {target!r}, which is not nextfail's own. "
+        raise UserError(f"{folder.path} has {section} {target!r}, which is not nextfail's own. "
                         "Loading it would run its code: give --trust if you trust this folder")  # fmt: skip
+    if made is not None and made.revision != what["revision"]:
+        log.warning("%s was trained with revision %s of %s, which computes something else than the present revision %s",
+                    folder.path, what["revision"], what["name"], made.revision)  # fmt: skip
     try:
         if made is None:
+            if digest(target) != what.get("sha256"):
+                log.warning("%s was trained with another version of %s", folder.path, target)
             module, _, name = target.rpartition(".")
             made = getattr(import_module(module), name)
         return made(**arguments, **more)
     except (TypeError, ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: {section} cannot be made from {target}: {error}") from error
+        raise UserError(f"{folder.path}: {section} cannot be made from {target}: {error}") from error

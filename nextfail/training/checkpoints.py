@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from nextfail import stop
 from nextfail.errors import RunCut, UserError
-from nextfail.runs.identity import SCHEMA
+from nextfail.runs.identity import READABLE, SCHEMA
 from nextfail.runs.lock import Lock
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -133,8 +133,9 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     own = checkpoint.get("nextfail") if isinstance(checkpoint, dict) else None
     if not isinstance(own, dict):
         raise UserError(f"{path} is not a checkpoint of nextfail")
-    if own.get("schema") != SCHEMA:
-        raise UserError(f"{path} has schema {own.get('schema')!r}; this version reads schema {SCHEMA}")
+    if own.get("schema") not in READABLE:
+        readable = " and ".join(map(str, READABLE))
+        raise UserError(f"{path} has schema {own.get('schema')!r}; this version reads schema {readable}")
     if own.get("identity") != identity:
         raise UserError(f"{path} belongs to another run ({own.get('identity')}; this one is {identity})")
     return checkpoint

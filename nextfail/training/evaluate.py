@@ -1,11 +1,12 @@
 """Metrics of a trained run, on its own test set or on other problems."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from nextfail.errors import UserError
 from nextfail.runs.folder import RunFolder
@@ -13,11 +14,12 @@ from nextfail.runs.outcome import judge
 from nextfail.task import textfile
 from nextfail.task.datamodule import DrawnData, PathStarData, fixed_loader
 from nextfail.task.graph import Batch, PathStar
-from nextfail.training.build import remake
+from nextfail.task.layout import CHOICES, PUBLISHED
+from nextfail.training.build import make_graph, remake_data, remake_module, require_unchanged
 from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
 from nextfail.training.metrics import PathMetrics
 from nextfail.training.module import PathStarModule
-from nextfail.training.run import quieten
+from nextfail.training.run import one_process, quieten
 
 
 def evaluate(
@@ -39,26 +41,28 @@ def evaluate(
         UserError: the folder, checkpoint, size or file cannot be used.
     """
     quieten()
+    one_process()
     run = folder.run()
-    module, data = remake(folder, trust)
+    module = remake_module(folder, trust)
     named = {"last": folder.checkpoints / LAST, "best": folder.checkpoints / BEST}
     path = named.get(checkpoint, Path(checkpoint))
     state = read_checkpoint(path, run["hash"])
     module.load_state_dict(state["state_dict"])
     if sizes is not None:
         fit(module, sizes)
-    problems = read_problems(data, module.graph, file) if file else own_problems(data, module.graph)
+    problems = read_problems(run, module.graph, file) if file else own_problems(folder, module.graph, trust)
     torch.set_num_threads(run["threads"])
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
-        precision=run["precision"],
+        precision=folder.identity().settings["precision"],
+        plugins=[LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.test(module, fixed_loader(problems, data.eval_batch_size), verbose=False)
+    trainer.test(module, fixed_loader(problems, run["data"].get("eval_batch_size", 1000)), verbose=False)
     graph = module.graph
     finite = all(bool(p.isfinite().all()) for p in module.parameters())
     return {
@@ -93,19 +97,25 @@ def fit(module: PathStarModule, sizes: dict[str, int]) -> None:
     module.metrics = PathMetrics(graph, module.backbone.vocab_size)
 
 
-def read_problems(data: PathStarData, graph: PathStar, file: Path) -> Batch:
+def read_problems(run: dict[str, Any], graph: PathStar, file: Path) -> Batch:
     """The problems of a text file, their edges as they stand there, with the query where the run has it."""
     prompts, paths = textfile.load(file, graph)
-    return Batch(graph.vocab.layout(*graph.vocab.split(prompts), data.layout.query), paths)
+    return Batch(graph.vocab.layout(*graph.vocab.split(prompts), run["data"].get("query", PUBLISHED.query)), paths)
 
 
-def own_problems(data: PathStarData, graph: PathStar) -> Batch:
+def own_problems(folder: RunFolder, graph: PathStar, trust: bool) -> Batch:
     """The run's test set; or, for another size, one drawn as the run's would be."""
-    if graph != data.graph:
-        sizes = data.sizes if isinstance(data, DrawnData) else (None, 1000, 2000)
-        seed = data.seed if isinstance(data, DrawnData) else 0
-        batches = (data.batch_size, data.eval_batch_size, data.run_seed)
-        data = DrawnData(graph, None, *sizes[1:], seed, *batches, **asdict(data.layout))
+    run, identity = folder.run(), folder.identity()
+    if graph != make_graph(run["graph"]):
+        drawn = identity.classes["data"]["name"] == "drawn"
+        keys = ("validation", "test", "seed", *CHOICES) if drawn else ()
+        settings = {key: identity.settings["data"][key] for key in keys}
+        data: PathStarData = DrawnData(graph, run["seed"], train=None, **settings)
+    elif test_file := run.get("files", {}).get("test_file"):  # without the others, which may be elsewhere by now
+        require_unchanged(run, "test_file", test_file)
+        return textfile.load(Path(test_file), graph)
+    else:
+        data = remake_data(folder, graph, trust)
     data.setup()
     assert data.test is not None
     return data.test

@@ -9,6 +9,8 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from nextfail.source import public
+
 
 def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters with and without weight decay: matrices have it; biases, norms and embeddings do not.
@@ -36,7 +38,14 @@ def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     return list({id(p): p for p in parameters}.values())  # a shared parameter is met once for each owner
 
 
-def adamw(module: nn.Module, lr: float, betas: Iterable[float], eps: float, weight_decay: float) -> Optimizer:
+@public("adamw")
+def adamw(
+    module: nn.Module,
+    lr: float = 1e-3,
+    betas: Iterable[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.1,
+) -> Optimizer:
     """AdamW (Loshchilov & Hutter 2019) with decay on matrices alone."""
     _require_not_negative("optimizer.weight_decay", weight_decay)
     with_decay, without = decaying(module)
@@ -45,6 +54,7 @@ def adamw(module: nn.Module, lr: float, betas: Iterable[float], eps: float, weig
     return AdamW([g for g in groups if g["params"]], lr=lr, betas=(first, second), eps=eps, fused=True)
 
 
+@public("muon")
 class MuonAdamW(Optimizer):
     """Muon (Jordan et al. 2024) on hidden matrices and AdamW on all the rest, as one optimizer with one schedule.
 
@@ -57,7 +67,13 @@ class MuonAdamW(Optimizer):
     """
 
     def __init__(
-        self, module: nn.Module, lr: float, betas: Iterable[float], eps: float, momentum: float, weight_decay: float
+        self,
+        module: nn.Module,
+        lr: float = 1e-3,
+        betas: Iterable[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
     ) -> None:
         with_decay, without = decaying(module)
         matrices = [p for p in with_decay if p.dim() == 2]  # Muon is defined for these alone
@@ -92,13 +108,15 @@ class MuonAdamW(Optimizer):
         self._share()
 
 
-def constant(optimizer: Optimizer, max_steps: int, warmup: int) -> LambdaLR:
+@public("constant")
+def constant(optimizer: Optimizer, max_steps: int, warmup: int = 100) -> LambdaLR:
     """Linear warm-up over `warmup` steps, then the full rate."""
     _require_not_negative("scheduler.warmup", warmup)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
 
 
-def cosine(optimizer: Optimizer, max_steps: int, warmup: int, final: float) -> LambdaLR:
+@public("cosine")
+def cosine(optimizer: Optimizer, max_steps: int, warmup: int = 100, final: float = 0.1) -> LambdaLR:
     """Linear warm-up over `warmup` steps, then half a cosine down to `final` times the rate at step `max_steps`."""
 
     _require_not_negative("scheduler.warmup", warmup)

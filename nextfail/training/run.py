@@ -10,8 +10,11 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from nextfail import __version__
 from nextfail.errors import UserError
 from nextfail.runs.files import write_json
 from nextfail.runs.folder import RunFolder
@@ -21,10 +24,12 @@ from nextfail.runs.outcome import judge
 from nextfail.runs.provenance import git_commit, versions
 from nextfail.seeding import derive
 from nextfail.task.datamodule import PathStarData
+from nextfail.task.graph import Batch
 from nextfail.training.build import make, make_data, make_graph, make_module
 from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints, latest_whole, read_checkpoint
 from nextfail.training.csvlog import MetricsFile
+from nextfail.training.metrics import PathMetrics
 from nextfail.training.module import PathStarModule
 
 log = logging.getLogger(__name__)
@@ -47,12 +52,15 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
         RunCut: the run was asked to stop, and is saved.
     """
     quieten()
-    run = folder.run()
+    one_process()
+    run, commit = folder.run(), git_commit()
     resume, complaints = latest_whole(folder.checkpoints, run["hash"])
     for complaint in complaints:
         log.warning("%s; going on from the one before", complaint)
     step = read_checkpoint(resume, run["hash"])["global_step"] if resume else 0
     log.info("training from step %d, process %d on %s", step, os.getpid(), socket.gethostname())
+    if resume:
+        _compare_versions(run.get("began", {}), commit)
     settings = config["trainer"]
     heartbeat = Heartbeat(folder, config["data"]["batch_size"], step)
     torch.set_num_threads(settings["threads"])
@@ -61,7 +69,8 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     data, module = make_data(config, graph), make_module(config, graph)
     diverged = StopWhenDiverged()
     checkpoints = Checkpoints(folder.checkpoints, run["hash"], settings["val_every"], lock)
-    own = [diverged, StopAt(settings["stop_at"]), heartbeat, checkpoints]
+    rehearsal = Rehearsal(data)
+    own = [rehearsal, diverged, StopAt(settings["stop_at"]), heartbeat, checkpoints]
     trainer = make_trainer(config, folder, own, step)
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     steps = trainer.global_step
@@ -78,12 +87,12 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
         "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
         "steps": steps,
         "samples_seen": steps * data.batch_size,
-        "flops": steps * flops_per_step(module, data),
+        "flops": steps * rehearsal.flops_per_step,
         "seconds": heartbeat.seconds,
         "samples_per_second": steps * data.batch_size / heartbeat.seconds if heartbeat.seconds else None,
-        "accelerator": settings["accelerator"],
+        "accelerator": trainer.strategy.root_device.type,
         "versions": versions(),
-        "git_commit": git_commit(),
+        "git_commit": commit,
     }
     lock.check()
     write_json(folder.examples_json, examples(module, data))
@@ -97,12 +106,16 @@ def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resu
     """A Lightning Trainer that does what the configuration says and leaves files to us."""
     settings = config["trainer"]
     loggers = [MetricsFile(folder.metrics_csv, resume_step)]
-    loggers += [make(f"logger.{name}", spec) for name, spec in config["logger"].items()]
+    loggers += [make_logger(name, spec, config, folder) for name, spec in config["logger"].items() if spec]
     more = [make(f"callbacks.{name}", spec) for name, spec in config["callbacks"].items() if spec]
     try:
-        return _trainer(settings, folder, loggers, own + more)
+        trainer = _trainer(settings, folder, loggers, own + more)
     except (ValueError, TypeError, MisconfigurationException) as error:
-        raise UserError(f"trainer cannot be made: {error}") from error
+        raise UserError(f"trainer.accelerator={settings['accelerator']}, trainer.precision={settings['precision']}: "
+                        f"no trainer can be made here: {error}") from error  # fmt: skip
+    if settings["precision"].startswith("16") and trainer.strategy.root_device.type == "cpu":
+        raise UserError(f"trainer.precision={settings['precision']} needs a GPU, and there is none: choose bf16-mixed")
+    return trainer
 
 
 def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], callbacks: list[Any]) -> L.Trainer:
@@ -124,6 +137,62 @@ def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], ca
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> Any:
+    """A logger that knows the whole configuration of the run.
+
+    In its texts, {id} stands for the run's own id, which it keeps when it is resumed, and {run} for its folder's name.
+
+    Raises:
+        UserError: as `make`.
+    """
+    names = {"{id}": str(folder.run().get("began", {}).get("id", "")), "{run}": folder.path.name}
+    for key, value in spec.items():
+        for mark, text in names.items():
+            if isinstance(value, str):
+                spec = spec | {key: (value := value.replace(mark, text))}
+    logger = make(f"logger.{name}", spec)
+    logger.log_hyperparams({key: value for key, value in config.items() if key not in ("logger", "callbacks")})
+    return logger
+
+
+class Rehearsal(Callback):
+    """Does once, before the first step, all that the result needs, so that no mistake in it costs a training.
+
+    Args:
+        data: of the run.
+    """
+
+    def __init__(self, data: PathStarData) -> None:
+        self.data, self.flops_per_step = data, 0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, PathStarModule) and self.data.test is not None
+        self.flops_per_step = flops_per_step(pl_module, self.data)
+        pl_module.eval()
+        with torch.no_grad(), trainer.precision_plugin.val_step_context():
+            batch = Batch(*(each.to(pl_module.device) for each in self.data.test.rows(slice(2)).long()))
+            metrics = PathMetrics(pl_module.graph, pl_module.backbone.vocab_size).to(pl_module.device)
+            metrics.update(pl_module.objective.predict(pl_module.backbone, batch), batch.paths)
+            judge(metrics.compute(), True, pl_module.objective.hard_token_alone)
+        examples(pl_module, self.data)
+        pl_module.train()
+
+
+def one_process() -> None:
+    """Let Lightning and its loggers know that this run is one process, whatever ranks the environment speaks of."""
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+
+
+def _compare_versions(began: dict[str, Any], commit: str | None) -> None:
+    """Warn where a run was begun by another nextfail than this one."""
+    then, now = (began.get("version"), began.get("commit")), (__version__, commit)
+    if then != now:
+        version, at = then
+        log.warning("begun with nextfail %s (commit %s), resumed with %s (commit %s)", version, at, *now)
 
 
 def flops_per_step(module: PathStarModule, data: PathStarData, rows: int = 2) -> int:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from nextfail.cli.common import CONF
 from nextfail.launch import job
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.identity import identity
+from nextfail.runs.identity import Identity
 from nextfail.training.run import train
 
 
@@ -29,5 +29,5 @@ def train_here(folder: Path, *overrides: str) -> dict[str, Any]:
     config = job.resolve(cfg, folder)
     run = RunFolder(folder)
     with run.locked() as lock:
-        run.claim(identity(config), {"choices": choices, "files": {}}, "resume")
+        run.claim(Identity.of(config), {"choices": choices, "files": {}}, "resume")
         return train(config, run, lock)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from commands import TINY, call, refused
 
-from nextfail.runs.identity import KEYS, digest
+from nextfail.runs.identity import digest
 
 
 class Hostile:
@@ -76,9 +76,11 @@ def test_hostile_checkpoint_runs_nothing(copied: Path, tmp_path: Path) -> None:
 def test_hostile_run_json_runs_nothing(copied: Path, tmp_path: Path, section: str) -> None:
     run = json.loads((copied / "run.json").read_text())
     run[section] = {"_target_": "os.mkdir", "path": str(tmp_path / "mark")}
+    run["classes"][section] = {"name": "os.mkdir", "sha256": None}
     (copied / "run.json").write_text(json.dumps(run))
     assert "its hash is not that of its content" in refused("eval", copied, cwd=tmp_path)
-    run["hash"] = digest({key: run[key] for key in KEYS})  # as somebody would who means harm
+    del run["checksum"]
+    run["checksum"] = digest(run)  # as somebody would who means harm
     (copied / "run.json").write_text(json.dumps(run))
     assert "--trust" in refused("eval", copied, cwd=tmp_path)
     assert not (tmp_path / "mark").exists()
@@ -109,7 +111,7 @@ def test_data_never_writes_over_a_file(tmp_path: Path) -> None:
 def test_training_on_files(tmp_path: Path) -> None:
     for name, count, seed in (("train.txt", 500, 1), ("test.txt", 100, 2)):
         call("data", "--graph", "g2_4", "--n", count, "--seed", seed, "--out", name, cwd=tmp_path)
-    sets = ("data=files", "~data.train", "~data.test", "data.train_file=train.txt", "data.test_file=test.txt")
+    sets = ("data=files", "data.validation=100", "data.train_file=train.txt", "data.test_file=test.txt")
     call("train", *TINY, *sets, "graph=g2_4", "hydra.run.dir=run", cwd=tmp_path)
     evaluated = json.loads(call("eval", "run", "--json", cwd=tmp_path).stdout)
     assert evaluated["exact_match"] == json.loads((tmp_path / "run" / "result.json").read_text())["exact_match"]

@@ -13,7 +13,7 @@ from nextfail.objectives import ALL
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.record import read_run
 from nextfail.task import PathStar
-from nextfail.training.build import OWN, remake
+from nextfail.training.build import OWN, remake_module
 from nextfail.training.callbacks import Heartbeat
 from nextfail.training.checkpoints import LAST, read_checkpoint
 from nextfail.training.evaluate import evaluate, own_problems, read_problems
@@ -38,7 +38,7 @@ def test_there_is_a_configuration_for_each() -> None:
         (CONF / "objective" / f"{name}.yaml").read_text().split("_target_: ")[1].split()[0] for name in OBJECTIVES
     }
     assert targets == {f"{kind.__module__}.{kind.__qualname__}" for kind in ALL}
-    assert targets <= set(OWN)
+    assert set(OBJECTIVES) <= set(OWN)
 
 
 def counted(init: Callable[..., None], starts: list[int]) -> Callable[..., None]:
@@ -90,7 +90,7 @@ def test_heads_are_in_the_checkpoint_and_in_the_count(tmp_path: Path) -> None:
     block = 16 * 64 * 2 + 16 * 16 * 4 + (64 + 16) + (3 * 16 + 16) + 4 * 16  # a block of width 16
     assert heads["parameters"] - plain["parameters"] == 2 * block + 2 * 16
     folder = RunFolder(tmp_path / "heads")
-    module, _ = remake(folder)
+    module = remake_module(folder)
     state = read_checkpoint(folder.checkpoints / LAST, folder.run()["hash"])["state_dict"]
     untrained = [parameter.clone() for parameter in module.objective.heads.parameters()]
     module.load_state_dict(state)  # strict: nothing is missing
@@ -130,13 +130,13 @@ def test_knobs_of_the_task_reach_the_run(knobs: tuple[str, ...], tmp_path: Path)
         evaluate(folder, checkpoint="last", sizes=None, file=None, trust=False)["exact_match"] == result["exact_match"]
     )
     assert len(read_run(folder.path).examples()) == 8  # in whatever direction the prompt has their edges
-    _, made = remake(folder)
+    own = PathStar(**folder.run()["graph"])
     file = tmp_path / "one.txt"
     file.write_text("7,1|1,4|4,8|8,2|7,3|3,9|9,5|5,6/7,6=7,3,9,5,6\n")
     elsewhere = PathStar(2, 3, 50)
     for graph, problems in (
-        (made.graph, read_problems(made, made.graph, file)),
-        (elsewhere, own_problems(made, elsewhere)),
+        (own, read_problems(folder.run(), own, file)),
+        (elsewhere, own_problems(folder, elsewhere, trust=False)),
     ):
         slash = 2 if data.get("query") == "before" else -4
         assert (problems.prompts[:, slash] == graph.vocab.slash).all()
@@ -144,7 +144,7 @@ def test_knobs_of_the_task_reach_the_run(knobs: tuple[str, ...], tmp_path: Path)
         assert torch.equal(goals, problems.paths[:, -1])
         turned = (edges[..., 1] == starts[:, None]).any()  # an edge that leads to the start
         assert bool(turned) is (graph is elsewhere and data.get("direction") == "random")
-    assert read_problems(made, made.graph, file).paths.tolist() == [[7, 3, 9, 5, 6]]
+    assert read_problems(folder.run(), own, file).paths.tolist() == [[7, 3, 9, 5, 6]]
 
 
 def test_a_knob_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_run_folder_holds_what_the_contract_lists(run_folder: Path) -> None:
     assert {path.name for path in run_folder.iterdir()} == FILES | {"checkpoints"}
     assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
     run, result = (json.loads((run_folder / f"{name}.json").read_text()) for name in ("run", "result"))
-    assert run["hash"] == result["identity"] and run["schema"] == 1
+    assert run["hash"] == result["identity"] and run["schema"] == 2
     assert run["graph"] == {"degree": 2, "path_length": 4, "num_nodes": 50}
     assert run["budget"]["max_steps"] == result["steps"] == 40
     assert result["samples_seen"] == 40 * 128
@@ -71,14 +71,14 @@ def test_stops_at_the_target(tmp_path: Path) -> None:
         (["graph.num_nodes=9", "data.test=200000"], "distinct G(2,5) graphs exist"),
         (["model.heads=5"], "model.heads=5 does not divide model.width=32"),
         (["model.depth=0"], "model.depth=0 is not a number above 0"),
-        (["+model.foo=1"], "unexpected keyword argument 'foo'"),
+        (["+model.foo=1"], "unknown key model.foo"),
         (["objective=nonsense"], "Could not find 'objective/nonsense'"),
         (["trainer.max_step=3"], "did you mean trainer.max_steps"),
         (["trainer.max_steps=many"], "trainer.max_steps='many' is not a whole number of at least 1"),
-        (["trainer.val_every=50"], "trainer.val_every=50 is more than trainer.max_steps=40"),
+        (["trainer.val_every=0"], "trainer.val_every=0 is not a whole number of at least 1"),
         (["trainer.stop_at=95"], "trainer.stop_at=95 is not an accuracy"),
         (["seed=-1"], "seed=-1 is not a whole number"),
-        (["data=files", "~data.train", "~data.test"], "data.train_file has no value"),
+        (["data=files"], "data.train_file has no value"),
         (["objective._target_=no.such.Thing"], "objective cannot be made from no.such.Thing"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -12,7 +12,6 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from nextfail.errors import UserError
-from nextfail.runs.identity import identity
 from nextfail.seeding import generator
 from nextfail.task import Batch, PathStar
 from nextfail.task.datamodule import DrawnData, shuffled_batch
@@ -60,19 +59,6 @@ def test_problems_are_bit_for_bit_those_of_the_first_version() -> None:
         assert [digest(batch) for batch in (each.test, each.validation)] == ["c39b121840f9ea87", "f49c474c56739488"]
     assert [digest(fixed.train_batch(k)) for k in (0, 3)] == ["cdf00eae96db0a53", "9c0b4ca92ae8d1a8"]
     assert [digest(online.train_batch(k)) for k in (0, 3)] == ["7afb4b606c747b0c", "2a683b9be0f1b6f3"]
-
-
-def test_identity_leaves_out_what_the_first_version_did_not_have() -> None:
-    trainer = dict.fromkeys(("max_steps", "val_every", "stop_at", "gradient_clip", "precision", "threads"), 1)
-    config = {section: {} for section in ("graph", "model", "objective", "optimizer", "scheduler")} | {"seed": 0}
-    older = {"_target_": "nextfail.task.datamodule.DrawnData", "train": 5, "seed": 0}
-    defaults = {"query": "after", "edges": "shuffled", "direction": "away", "goals": 1}
-    with_data = {"trainer": trainer, **config, "data": older | defaults}
-    assert identity(with_data)["data"] == older
-    for key, value in {"query": "before", "edges": "by_arm", "direction": "random", "goals": 2}.items():
-        assert identity(with_data | {"data": older | defaults | {key: value}})["data"] == older | {key: value}
-    of_ones_own = defaults | {"_target_": "mine.Data"}
-    assert identity(with_data | {"data": of_ones_own})["data"] == of_ones_own
 
 
 # the query
