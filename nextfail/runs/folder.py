@@ -109,7 +109,9 @@ class RunFolder:
             UserError: as `run`.
         """
         try:
-            return Identity.read(self.run())
+            identity = Identity.read(self.run())
+            identity.hash, identity.kin, identity.flat  # noqa: B018, which later code takes for granted
+            return identity
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{self.run_json} is not as nextfail-train writes it: {error!r}") from error
 

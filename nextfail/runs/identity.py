@@ -139,7 +139,8 @@ class Identity:
                 del spec[name]
             if "revision" in what:
                 spec.pop("_partial_", None)
-            spec["_target_"] = what
+            spec.pop("_target_", None)
+            spec["class"] = what
         for key, implied in ABSENT.items():
             if isinstance(implied, dict):
                 parts[key] = {k: v for k, v in parts[key].items() if k not in implied or not _same(v, implied[k])}
