@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -328,6 +329,43 @@ def test_wandb_gets_the_configuration_and_goes_on_with_its_run(tmp_path: Path) -
         content = file.read_bytes()
         assert metrics.parent.name.encode() in content  # its name
         assert b"teacher_forcing.TeacherForcing" in content and b"weight_decay" in content  # its configuration
+
+
+OLD = ("debug=default", "model.depth=1", "model.width=8", "trainer.max_steps=4", "trainer.val_every=2",
+       "data.validation=16", "data.train=64", "callbacks=none", "name=old")  # fmt: skip
+"""What the runs in tests/schema_1 were asked for with, by an earlier version."""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """Run folders of schema 1 in runs/old."""
+    shutil.copytree(Path(__file__).parents[1] / "schema_1", tmp_path / "runs/old")
+    return tmp_path / "runs/old"
+
+
+def test_runs_of_schema_1_are_found_as_done(old: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    axes = ("objective=teacher_forcing,reverse,teacherless", "seed=0,1")
+    told = call("train", "-m", *OLD, *axes, cwd=tmp_path).stderr
+    assert "6 runs: 2 done before, 4 done now" in told
+    single = call("train", *OLD, "objective=reverse", "seed=1", cwd=tmp_path)
+    assert single.stdout.splitlines()[-1] == "runs/old/reverse"
+    assert {path: path.read_bytes() for path in before} == before
+    states = json.loads(call("status", "runs/old", "--json", cwd=tmp_path).stdout)
+    assert [run["state"] for run in states] == ["done"] * 10  # 6 of schema 1, and 4 new
+
+
+def test_runs_of_schema_1_are_evaluated_reported_and_continued(old: Path, tmp_path: Path) -> None:
+    folder = old / "teacher_forcing"
+    evaluated = json.loads(call("eval", folder, "--json", cwd=tmp_path).stdout)
+    assert evaluated["exact_match"] == json.loads((folder / "result.json").read_text())["exact_match"]
+    call("report", "runs/old", cwd=tmp_path)
+    rows = (old / "report/results.csv").read_text()
+    assert all(name in rows for name in ("teacher_forcing", "reverse", "multi_token", "next_latent", "landmark"))
+    (folder / "result.json").unlink()  # cut after its last step
+    done = call("train", *OLD, "objective=teacher_forcing", "seed=0", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "runs/old/teacher_forcing"
+    assert json.loads(call("eval", folder, "--json", cwd=tmp_path).stdout)["exact_match"] == evaluated["exact_match"]
 
 
 @pytest.mark.slow

@@ -97,6 +97,16 @@ def test_csv_has_a_row_a_run(runs: Path) -> None:
     assert rows[str(runs / "objective=reverse")]["cheat_accuracy"] == ""
 
 
+def test_csv_has_a_column_for_every_setting_that_differs(tmp_path: Path) -> None:
+    for i, (lr, decay, query) in enumerate([(0.1, 0, "after"), (0.2, 1, "before"), (0.1, 1, "before")]):
+        make_run(tmp_path / str(i), optimizer={"lr": lr, "decay": decay},
+                 data={"batch_size": 100, "query": query}, seed=i)  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(report.table_csv(collect([tmp_path])))))
+    by_seed = {row["seed"]: [row[key] for key in ("optimizer.lr", "optimizer.decay", "data.query")] for row in rows}
+    assert by_seed == {"0": ["0.1", "0", "after"], "1": ["0.2", "1", "before"], "2": ["0.1", "1", "before"]}
+    assert "data.batch_size" not in rows[0] and "graph.degree" not in rows[0] and len(rows[0]) == len(set(rows[0]))
+
+
 def test_the_terminal_shows_the_same_table(runs: Path) -> None:
     console = Console(file=io.StringIO(), width=160, markup=False)
     report.print_report(collect([runs]), console)

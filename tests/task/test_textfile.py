@@ -130,6 +130,11 @@ def test_folder_that_is_a_file_is_refused(path: Path) -> None:
         ("7,1|3,9|1,4/7,4=7,1,4,7,1", r"line 2: has 3 edges and a path of 5 nodes"),
         (LINE.replace("9", "10"), r"line 2: has node 10; graph\.num_nodes=10 allows 0\.\.9"),
         (LINE.replace("9", "9" * 30), r"line 2: has node 9{30}; graph\.num_nodes=10 allows 0\.\.9"),
+        (LINE.replace("9", "9" * 5000), r"line 2: has node 9{10}\.\.\. with 5,000 digits; graph\.num_nodes=10 allows"),
+        (LINE + "\x0c" + LINE, r"line 2: cannot be read"),  # neither of these ends a line
+        (LINE + "\x0b\x1c" + LINE, r"line 2: cannot be read"),
+        (LINE + "\r" + LINE, r"line 2: cannot be read"),
+        (LINE.replace("9", "00000000009") + "\r\n" + LINE, r"line 2: has node 00000000009"),
         ("7,1|3,9|1,4|7,3/7,9=7,1,4", r"line 2: is not a G\(2,3\) problem: expected 2 disjoint arms of 3 nodes"),
         ("7,1|3,9|1,4|7,3/7,4=7,3,4", r"line 2: is not a G\(2,3\) problem"),
         ("1,7|3,9|1,4|7,3/7,4=7,1,4", r"line 2: is not a G\(2,3\) problem"),
@@ -172,6 +177,11 @@ def test_check_agrees_with_a_plain_one(seed: int, changes: list[tuple[int, int]]
         row[place] = label
     found = textfile.is_path_star(SMALL, row[None, :8].view(1, 4, 2), row[8:9], row[9:10], row[None, 10:])
     assert found.item() is plainly_right(row.tolist())
+
+
+def test_lines_may_end_as_on_windows(path: Path) -> None:
+    path.write_bytes(f"{LINE}\r\n {LINE}\t\r\n\r\n".encode())
+    assert len(textfile.load(path, SMALL).paths) == 2
 
 
 @pytest.mark.parametrize("content", ["", "\n", " \n\n"])
