@@ -89,7 +89,14 @@ class Definition:
 
 def find(dotted: str) -> Definition | None:
     """What a dotted name defines, also through re-exports; None if its source cannot be found or followed."""
+    return _find_own(dotted) if _ours(dotted) else _found_now(dotted)
+
+
+def _found_now(dotted: str) -> Definition | None:
     return _define(found) if (found := _find(dotted)) else None
+
+
+_find_own = cache(_found_now)  # nextfail does not change while it runs
 
 
 def digest(dotted: str) -> str | None:

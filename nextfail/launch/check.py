@@ -51,6 +51,10 @@ WORDS = {
 }
 
 
+Spec = tuple[str, dict[str, Any], dict[str, source.Parameter] | None]
+"""Key and settings of what becomes an object, and the parameters it takes from a configuration; None: not known."""
+
+
 def check(config: dict[str, Any]) -> None:
     """Refuse what cannot be run, before anything is imported or written; `trainer` is brought into one spelling.
 
@@ -113,25 +117,29 @@ def check_keys(config: dict[str, Any]) -> None:
     Raises:
         UserError: names the key, and the nearest right one.
     """
-    known = sorted(_known(config))
+    specs = list(_specs(config))
+    for key in _unknown(config, specs):
+        raise unknown(key, sorted(_known(specs)))
+    for key, spec, parameters in specs:
+        if parameters is not None:
+            _check_spec(key, spec, parameters)
+
+
+def _unknown(config: dict[str, Any], specs: list[Spec]) -> Iterator[str]:
     for key, value in config.items():
         if key not in TOP:
-            raise unknown(next(iter(leaves(value, key)), (key, value))[0], known)
+            yield next(iter(leaves(value, key)), (key, value))[0]
     for section, allowed in {"trainer": TRAINER, **SIZES}.items():
-        for key in config[section]:
-            if key not in allowed:
-                raise unknown(f"{section}.{key}", known)
-    for key, spec, parameters in _specs(config):
+        yield from (f"{section}.{key}" for key in config[section] if key not in allowed)
+    for key, spec, parameters in specs:
         if parameters is not None:
-            _check_spec(key, spec, parameters, known)
+            yield from (f"{key}.{name}" for name in spec if name not in parameters and name not in HYDRA)
 
 
-def _check_spec(key: str, spec: dict[str, Any], parameters: dict[str, source.Parameter], known: list[str]) -> None:
+def _check_spec(key: str, spec: dict[str, Any], parameters: dict[str, source.Parameter]) -> None:
     for name, value in spec.items():
         if name in HYDRA:
             continue
-        if name not in parameters:
-            raise unknown(f"{key}.{name}", known)
         types = parameters[name].types
         if types and not any(_is(value, kind) for kind in types):
             words = " or ".join(WORDS[kind][1] for kind in WORDS if kind in types)
@@ -157,16 +165,16 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown key {key}: {hint}")
 
 
-def _known(config: dict[str, Any]) -> Iterator[str]:
+def _known(specs: list[Spec]) -> Iterator[str]:
     yield from ("name", "on_existing", "seed", "vars")
     for section, keys in {"trainer": TRAINER, **SIZES}.items():
         yield from (f"{section}.{key}" for key in keys)
-    for key, spec, parameters in _specs(config):
+    for key, spec, parameters in specs:
         yield from (f"{key}.{name}" for name in (spec if parameters is None else parameters) if name not in HYDRA)
 
 
-def _specs(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, source.Parameter] | None]]:
-    """Every section that becomes an object, with the parameters that it takes from a configuration (None: unknown)."""
+def _specs(config: dict[str, Any]) -> Iterator[Spec]:
+    """Every section that becomes an object."""
     graph = source.own()[GRAPH].parameters
     yield "graph", config["graph"], graph
     sections = {section: config[section] for section in SECTIONS[1:-1]}

@@ -104,14 +104,28 @@ def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) 
     if chosen or folder.path != usual or folder.state(identity, on_existing) is not State.NEW:
         return folder
     known = Known(folder.path.parent)
-    if on_existing == "resume" and (same := known.same(identity)):
+    if same := wanted(known, identity, on_existing):
         _move_log(folder.path, same.path)
+        if hydra.job.chdir:
+            os.chdir(same.path)
         with read_write(hydra):
             hydra.runtime.output_dir = str(same.path)
         return same
     if shorter := known.shorter(identity):
         log.warning("%s", describe_shorter([(identity, *shorter)]))
     return folder
+
+
+def wanted(known: Known, identity: Identity, on_existing: str) -> RunFolder | None:
+    """The folder in which a run was begun under another name, if it is to be continued there.
+
+    Raises:
+        UserError: there is one, and on_existing=fail.
+    """
+    same = None if on_existing == "restart" else known.same(identity)
+    if same and on_existing == "fail":
+        raise UserError(f"{same.path} is this run already, and on_existing=fail: choose another name=..., or resume")
+    return same
 
 
 def describe_shorter(runs: Sequence[tuple[Identity, RunFolder, int]]) -> str:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from nextfail.errors import UserError
 from nextfail.launch.compose import Composer
 from nextfail.launch.effect import require_in_sweep
-from nextfail.launch.job import choices, describe_shorter, find_classes_in, resolve
+from nextfail.launch.job import choices, describe_shorter, find_classes_in, resolve, wanted
 from nextfail.launch.recipes import advice
 from nextfail.runs import sweep
 from nextfail.runs.folder import RunFolder, State
@@ -109,7 +109,7 @@ class _Planner:
             return self.by_run[place]
         state = job.folder.state(identity, on_existing)
         known = self.known(job.folder.path.parent)
-        if state is State.NEW and on_existing == "resume" and (same := known.same(identity)):
+        if state is State.NEW and (same := wanted(known, identity, on_existing)):
             job.move(same.path.name)
             state = job.folder.state(identity, on_existing)
         if (other := self.by_folder.setdefault(job.folder.path, job)) is not job:

@@ -1,6 +1,7 @@
 """Which settings of a scale a run gets, and where that may surprise."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,27 @@ def advice(config: dict[str, Any], hydra: Any) -> list[str]:
     """
     choice = hydra.runtime.choices
     scale, model, chosen = (choice.get(group) for group in ("scale", "model", "graph"))
+    if not scale:
+        return []
     folders = [Path(each.path) for each in hydra.runtime.config_sources if each.schema == "file"]
-    made_for = {file.stem: _sizes(OmegaConf.load(file)) for folder in folders for file in folder.glob("graph/*.yaml")}
+    made_for = {file.stem: _sizes_in(file) for folder in folders for file in folder.glob("graph/*.yaml")}
 
     def has_recipe(graph: str) -> bool:
         return any((folder / "scale/pair" / f"{scale}_{model}_{graph}.yaml").exists() for folder in folders)
 
     asked = _sizes(config["graph"])
-    if not scale or made_for.get(str(chosen)) == asked:
+    if made_for.get(str(chosen)) == asked:
         return []
     said = [f"scale={scale} has settings for {graph} with {model}, which this run does not get: choose graph={graph}"
             for graph, sizes in made_for.items() if sizes == asked and has_recipe(graph)]  # fmt: skip
     if has_recipe(str(chosen)):
         said.append(f"scale={scale} gives this run its settings for {chosen}, and the graph has other sizes")
     return said
+
+
+@cache
+def _sizes_in(file: Path) -> tuple[Any, ...]:
+    return _sizes(OmegaConf.load(file))
 
 
 def _sizes(graph: Mapping[str, Any] | Any) -> tuple[Any, ...]:

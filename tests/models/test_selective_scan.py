@@ -2,6 +2,8 @@
 
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from nextfail.errors import UserError
 from nextfail.models import cpu_kernels, fused, selective_scan
+from nextfail.models.fused import _call
 from nextfail.models.selective_scan import FORMS, announce, choose, loop, missing, parallel
 from nextfail.models.selective_scan import selective_scan as scan
 
@@ -295,6 +298,33 @@ def test_broken_package_is_named_with_what_failed(
     warning = caplog.records[0].message
     assert "mamba-ssm is installed but broken" in warning and str(error).partition("\n")[0] in warning
     assert "falling back to parallel" in warning and "\n" not in warning
+
+
+NO_CACHE = """
+import numba.core.caching as caching
+caching.CacheImpl._locator_classes = []  # no folder can be written
+from nextfail.models.selective_scan import choose, missing
+from nextfail.models.fused import fused_conv
+import torch
+print(missing("fused"), choose("auto", "cpu"), fused_conv(torch.ones(1, 2, 1), torch.ones(1, 2), torch.zeros(1)).shape)
+"""
+
+
+def test_code_that_cannot_be_kept_on_disk_is_compiled_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", NO_CACHE], capture_output=True, text=True)
+    assert done.stdout == "None fused torch.Size([1, 2, 1])\n", done.stderr
+
+
+def test_a_disk_that_fills_up_while_code_is_saved_costs_nothing() -> None:
+    called = []
+
+    def kernel(*arguments: int) -> None:
+        called.append(arguments)
+        if len(called) == 1:
+            raise OSError(28, "No space left on device")
+
+    _call(kernel, 1, 2)
+    assert called == [(1, 2), (1, 2)]
 
 
 def test_other_devices_take_the_parallel_form() -> None:
