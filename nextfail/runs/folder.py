@@ -149,7 +149,7 @@ class RunFolder:
             raise UserError(f"on_existing={on_existing!r} is unknown: choose resume, restart or fail")
         if not (self.checkpoints.exists() or self.result_json.exists()):
             return State.NEW  # whatever else is there, there is nothing to lose yet
-        self._refuse_another(identity)
+        self._refuse_another(identity, on_existing)
         if on_existing == "fail":
             raise UserError(f"{self.path} exists already, and on_existing=fail: choose another folder, or resume")
         if on_existing == "restart":
@@ -171,12 +171,18 @@ class RunFolder:
             write_json(self.run_json, record(identity, extra))
         return state
 
-    def _refuse_another(self, identity: Identity) -> None:
+    def _refuse_another(self, identity: Identity, on_existing: str) -> None:
         there = self.identity()
-        if there.hash != identity.hash:
-            listed = "\n  ".join(there.differences(identity))
-            raise UserError(f"{self.path} holds another run, and is left as it is. They differ in\n  {listed}\n"
-                            "Choose another with name=... or hydra.run.dir=..., or remove this one.")  # fmt: skip
+        if there.hash == identity.hash:
+            return
+        differ = there.differences(identity)
+        edited = all(key.endswith((".sha256", ".revision")) for key in differ)  # the same run with other code
+        if edited and on_existing == "restart":
+            return
+        listed = "\n  ".join(differ.values())
+        replace = "replace this one with on_existing=restart" if edited else "remove this one"
+        raise UserError(f"{self.path} holds another run, and is left as it is. They differ in\n  {listed}\n"
+                        f"Choose another with name=... or hydra.run.dir=..., or {replace}.")  # fmt: skip
 
     def _clear(self) -> None:
         for path in (self.result_json, self.status_json, self.metrics_csv, self.timing_csv, self.examples_json):

@@ -151,11 +151,11 @@ class Identity:
             parts["task"] |= {key: parts["data"].pop(key) for key in LAYOUT if key in parts["data"]}
         return _canonical(parts)
 
-    def differences(self, other: "Identity") -> list[str]:
-        """`key: value there, value asked for` for every setting in which this recorded run differs from another."""
+    def differences(self, other: "Identity") -> dict[str, str]:
+        """`key: value there, value asked for` by key, for each setting in which this run differs from another."""
         left, right = self.flat, other.flat
         keys = [key for key in left | right if not _same(left.get(key, "absent"), right.get(key, "absent"))]
-        return [f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} asked for" for key in keys]
+        return {key: f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} asked for" for key in keys}
 
     @cached_property
     def flat(self) -> dict[str, Any]:

@@ -109,9 +109,12 @@ def test_an_edited_class_is_another_run(tmp_path: Path) -> None:
     assert "objective.sha256" in told and "(source of mine.Mine) asked for" in told
     assert (folder / "result.json").read_text() == before
     assert "1 refused" in call("train", "-m", *SHORT, *own, cwd=tmp_path, code=1).stderr
+    assert "remove this one" in refused("train", *SHORT, *own, "seed=1", f"hydra.run.dir='{folder}'", cwd=tmp_path)
     # evaluating it says so, and finds the class in this folder
     evaluated = call("eval", folder, "--trust", "--json", cwd=tmp_path)
     assert "was trained with another version of mine.Mine" in evaluated.stderr
+    short(*own, "on_existing=restart", cwd=tmp_path)
+    assert (folder / "result.json").read_text() != before and len(list(tmp_path.rglob("run.json"))) == 1
 
 
 def test_a_run_is_found_however_it_is_spelled(tmp_path: Path) -> None:

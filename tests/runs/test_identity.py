@@ -119,7 +119,7 @@ def test_a_class_that_was_corrected_is_another_run(monkeypatch: pytest.MonkeyPat
     changed(monkeypatch, "teacher_forcing", revision=2)
     now = of()
     assert now.hash != DEFAULT.hash
-    assert Identity.read(before).differences(now) == ["objective.revision: 1 there, 2 asked for"]
+    assert Identity.read(before).differences(now) == {"objective.revision": "objective.revision: 1 there, 2 asked for"}
 
 
 def test_a_key_that_is_new_loses_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_a_key_that_is_new_loses_no_run(monkeypatch: pytest.MonkeyPatch) -> None
     config = config_of()
     config["model"]["conv"] = None
     now = Identity.of(config)
-    assert now.hash == DEFAULT.hash and Identity.read(before).differences(now) == []
+    assert now.hash == DEFAULT.hash and Identity.read(before).differences(now) == {}
     assert Identity.read(before).settings["model"]["conv"] is None
     config["model"]["conv"] = 4
     assert Identity.of(config).hash != DEFAULT.hash
@@ -149,7 +149,7 @@ def test_a_class_of_ones_own_is_known_by_its_source(tmp_path: Path, monkeypatch:
     assert first.classes["objective"]["name"] == "identity_mine.Mine" and first.hash == Identity.of(config).hash
     file.write_text(MINE.format("extra_tokens = 1"))
     second = Identity.of(config)
-    (difference,) = first.differences(second)
+    (difference,) = first.differences(second).values()
     assert difference.startswith("objective.sha256: ") and "(source of identity_mine.Mine)" in difference
 
 
@@ -180,7 +180,7 @@ def test_base_classes_of_ours_count_with_their_revision(tmp_path: Path, monkeypa
 def test_a_run_of_schema_1_is_the_run_asked_for(name: str) -> None:
     run = json.loads((SCHEMA_1 / name / "run.json").read_text())
     there, asked = Identity.read(run), of(*OLD, *ASKED[name])
-    assert there.differences(asked) == [] and there.hash == asked.hash != run["hash"]
+    assert there.differences(asked) == {} and there.hash == asked.hash != run["hash"]
     assert Identity.read(record(asked, {})).hash == asked.hash
 
 
@@ -199,7 +199,7 @@ def test_a_class_of_ones_own_in_schema_1_is_not_taken_for_the_present_one(
     (tmp_path / "own.py").write_text(MINE.format("pass").replace("Mine", "Landmark"))
     config = config_of(*OLD)
     config["objective"] = {"_target_": "own.Landmark"}
-    (difference,) = RunFolder(SCHEMA_1 / "own").identity().differences(Identity.of(config))
+    (difference,) = RunFolder(SCHEMA_1 / "own").identity().differences(Identity.of(config)).values()
     assert difference.startswith("objective.sha256: None (source of own.Landmark) there, ")
 
 
