@@ -71,6 +71,10 @@ def check(config: dict[str, Any]) -> None:
         config[section] = config.get(section) or {}
         if not isinstance(config[section], dict):
             raise UserError(f"{section}={config[section]!r} is not a group of settings")
+    for section in ("callbacks", "logger"):
+        for name, spec in config[section].items():
+            if spec is not None and not isinstance(spec, dict):
+                raise UserError(f"{section}.{name}={_shown(spec)} is not a group of settings with a _target_")
     if not isinstance(config["name"], str) or not config["name"].strip("./ "):
         raise UserError(f"name={_shown(config['name'])} is not the name of a folder")
     check_keys(config)

@@ -101,6 +101,9 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(override: str, mess
         ("trainer.precision=fp8", "trainer.precision='fp8' is not supported"),
         ("trainer.val_every=0", "trainer.val_every=0 is not a whole number of at least 1"),
         ("objective._target_=null", "objective has no _target_"),
+        ("callbacks.progress=3", "callbacks.progress=3 is not a group of settings with a _target_"),
+        ("+logger.mine=[a]", "logger.mine=['a'] is not a group of settings with a _target_"),
+        ("+logger.mine={a: b}", "logger.mine has no _target_"),
         ("~optimizer", "optimizer has no value"),
     ],
 )
