@@ -189,10 +189,9 @@ def one_process() -> None:
 
 def _compare_versions(began: dict[str, Any], commit: str | None) -> None:
     """Warn where a run was begun by another nextfail than this one."""
-    then, now = (began.get("version"), began.get("commit")), (__version__, commit)
+    then, now = (began.get("version", "of an earlier schema"), began.get("commit")), (__version__, commit)
     if then != now:
-        version, at = then
-        log.warning("begun with nextfail %s (commit %s), resumed with %s (commit %s)", version, at, *now)
+        log.warning("begun with nextfail %s (commit %s), resumed with %s (commit %s)", *then, *now)
 
 
 def flops_per_step(module: PathStarModule, data: PathStarData, rows: int = 2) -> int:
