@@ -58,6 +58,7 @@ class OptunaSweeper(Sweeper):
         axes = {each.get_key_element(): each for each in overrides}
         fixed = [str(each.input_line) for each in axes.values() if not each.is_sweep_override()]
         space = {key: _distribution(each) for key, each in axes.items() if each.is_sweep_override()}
+        self._require_axes(space)
         study = self._study(sorted(fixed), space)
         assert self.launcher is not None
         tried: set[int] = set()
@@ -127,6 +128,18 @@ class OptunaSweeper(Sweeper):
             trial.set_user_attr(RUN_WITH, [*fixed, *(f"{key}={value}" for key, value in trial.params.items())])
         numbers = {trial.number for trial in new}
         return [trial for trial in study.get_trials(deepcopy=False) if trial.number in numbers]
+
+    def _require_axes(self, space: dict[str, Any]) -> None:
+        """Refuse to run the same trial again and again.
+
+        Raises:
+            UserError: there is nothing to search over.
+        """
+        from nextfail.errors import UserError
+
+        if not space:
+            raise UserError("hydra/sweeper=optuna has no axis to search over: give one, as in "
+                            "optimizer.lr=tag(log,interval(1e-4,1e-2))")  # fmt: skip
 
     def _require_values(self, without: list[str]) -> None:
         """Refuse to call a study done in which a run ended well and left nothing to optimise.

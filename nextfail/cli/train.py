@@ -96,7 +96,12 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {text.splitlines()[0]}"
     if match := re.search(r"Could not override '([\w.]+)'", text):
-        return str(unknown(match[1], known_keys(arguments)))
+        known = known_keys(arguments)
+        if "." in match[1]:  # within a section no other section is meant
+            known = [key for key in known if not any(each.startswith(f"{key}.") for each in known)]
+        return str(unknown(match[1], known))
+    if "does not support sweep type" in text:
+        return "an interval needs a sweeper that draws from it: hydra/sweeper=optuna, as in experiment=search"
     if "--run, --multirun, --cfg" in text:
         return "--cfg shows one configuration, and does not go with -m"
     return text
@@ -109,7 +114,7 @@ def known_keys(arguments: Sequence[str]) -> list[str]:
     search = [f"hydra.searchpath=[{','.join(f'file://{each}' for each in folders)}]"] if folders else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            cfg = hydra.compose("train", [*search, *chosen])
+            cfg = hydra.compose("train", [*search, *chosen], return_hydra_config=True)
         except Exception:  # the mistake may be among these
             cfg = hydra.compose("train")
     return sorted(_keys(cfg, ""))

@@ -98,9 +98,11 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
     trainer["val_every"] = min(trainer["val_every"], trainer["max_steps"])  # at least one validation, at the end
     clip, stop_at = trainer["gradient_clip"], trainer["stop_at"]
     if clip is not None and not (_is(clip, "float") and clip > 0):
-        raise UserError(f"trainer.gradient_clip={clip!r} is not a norm: needs a number above 0, or null")
+        raise UserError(f"trainer.gradient_clip={_shown(clip)} is not a norm: needs a number above 0, or null")
     if stop_at is not None and not (_is(stop_at, "float") and 0 < stop_at <= 1):
-        raise UserError(f"trainer.stop_at={stop_at!r} is not an accuracy: needs a number above 0 and up to 1, or null")
+        raise UserError(
+            f"trainer.stop_at={_shown(stop_at)} is not an accuracy: needs a number above 0 and up to 1, or null"
+        )
     if trainer["accelerator"] not in ACCELERATORS:
         known = ", ".join(ACCELERATORS)
         raise UserError(f"trainer.accelerator={_shown(trainer['accelerator'])} is not supported: choose one of {known}")
@@ -165,7 +167,11 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
     if not near:
         leafs = {each.rpartition(".")[2]: each for each in known}
         near = [leafs[each] for each in difflib.get_close_matches(leaf, leafs, n=2, cutoff=0.7)]
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else "nextfail-train --cfg job lists all keys"
+    hint = (
+        f"did you mean {' or '.join(near[:3])}?"
+        if near
+        else f"nextfail-train --cfg {'hydra' if key.startswith('hydra.') else 'job'} lists all keys"
+    )
     return UserError(f"unknown key {key}: {hint}")
 
 

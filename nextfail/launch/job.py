@@ -7,8 +7,9 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -29,6 +30,7 @@ from nextfail.runs.naming import one_line, run_folder
 from nextfail.runs.provenance import git_commit
 from nextfail.runs.slurm import this_job
 from nextfail.runs.status import note
+from nextfail.source import find
 
 log = logging.getLogger(__name__)
 
@@ -163,22 +165,38 @@ def _extra(config: dict[str, Any], hydra: Any) -> dict[str, Any]:
 
 
 def choices(hydra: Any, config: dict[str, Any]) -> dict[str, str]:
-    """The chosen option of each group; of a section that was put together by hand, the name of its class.
+    """The chosen option of each group; of a section whose class is not that of the option, the name of its class.
 
     Raises:
         UserError: several options of one section are mixed.
     """
     chosen = {str(group): str(option) for group, option in hydra.runtime.choices.items() if option is not None}
     for section in (*SECTIONS[:-1], "trainer"):
-        if section in chosen:
+        target = config[section].get("_target_")
+        if section in chosen and (target is None or _target_of(section, chosen[section], hydra) in (None, target)):
             continue
         for text in hydra.overrides.task:
             key, _, value = text.partition("=")
             if key == section and value.startswith("["):
                 raise UserError(f"{text} would mix several options: choose one, or run each with "
                                 f"nextfail-train -m {section}={value.strip('[]')}")  # fmt: skip
-        chosen[section] = str(config[section].get("_target_", section)).rpartition(".")[2]
+        made = find(str(target))
+        chosen[section] = (made and made.name) or str(target or section).rpartition(".")[2]
     return chosen
+
+
+def _target_of(section: str, option: str, hydra: Any) -> str | None:
+    """The class of an option, or None if its file does not name one."""
+    for each in hydra.runtime.config_sources:
+        file = Path(each.path) / section / f"{option}.yaml"
+        if each.schema == "file" and file.exists():
+            return _target_in(file)
+    return None
+
+
+@cache
+def _target_in(file: Path) -> str | None:
+    return cast(str | None, OmegaConf.select(OmegaConf.load(file), "_target_"))
 
 
 def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:

@@ -4,6 +4,7 @@ Batch k of a run is a pure function of the data settings, the run's seed and k, 
 """
 
 import itertools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -35,6 +36,9 @@ class PathStarData(L.LightningDataModule, ABC):
     def __init__(self, graph: PathStar, batch_size: int, eval_batch_size: int, run_seed: int) -> None:
         super().__init__()
         require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
+        tokens = graph.prompt_length + graph.path_length
+        logits = graph.path_length * graph.vocab.size
+        require_memory(8 * tokens + 4 * logits, batch_size=batch_size, eval_batch_size=eval_batch_size)
         self.graph, self.batch_size, self.eval_batch_size, self.run_seed = graph, batch_size, eval_batch_size, run_seed
         self.layout = PUBLISHED
         self.validation: Batch | None = None
@@ -101,6 +105,7 @@ class DrawnData(PathStarData):
         require_positive(validation=validation, test=test, goals=goals, **given)
         self.layout = Layout(query, edges, direction)
         self.sizes, self.seed, self.goals = (train, validation, test), seed, goals
+        require_memory(graph.prompt_length + graph.path_length, validation=validation, test=test, **given)
         if goals > graph.degree:
             raise UserError(f"data.goals={goals} is too large: {graph} has {graph.degree} different goals")
         for key, value in {"batch_size": batch_size, **given}.items():
@@ -249,6 +254,28 @@ def require_positive(**values: int) -> None:
     for key, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"data.{key}={value!r} is not a whole number of at least 1")
+
+
+def require_memory(each: int, **counts: int) -> None:
+    """Refuse so many problems that not even their tokens, or their logits, would fit into this machine.
+
+    Args:
+        each: bytes that a problem takes at the least.
+        counts: problems, by data setting.
+
+    Raises:
+        UserError: names the setting, and how much it would take.
+    """
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return  # not known on this system
+    for key, count in counts.items():
+        if count * each > memory:
+            taken, there = (f"{size / 2**30:,.0f} GiB" for size in (count * each, memory))
+            raise UserError(
+                f"data.{key}={count} is too large: it takes {taken} at the least, and this machine has {there}"
+            )
 
 
 class _Stream(IterableDataset[Batch]):

@@ -34,6 +34,13 @@ def _require_not_negative(key: str, value: float) -> None:
         raise ValueError(f"{key}={value} is negative")
 
 
+def _pair(betas: Iterable[float]) -> tuple[float, float]:
+    given = list(betas) if isinstance(betas, Iterable) else [betas]
+    if len(given) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in given):
+        raise ValueError(f"optimizer.betas={betas} is not a pair of numbers from 0 to below 1, as in [0.9,0.999]")
+    return given[0], given[1]
+
+
 def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     return list({id(p): p for p in parameters}.values())  # a shared parameter is met once for each owner
 
@@ -50,8 +57,7 @@ def adamw(
     _require_not_negative("optimizer.weight_decay", weight_decay)
     with_decay, without = decaying(module)
     groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
-    first, second = betas
-    return AdamW([g for g in groups if g["params"]], lr=lr, betas=(first, second), eps=eps, fused=True)
+    return AdamW([g for g in groups if g["params"]], lr=lr, betas=_pair(betas), eps=eps, fused=True)
 
 
 @public("muon")
@@ -78,10 +84,9 @@ class MuonAdamW(Optimizer):
         with_decay, without = decaying(module)
         matrices = [p for p in with_decay if p.dim() == 2]  # Muon is defined for these alone
         others = [p for p in with_decay if p.dim() != 2]
-        first, second = betas
         self.muon = Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         groups = [{"params": others, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
-        self.adamw = AdamW([g for g in groups if g["params"]], lr=lr, betas=(first, second), eps=eps, fused=True)
+        self.adamw = AdamW([g for g in groups if g["params"]], lr=lr, betas=_pair(betas), eps=eps, fused=True)
         super().__init__(self.muon.param_groups + self.adamw.param_groups, {})
         self._share()
 

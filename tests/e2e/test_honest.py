@@ -101,6 +101,7 @@ def test_an_edited_class_is_another_run(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN.format("pass"))
     own = ("objective._target_=mine.Mine", "name=own")
     first = short(*own, cwd=tmp_path).stdout
+    assert " transformer Mine seed 0" in first  # and not by the option that the class took the place of
     assert short(*own, cwd=tmp_path).stdout == first
     (folder,) = (tmp_path / "runs/own").iterdir()
     before = (folder / "result.json").read_text()

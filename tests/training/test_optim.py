@@ -3,6 +3,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -204,3 +205,10 @@ def test_negative_schedule_is_refused(make: Callable[[torch.optim.Optimizer], ob
 def test_negative_decay_is_refused() -> None:
     with pytest.raises(ValueError, match=r"optimizer\.weight_decay=-1 is negative"):
         adamw(torch.nn.Linear(2, 2), lr=1.0, betas=(0.9, 0.99), eps=1e-8, weight_decay=-1)
+
+
+@pytest.mark.parametrize("betas", [0.9, [0.9], [0.9, 0.99, 0.999], ["a", "b"], [0.9, 1.0], [-0.1, 0.9]])
+@pytest.mark.parametrize("make", [adamw, MuonAdamW])
+def test_betas_that_are_no_pair_are_refused_by_name(make: Any, betas: Any) -> None:
+    with pytest.raises(ValueError, match=r"optimizer\.betas=.* is not a pair of numbers from 0 to below 1"):
+        make(torch.nn.Sequential(torch.nn.Linear(2, 2)), betas=betas)
