@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class NextfailLauncher(Launcher):
     """Plans a batch, runs what is not done, and never lets one run take the others along."""
 
+    known: tuple[str, ...] = ()
+    """Settings that there are; conf/hydra/launcher/ explains them."""
+
     def __init__(self, **settings: Any) -> None:
         self.settings: dict[str, Any] = {
             key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -28,11 +31,15 @@ class NextfailLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Validation exact match of each run; NaN, and a line at the end of the command, for one that is not done."""
         from nextfail.launch import job
+        from nextfail.launch.check import unknown
         from nextfail.launch.plan import plan
         from nextfail.launch.sweep import Sweep, finish, values
 
         setup_globals()
         job.begun = True
+        for key in self.settings:
+            if key not in self.known:
+                raise unknown(f"hydra.launcher.{key}", [f"hydra.launcher.{each}" for each in self.known])
         backend = self.backend()
         jobs = plan(self.context, self.config, job_overrides, initial_job_idx)
         once = list(dict.fromkeys(jobs))
@@ -77,6 +84,8 @@ class LocalLauncher(NextfailLauncher):
         n_jobs: runs at once; -1 for one a core.
     """
 
+    known = ("n_jobs",)
+
     def backend(self) -> "Backend":
         from nextfail.launch.pool import Pool, cores
 
@@ -87,6 +96,10 @@ class LocalLauncher(NextfailLauncher):
 
 class SlurmLauncher(NextfailLauncher):
     """Jobs of SLURM, in arrays; conf/hydra/launcher/slurm.yaml explains the settings."""
+
+    known = ("partition", "account", "qos", "constraint", "timeout_min", "cpus_per_task", "mem_gb", "gpus", "setup",
+             "array_parallelism", "max_array", "signal_delay_s", "requeue", "detach", "job_name", "extra",
+             "folder")  # fmt: skip
 
     def backend(self) -> "Backend":
         submit = _submit()
@@ -113,6 +126,8 @@ class SlurmLauncher(NextfailLauncher):
 
 class SlurmTestLauncher(NextfailLauncher):
     """The way of SlurmLauncher, as processes of this machine; see conf/hydra/launcher/slurm_test.yaml."""
+
+    known = ("array_parallelism", "timeout_min", "signal_delay_s", "requeue", "folder")
 
     def backend(self) -> "Backend":
         submit = _submit()

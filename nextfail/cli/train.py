@@ -66,9 +66,9 @@ def refuse_empty(arguments: list[str]) -> None:
         UserError: names the group and its options.
     """
     for text in arguments:
-        key, _, value = text.lstrip("+~").partition("=")
+        key, chosen, value = text.lstrip("+~").partition("=")
         dropped = text.startswith("~") and key not in MAY_BE_DROPPED
-        if is_group(key) and (dropped or (not text.startswith("~") and value in ("", "null"))):
+        if is_group(key) and (dropped or (chosen and not text.startswith("~") and value in ("", "null"))):
             usual = "leave it out for none, or " if key in ("experiment", "debug", "scale") else ""
             raise UserError(f"{text}: a group cannot be empty: {usual}choose one of {', '.join(options(key))}")
 
@@ -98,7 +98,7 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
     if match := re.search(r"Could not override '([\w.]+)'", text):
         known = known_keys(arguments)
         if "." in match[1]:  # within a section no other section is meant
-            known = [key for key in known if not any(each.startswith(f"{key}.") for each in known)]
+            known = [key for key in known if not any(each.startswith(f"{key}.") for each in [match[1], *known])]
         return str(unknown(match[1], known))
     if "does not support sweep type" in text:
         return "an interval needs a sweeper that draws from it: hydra/sweeper=optuna, as in experiment=search"

@@ -75,8 +75,9 @@ def check(config: dict[str, Any]) -> None:
         for name, spec in config[section].items():
             if spec is not None and not isinstance(spec, dict):
                 raise UserError(f"{section}.{name}={_shown(spec)} is not a group of settings with a _target_")
-    if not isinstance(config["name"], str) or not config["name"].strip("./ "):
-        raise UserError(f"name={_shown(config['name'])} is not the name of a folder")
+    name = config["name"]
+    if not isinstance(name, str) or not name.strip("./ ") or name.startswith("/") or ".." in name.split("/"):
+        raise UserError(f"name={_shown(name)} is not the name of a folder below runs/")
     check_keys(config)
     for key, value in leaves({section: config[section] for section in (*SECTIONS, "trainer")}):
         for number in value if isinstance(value, list) else [value]:

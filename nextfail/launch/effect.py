@@ -1,13 +1,16 @@
 """Settings of Hydra that would take no effect where they stand, which Hydra itself passes over in silence."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from nextfail.errors import UserError
+from nextfail.launch.check import unknown
 
 OF_THE_SWEEP = ("launcher", "sweeper", "callbacks", "searchpath", "hydra_logging")
 """Parts of `hydra` that are read once, before the jobs of a sweep are composed."""
@@ -27,6 +30,7 @@ def require_in_run(hydra: Any) -> None:
     Raises:
         UserError: names the setting.
     """
+    require_known(hydra)
     typed = [text for text in hydra.overrides.hydra if _begins(text, IN_SWEEPS)]
     groups = {"hydra/launcher": "local", "hydra/sweeper": "grid"}
     chosen = [f"{group}={hydra.runtime.choices[group]}" for group, usual in groups.items()
@@ -36,6 +40,33 @@ def require_in_run(hydra: Any) -> None:
     keys = {text.lstrip("+~").partition("=")[0] for text in hydra.overrides.task}
     if axes := [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items() if key not in keys]:
         raise UserError(f"a single run would ignore the values to sweep over, {' '.join(axes)}: add -m, or choose one")
+
+
+def require_known(hydra: Any) -> None:
+    """Refuse keys that were added to Hydra's part, which nothing reads.
+
+    Raises:
+        UserError: names the key, and the nearest right one.
+    """
+    for key in _added(hydra, OmegaConf.structured(HydraConf), "hydra"):
+        if key.replace(".", "/") in hydra.runtime.choices:
+            continue  # a group, such as hydra/env
+        known = [f"{key.rpartition('.')[0]}.{name}" for name in _at(OmegaConf.structured(HydraConf), key)]
+        raise unknown(key, known)
+
+
+def _added(node: Any, schema: Any, prefix: str) -> Iterator[str]:
+    for name in node:
+        if name not in schema.keys():  # noqa: SIM118, `in` leaves out what has no value
+            yield f"{prefix}.{name}"
+        elif is_dataclass(OmegaConf.get_type(schema, name)):
+            yield from _added(node[name], schema[name], f"{prefix}.{name}")
+
+
+def _at(schema: Any, key: str) -> Any:
+    for part in key.split(".")[1:-1]:
+        schema = schema[part]
+    return schema
 
 
 def require_in_sweep(master: DictConfig, jobs: Sequence[tuple[Sequence[str], DictConfig]]) -> None:
@@ -48,6 +79,7 @@ def require_in_sweep(master: DictConfig, jobs: Sequence[tuple[Sequence[str], Dic
     Raises:
         UserError: names the setting, and the commands to run instead where a choice brings it along.
     """
+    require_known(master.hydra)
     for text in master.hydra.overrides.hydra:
         if _begins(str(text), ("hydra.run",)):
             raise UserError(f"{text} takes effect only in a single run: a sweep has hydra.sweep.dir=FOLDER")

@@ -7,8 +7,15 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.nextfail_plugins.launchers import (
+    LocalLauncher,
+    NextfailLauncher,
+    SlurmLauncher,
+    SlurmTestLauncher,
+)
+from nextfail.cli.common import CONF
 from nextfail.errors import UserError
 from nextfail.launch.compose import Composer
 from nextfail.launch.effect import require_in_run, require_in_sweep
@@ -92,6 +99,31 @@ def test_a_launcher_that_depends_on_what_is_swept_over(made: Made) -> None:
 def test_a_folder_for_a_single_run_is_refused_in_a_sweep(made: Made) -> None:
     with pytest.raises(UserError, match=r"hydra.run.dir=x takes effect only in a single run"):
         sweep(made, ["hydra.run.dir=x"], "seed=0")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+hydra.nonsense=3", "unknown key hydra.nonsense: "),
+        ("+hydra.lancher.n_jobs=3", "unknown key hydra.lancher: did you mean hydra.launcher"),
+        ("+hydra.job.nam=x", "unknown key hydra.job.nam: did you mean hydra.job.name"),
+        ("+hydra.sweep.dirr=x", "unknown key hydra.sweep.dirr: did you mean hydra.sweep.dir"),
+    ],
+)
+def test_keys_that_nothing_reads(made: Made, override: str, message: str) -> None:
+    for check in (lambda: require_in_run(single(override)), lambda: sweep(made, [override], "seed=0")):
+        with pytest.raises(UserError) as error:
+            check()
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize("launcher", [LocalLauncher, SlurmLauncher, SlurmTestLauncher])
+def test_settings_of_a_launcher_are_those_of_its_file(launcher: type[NextfailLauncher]) -> None:
+    name = {LocalLauncher: "local", SlurmLauncher: "slurm", SlurmTestLauncher: "slurm_test"}[launcher]
+    written = OmegaConf.load(CONF / "hydra/launcher" / f"{name}.yaml")
+    assert {"_target_", *launcher.known} == set(written)
+    with pytest.raises(UserError, match=r"unknown key hydra\.launcher\.foldr: "):
+        launcher(foldr="x").launch([], 0)
 
 
 def test_what_does_differ_between_runs(made: Made, tmp_path: Path) -> None:
