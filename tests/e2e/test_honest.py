@@ -150,6 +150,7 @@ def test_an_identity_is_trained_once_per_sweep(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("result.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_longer_run_says_that_a_shorter_one_exists(tmp_path: Path) -> None:
     short("trainer.max_steps=3", cwd=tmp_path)
     told = short("trainer.max_steps=6", cwd=tmp_path).stderr
@@ -159,6 +160,7 @@ def test_a_longer_run_says_that_a_shorter_one_exists(tmp_path: Path) -> None:
     assert "the same run exists" not in short("trainer.max_steps=8", cwd=tmp_path).stderr
 
 
+@pytest.mark.slow
 def test_a_recipe_that_is_missed_is_named(tmp_path: Path) -> None:
     mamba = ("scale=laptop", "model=mamba", "trainer.max_steps=1", "data.train=64", "graph.degree=5")
     message = "scale=laptop has settings for g5_5 with mamba, which this run does not get: choose graph=g5_5"
@@ -209,6 +211,7 @@ def test_commands_say_what_they_are(tmp_path: Path) -> None:
     assert shown.count("\n  nextfail-train ") >= 3 and "Trains a model on path-star graphs" in shown
 
 
+@pytest.mark.slow
 def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
     assert "2 runs: 2 done now" in call("train", *SHORT, "seed=0,1", "-m", cwd=tmp_path).stderr
     told = refused("train", "-m", "--cfg", "job", cwd=tmp_path)
@@ -226,6 +229,7 @@ def until_closed(name: str, *arguments: object, cwd: Path, lines: int = 1) -> su
     return subprocess.CompletedProcess(process.args, process.wait(timeout=120), read, errors)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_costs_nothing(run_folder: Path, tmp_path: Path) -> None:
     done = until_closed("report", run_folder, "--out", "report", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -261,6 +265,7 @@ def test_logs_may_be_hydras(option: str, tmp_path: Path) -> None:
     assert (tmp_path / "run/result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     for folder in ("/proc/run", "/dev/null/run"):
         assert f"cannot use {folder}: " in refused("train", *SHORT, f"hydra.run.dir={folder}", cwd=tmp_path)
@@ -296,6 +301,7 @@ def test_a_group_without_an_option_is_one_message(group: str, tmp_path: Path) ->
     assert not list(tmp_path.rglob("run.json"))
 
 
+@pytest.mark.slow
 def test_groups_that_a_run_is_whole_without(tmp_path: Path) -> None:
     short("~callbacks", "~logger", "hydra.run.dir=run", cwd=tmp_path)
     assert (tmp_path / "run/result.json").exists()
@@ -306,6 +312,7 @@ def test_an_empty_group_in_a_sweep_is_one_message(tmp_path: Path) -> None:
     assert "optimizer=null" in told
 
 
+@pytest.mark.slow
 def test_a_budget_below_the_interval_is_validated_at_its_end(tmp_path: Path) -> None:
     short("trainer.max_steps=2", "trainer.val_every=100", "hydra.run.dir=run", cwd=tmp_path)
     rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
@@ -359,6 +366,7 @@ def test_runs_of_schema_1_are_found_as_done(old: Path, tmp_path: Path) -> None:
     assert [run["state"] for run in states] == ["done"] * 10  # 6 of schema 1, and 4 new
 
 
+@pytest.mark.slow
 def test_runs_of_schema_1_are_evaluated_reported_and_continued(old: Path, tmp_path: Path) -> None:
     folder = old / "teacher_forcing"
     evaluated = json.loads(call("eval", folder, "--json", cwd=tmp_path).stdout)
