@@ -1,5 +1,6 @@
 """The exceptions that are told to a user in one line, and how they are told."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +24,14 @@ class RunCut(Exception):
 def guarded(command: str, body: Callable[[], T]) -> T:
     """Run a command; a user's mistake is one message on stderr and exit code 2, unless NEXTFAIL_DEBUG is set."""
     try:
-        return body()
+        done = body()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a disk that is full can still be told
+        return done
+    except OSError as error:
+        if error.errno != errno.ENOSPC or os.environ.get("NEXTFAIL_DEBUG"):
+            raise
+        leave(command, f"cannot write {error.filename or 'what was asked for'}: {error.strerror}", 2)
     except (UserError, RunCut) as error:
         if os.environ.get("NEXTFAIL_DEBUG"):
             raise

@@ -9,7 +9,7 @@ import hashlib
 import importlib.machinery
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +68,7 @@ class Definition:
     Args:
         path: where it is defined, which may differ from the name that was looked up.
         name, revision: see `public`; None for everything that is not nextfail's own.
-        bases: revisions of public base classes, by public name.
+        bases: of base classes, revisions by public name, and digests of the source of a user's own by path.
         file: its source.
         parameters: by name; None if they cannot be known from the source, as with **kwargs.
     """
@@ -76,7 +76,7 @@ class Definition:
     path: str
     name: str | None
     revision: int | None
-    bases: dict[str, int]
+    bases: dict[str, int | str]
     file: Path
     parameters: dict[str, Parameter] | None
 
@@ -125,6 +125,7 @@ class _Found:
     module: str
     file: Path
     node: ast.ClassDef | ast.FunctionDef
+    inner: bool = False  # within a class
 
 
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
@@ -143,53 +144,95 @@ def _in_module(module: str, names: list[str], left: int = _LONGEST_CHAIN) -> _Fo
     file = _module_file(module)
     if file is None or not left:
         return None
-    for node in _statements(_tree(file)):
+    for node in reversed(list(_statements(_tree(file)))):  # the last one counts
         if isinstance(node, _DEFINITIONS) and node.name == names[0]:
             for name in names[1:]:
                 inner = [each for each in node.body if isinstance(each, _DEFINITIONS) and each.name == name]
                 if not inner:
                     return None
                 node = inner[-1]
-            return _Found(module, file, node)
+            return _Found(module, file, node, inner=len(names) > 1)
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
+                origin = _absolute(node, module, file)
                 if (alias.asname or alias.name) == names[0]:
-                    return _in_module(_absolute(node, module, file), [alias.name, *names[1:]], left - 1)
+                    return _in_module(origin, [alias.name, *names[1:]], left - 1)
+                if alias.name == "*" and (found := _in_module(origin, names, left - 1)):
+                    return found
+        if isinstance(node, ast.Assign) and names[0] in map(ast.unparse, node.targets):
+            return _named(module, file, node.value, left - 1)  # another name for something
+    return None
+
+
+def _named(module: str, file: Path, value: ast.expr, left: int = _LONGEST_CHAIN) -> _Found | None:
+    """What a name, or an attribute of an imported module, stands for within a module."""
+    names = ast.unparse(value).partition("[")[0].split(".")
+    if not all(name.isidentifier() for name in names):
+        return None
+    if len(names) == 1:
+        return _in_module(module, names, left)
+    for node in _statements(_tree(file)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            home = "" if isinstance(node, ast.Import) else f"{_absolute(node, module, file)}."
+            for alias in node.names:
+                known = (alias.asname or alias.name).split(".")
+                if names[: len(known)] == known:
+                    return _find(".".join([f"{home}{alias.name}", *names[len(known) :]]))
     return None
 
 
 def _define(found: _Found, left: int = _LONGEST_CHAIN) -> Definition:
     name, revision = _mark(found) or (None, None)
     node: ast.ClassDef | ast.FunctionDef = found.node
-    bases: dict[str, int] = {}
+    bases: dict[str, int | str] = {}
     parameters: dict[str, Parameter] | None
     if isinstance(node, ast.FunctionDef):
-        parameters = _parameters(node, method=False)
+        parameters = None if found.inner or _decorated(node) else _parameters(node, method=False)
     else:
-        init = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
-        parameters = _parameters(init[-1], method=True) if init else _fields(node)
-        if _ours(found.module) and parameters is None and not init:
-            parameters = {}  # unless a base class takes some
-        for base in _bases(found) if left else ():
-            above = _define(base, left - 1)
-            bases |= above.bases | ({above.name: above.revision} if above.name and above.revision else {})
-            if not init and above.parameters is not None:
-                parameters = above.parameters
+        above = [_define(base, left - 1) for base in _bases(found)] if left else []
+        parameters = _arguments(found, node, above)
+        for each in above:
+            bases |= each.bases
+            if each.name and each.revision:
+                bases[each.name] = each.revision
+            elif not _ours(each.path) and not _installed(each.file):
+                bases[each.path] = hashlib.sha256(each.file.read_bytes()).hexdigest()
     return Definition(f"{found.module}.{node.name}", name, revision, bases, found.file, parameters)
+
+
+def _arguments(found: _Found, node: ast.ClassDef, above: list[Definition]) -> dict[str, Parameter] | None:
+    """Those that a class is made with; None if that takes more than reading."""
+    init = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name in ("__init__", "__new__")]
+    conditional = any(isinstance(each, ast.If | ast.Try | ast.With) for each in node.body)
+    if len(init) > 1 or conditional or _decorated(node):
+        return None
+    if init:
+        return None if _decorated(init[0]) else _parameters(init[0], method=True)
+    if (fields := _fields(node)) is not None:
+        return None if above else fields
+    if len(node.bases) > 1 and not _ours(found.module):
+        return None  # which one's counts is decided by all that they are made of
+    if above:
+        return above[0].parameters
+    return {} if _ours(found.module) else None
+
+
+def _decorated(node: ast.ClassDef | ast.FunctionDef) -> bool:
+    """Whether something else than what is read here may take its place."""
+    names = {ast.unparse(each).partition("(")[0] for each in node.decorator_list}
+    return bool(names - {"dataclass", "dataclasses.dataclass", public.__name__})
+
+
+def _installed(file: Path) -> bool:
+    """Whether a file is one of Python's or of an installed package, rather than the user's own."""
+    return "site-packages" in file.parts or Path(ast.__file__).parent in file.parents
 
 
 def _bases(found: _Found) -> Iterator[_Found]:
     """The base classes that can be followed; from nextfail's own only to its own."""
     assert isinstance(found.node, ast.ClassDef)
     for base in found.node.bases:
-        names = ast.unparse(base).partition("[")[0].split(".")
-        if len(names) == 1:
-            above = _in_module(found.module, names)
-        else:
-            imports = [node for node in _statements(_tree(found.file)) if isinstance(node, ast.Import)]
-            modules = {alias.asname or alias.name: alias.name for node in imports for alias in node.names}
-            module = modules.get(".".join(names[:-1]))
-            above = _find(f"{module}.{names[-1]}") if module and _follows(found, module) else None
+        above = _named(found.module, found.file, base)
         if above is not None and above.node is not found.node and _follows(found, above.module):
             yield above
 
@@ -218,14 +261,17 @@ def _parameters(function: ast.FunctionDef, method: bool) -> dict[str, Parameter]
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    return {each.arg: Parameter(_literal(default), _types(each.annotation)) for each, default in pairs[method:]}
+    made = {each.arg: Parameter(_literal(default), _types(each.annotation)) for each, default in pairs[method:]}
+    # `k: int = None` takes None, whatever it says
+    return {key: replace(each, types=each.types | {"None"}) if each.types and each.default is None else each
+            for key, each in made.items()}  # fmt: skip
 
 
 def _fields(node: ast.ClassDef) -> dict[str, Parameter] | None:
     """Those of a dataclass; None if it is none."""
     if not any(ast.unparse(each).partition("(")[0] == "dataclass" for each in node.decorator_list):
         return None
-    fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+    fields = [each for each in node.body if isinstance(each, ast.AnnAssign) and "ClassVar" not in ast.unparse(each)]
     return {ast.unparse(each.target): Parameter(_literal(each.value), _types(each.annotation)) for each in fields}
 
 

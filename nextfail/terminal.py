@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 
@@ -43,5 +44,7 @@ def mend_pipes() -> None:
     """Let this process outlive the readers of what it prints."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, Unbroken):
+        if stream is None:  # it was closed
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115, as long as the process
+        if not isinstance(stream, Unbroken):
             setattr(sys, name, cast(TextIO, Unbroken(stream)))

@@ -116,7 +116,7 @@ def test_definitions_are_followed_without_running_anything(modules: Path) -> Non
     child, inner, sizes, build = (
         source.find(f"kit.parts.{name}") for name in ("Child", "Part.Inner", "Sizes", "build")
     )
-    assert child and child.parameters == part.parameters and child.bases == {"reverse": 1}
+    assert child and child.parameters == part.parameters and set(child.bases) == {"reverse", "kit.parts.Part"}
     assert inner and inner.defaults == {"a": [1]}
     assert sizes and sizes.parameters and sizes.parameters["depth"].types == {"int"} and sizes.defaults == {"width": 3}
     assert build and build.defaults == {"lr": 1e-3}
@@ -141,6 +141,64 @@ def test_digest_is_of_the_file_that_defines_it(modules: Path) -> None:
     assert source.digest("kit.Renamed") != before
     assert source.digest("kit.made_by_a_function") is not None  # that of its module
     assert source.digest("nowhere.Thing") is None
+
+
+FOLLOWED = {
+    "star": ("from shapes_base import *\n", "Base"),
+    "alias": ("import shapes_base\nAlias = shapes_base.Base\n", "Alias"),
+    "other name": ("from shapes_base import Base as Other\nThird = Other\n", "Third"),
+    "submodule": ("import shapes_base as b\nclass Sub(b.Base): ...\n", "Sub"),
+    "redefined": ("class Base: ...\nfrom shapes_base import Base\n", "Base"),
+}
+
+
+@pytest.mark.parametrize("how", FOLLOWED)
+def test_code_that_lies_elsewhere_counts(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    content, name = FOLLOWED[how]
+    (tmp_path / "shapes.py").write_text(content)
+    known = []
+    for k in (1, 2):
+        (tmp_path / "shapes_base.py").write_text(f"class Base:\n    def __init__(self, k: int = {k}): ...\n")
+        made = source.find(f"shapes.{name}")
+        assert made is not None and made.defaults == {"k": k}
+        known.append((made.file.read_text(), made.bases, source.digest(f"shapes.{name}")))
+    assert known[0] != known[1]
+
+
+UNKNOWN = {
+    "two bases": "class A:\n    def __init__(self, w=1): ...\nclass B: ...\nclass Thing(B, A): ...\n",
+    "decorated": "import functools\ndef d(f): return f\nclass Thing:\n    @d\n    def __init__(self, a): ...\n",
+    "decorated class": "def d(f): return f\n@d\nclass Thing:\n    def __init__(self, a): ...\n",
+    "decorated function": "def d(f): return f\n@d\ndef Thing(a): ...\n",
+    "conditional": "class Thing:\n    if True:\n        def __init__(self, a): ...\n",
+    "defined twice": "class Thing:\n    def __init__(self, a): ...\n    def __init__(self, b): ...\n",
+    "dataclass with a base": "from dataclasses import dataclass\n@dataclass\nclass A:\n    a: int\n"
+                             "@dataclass\nclass Thing(A):\n    b: int\n",
+    "foreign base": "from torch.nn import Module\nclass Thing(Module): ...\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", UNKNOWN)
+def test_parameters_that_take_more_than_reading_are_not_known(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = f"unknown_{how.replace(' ', '_')}"
+    (tmp_path / f"{module}.py").write_text(UNKNOWN[how])
+    made = source.find(f"{module}.Thing")
+    assert made is not None and made.parameters is None
+
+
+def test_the_last_definition_counts_and_a_default_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "twice.py").write_text(
+        "class Thing:\n    def __init__(self, a): ...\nclass Thing:\n    def __init__(self, k: int = None): ...\n"
+        "class Box:\n    @classmethod\n    def make(cls, w): ...\n"
+    )
+    made, method = source.find("twice.Thing"), source.find("twice.Box.make")
+    assert made and made.parameters and made.parameters["k"].types == {"int", "None"}
+    assert method and method.parameters is None
 
 
 def test_imports_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,10 @@ class OptunaSweeper(Sweeper):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage.parent.mkdir(parents=True, exist_ok=True)
         _mend(self.storage)
-        storage = JournalStorage(JournalFileBackend(str(self.storage)))
+        try:
+            storage = JournalStorage(JournalFileBackend(str(self.storage)))
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{self.storage} is no journal of Optuna's: {error}") from error
         study = optuna.create_study(
             storage=storage, study_name=self.study_name, direction="maximize", load_if_exists=True
         )

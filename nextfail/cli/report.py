@@ -4,7 +4,6 @@ nextfail-report runs/demo
 nextfail-report runs/demo runs/demo_teacherless --out report
 """
 
-import sys
 from pathlib import Path
 
 from nextfail.cli.common import parser_of
@@ -32,7 +31,9 @@ def run(folders: list[Path], out: Path) -> None:
     report.claim(out)
     held = page.sections(collection)
     written = [*report.write(collection, out), *page.write(collection, held, out)]
-    console = Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 140
     report.print_report(collection, console)
     if (table := page.table(held)) is not None:
         console.print(table)

@@ -24,6 +24,10 @@ from nextfail.launch.check import unknown
 from nextfail.terminal import mend_pipes
 
 NAME = "nextfail-train"
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+              "--info", "-i", "--experimental-rerun")  # fmt: skip
+"""Flags of Hydra that a value follows."""
+
 MAY_BE_DROPPED = ("callbacks", "logger", "debug")
 """Groups that a configuration is whole without, as in `~logger`."""
 
@@ -37,9 +41,8 @@ def compose_and_run(cfg: DictConfig) -> float:
 def main() -> None:
     """Entry point; exit code 0 only if every run asked for is done."""
     mend_pipes()
-    flags = [text for text in sys.argv[1:] if text in ("-m", "--multirun")]
-    arguments = [*flags[:1], *(text for text in sys.argv[1:] if text not in flags)]
-    sys.argv[1:] = arguments  # Hydra wants its flags first
+    arguments = flags_first(sys.argv[1:])
+    sys.argv[1:] = arguments
     if "--version" in arguments:
         print(version())
         return
@@ -49,14 +52,30 @@ def main() -> None:
         guarded(NAME, compose_and_run)
     except Exception as error:
         # before the first run has begun, whatever Hydra raises is about the command
-        mistake = isinstance(error, HydraException | OmegaConfBaseException | OSError) or not job.begun
+        mistake = isinstance(error, HydraException | OmegaConfBaseException | OSError | UserError) or not job.begun
         if os.environ.get("NEXTFAIL_DEBUG") or not mistake:
             raise
-        leave(NAME, explain(error, arguments), 2)
+        leave(NAME, str(error) if isinstance(error, UserError) else explain(error, arguments), 2)
     finally:
         complete = tell()
     if not complete:
         sys.exit(1)
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """The same arguments with Hydra's flags, and what follows those that take a value, before all overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        text = waiting.pop(0)
+        if not text.startswith("-"):
+            overrides.append(text)
+        elif text not in flags or text not in ("-m", "--multirun"):
+            flags.append(text)
+            if text in WITH_VALUE and waiting:
+                flags.append(waiting.pop(0))
+    return [*flags, *overrides]
 
 
 def refuse_empty(arguments: list[str]) -> None:
@@ -94,7 +113,9 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"cannot use {error.filename}: {error.strerror}"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return f"{error.full_key}: {text.splitlines()[0]}"
+        # the folder's name has all overrides in it, so that it is the first to meet a mistake in one of them
+        where = "" if error.full_key.startswith(("hydra.run.", "hydra.sweep.")) else f"{error.full_key}: "
+        return where + text.splitlines()[0]
     if match := re.search(r"Could not override '([\w.]+)'", text):
         known = known_keys(arguments)
         if "." in match[1]:  # within a section no other section is meant

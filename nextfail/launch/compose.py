@@ -39,6 +39,9 @@ class Composer:
             return self.loader.load_sweep_config(self.master, list(overrides))
         values = [each for each in parsed if self._plain(each)]
         own = {each.input_line for each in values}
+        others = [each.key_or_group for each in parsed if each.input_line not in own]
+        if any(_overlap(each.key_or_group, other) for each in values for other in others):
+            return self.loader.load_sweep_config(self.master, list(overrides))  # their order counts
         key = (*(text for text in overrides if text not in own), "values", *(each.key_or_group for each in values))
         if key not in self.templates:
             composed = self.loader.load_sweep_config(self.master, list(overrides))
@@ -63,6 +66,11 @@ class Composer:
             and override.key_or_group not in self.master.hydra.runtime.choices
             and _leaf(self.master, override.key_or_group)
         )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two dotted keys set the same value, or one sets a section that holds the other's."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
 def _leaf(config: DictConfig, key: str) -> bool:

@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> float:
         result, _ = claim_and_train(cfg)
     else:
         result, folder = guarded("nextfail-train", lambda: claim_and_train(cfg))
-        print(f"{one_line(result)}\n{os.path.relpath(folder.path)}")
+        print(f"{one_line(result)}\n{os.path.relpath(folder.path, HydraConfig.get().runtime.cwd)}")
     return float(result["exact_match"]["value"])
 
 
@@ -221,7 +221,7 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
         raise RunCut("cut; the same command goes on from the last checkpoint") from error
     except Exception as error:
         with suppress(UserError, OSError):  # a full disk may be what brought us here
-            note(folder, "failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
+            note(folder, "failed", error=" ".join(str(error).split())[:500] or type(error).__name__)
             folder.error_txt.write_text(traceback.format_exc(), encoding="utf-8")
         raise
 

@@ -1,4 +1,4 @@
-"""Which settings of a scale a run gets, and where that may surprise."""
+"""What a run gets that may surprise, and is said before it begins."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -11,8 +11,8 @@ SIZES = ("degree", "path_length")
 
 
 def advice(config: dict[str, Any], hydra: Any) -> list[str]:
-    """What to say where a scale has settings for a graph by its name, and the run has that graph by its numbers, or the
-    other way round.
+    """What to say of callbacks of one's own; and where a scale has settings for a graph by its name, and the run has
+    that graph by its numbers, or the other way round.
 
     Args:
         config: resolved configuration.
@@ -20,8 +20,11 @@ def advice(config: dict[str, Any], hydra: Any) -> list[str]:
     """
     choice = hydra.runtime.choices
     scale, model, chosen = (choice.get(group) for group in ("scale", "model", "graph"))
+    said = [f"callbacks.{name} is no part of what identifies a run: with it or without, it counts as the same"
+            for name, spec in config["callbacks"].items()
+            if spec and not str(spec.get("_target_")).startswith("nextfail.")]  # fmt: skip
     if not scale:
-        return []
+        return said
     folders = [Path(each.path) for each in hydra.runtime.config_sources if each.schema == "file"]
     made_for = {file.stem: _sizes_in(file) for folder in folders for file in folder.glob("graph/*.yaml")}
 
@@ -30,8 +33,8 @@ def advice(config: dict[str, Any], hydra: Any) -> list[str]:
 
     asked = _sizes(config["graph"])
     if made_for.get(str(chosen)) == asked:
-        return []
-    said = [f"scale={scale} has settings for {graph} with {model}, which this run does not get: choose graph={graph}"
+        return said
+    said += [f"scale={scale} has settings for {graph} with {model}, which this run does not get: choose graph={graph}"
             for graph, sizes in made_for.items() if sizes == asked and has_recipe(graph)]  # fmt: skip
     if has_recipe(str(chosen)):
         said.append(f"scale={scale} gives this run its settings for {chosen}, and the graph has other sizes")

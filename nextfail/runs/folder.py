@@ -80,9 +80,13 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def result(self) -> dict[str, Any] | None:
-        """The result, or None if the run is not done (a file that is not whole counts as absent)."""
+        """The result, or None if the run is not done (a file that is not whole, or another run's, counts as absent)."""
         result = read_json(self.result_json)
-        return result if isinstance(result, dict) and "outcome" in result else None
+        if not (isinstance(result, dict) and isinstance(result.get("outcome"), str) and "exact_match" in result):
+            return None
+        run = read_json(self.run_json)
+        mine = isinstance(run, dict) and run.get("hash") == result.get("identity")
+        return result if mine else None
 
     def run(self) -> dict[str, Any]:
         """The content of run.json.
@@ -148,7 +152,8 @@ class RunFolder:
         if on_existing not in ("resume", "restart", "fail"):
             raise UserError(f"on_existing={on_existing!r} is unknown: choose resume, restart or fail")
         if not (self.checkpoints.exists() or self.result_json.exists()):
-            return State.NEW  # whatever else is there, there is nothing to lose yet
+            self._refuse_foreign_files()
+            return State.NEW  # of a run there is nothing to lose yet
         self._refuse_another(identity, on_existing)
         if on_existing == "fail":
             raise UserError(f"{self.path} exists already, and on_existing=fail: choose another folder, or resume")
@@ -183,6 +188,15 @@ class RunFolder:
         replace = "replace this one with on_existing=restart" if edited else "remove this one"
         raise UserError(f"{self.path} holds another run, and is left as it is. They differ in\n  {listed}\n"
                         f"Choose another with name=... or hydra.run.dir=..., or {replace}.")  # fmt: skip
+
+    def _refuse_foreign_files(self) -> None:
+        run = read_json(self.run_json)
+        ours = isinstance(run, dict) and "hash" in run
+        if ours or (self.status_json.exists() and not self.run_json.exists()):
+            return  # a run that was sent off, or began and wrote no checkpoint
+        names = (self.run_json, self.metrics_csv, self.timing_csv, self.examples_json, self.error_txt)
+        if theirs := [path.name for path in names if path.exists()]:
+            raise UserError(f"{self.path} has {' and '.join(theirs)}, and is no run of nextfail: choose another folder")
 
     def _clear(self) -> None:
         for path in (self.result_json, self.status_json, self.metrics_csv, self.timing_csv, self.examples_json):

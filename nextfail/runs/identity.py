@@ -100,6 +100,7 @@ class Identity:
             "precision": trainer["precision"],
             "threads": trainer["threads"],
         }
+        settings = json.loads(json.dumps(settings))  # plain values, as they will be read again
         classes = {key: _class_of(str(spec["_target_"])) for key, spec in _targets(settings)}
         return cls(*_complete(settings, {"graph": _own_class(source.own()[GRAPH]), **classes}))
 
@@ -132,8 +133,9 @@ class Identity:
     def reduced(self) -> dict[str, Any]:
         """What is hashed: public names instead of paths, and no key that has its default."""
         parts: dict[str, Any] = json.loads(json.dumps({key: self.settings[key] for key in KEYS}))
+        specs = {"graph": parts["graph"], **dict(_targets(parts))}
         for key, what in self.classes.items():
-            spec = _at(parts, key)
+            spec = specs[key]
             defaults = _defaults(what)
             for name in [k for k, v in spec.items() if k in defaults and _same(v, defaults[k])]:
                 del spec[name]
@@ -175,8 +177,9 @@ def _complete(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Settings with every default of nextfail's own classes written out."""
     whole: dict[str, Any] = json.loads(json.dumps(settings))
+    specs = {"graph": whole["graph"], **dict(_targets(whole))}
     for key, what in classes.items():
-        spec = _at(whole, key)
+        spec = specs[key]
         for name, value in _defaults(what).items():
             spec.setdefault(name, list(value) if isinstance(value, tuple) else value)
     return whole, classes
@@ -206,17 +209,11 @@ def _class_in_schema_1(target: str) -> dict[str, Any]:
 
 def _targets(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every dictionary with a `_target_`, by its dotted key."""
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield key, value
-        for name, item in value.items():
+    if isinstance(value, dict) and "_target_" in value:
+        yield key, value
+    if isinstance(value, dict | list):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _targets(item, f"{key}.{name}" if key else str(name))
-
-
-def _at(settings: dict[str, Any], key: str) -> dict[str, Any]:
-    for part in key.split("."):
-        settings = settings[part]
-    return settings
 
 
 def _same(one: Any, other: Any) -> bool:

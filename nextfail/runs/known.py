@@ -35,7 +35,8 @@ class Known:
             run = RunFolder(path.parent)
             try:
                 identity = run.identity()
-            except UserError:
+                int(identity.settings["budget"]["max_steps"])
+            except (UserError, TypeError, ValueError, LookupError):
                 continue  # not whole, or of a later version
             if run.checkpoints.exists() or run.result() is not None:
                 found.append((run, identity))

@@ -43,7 +43,11 @@ def write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -
     Raises:
         UserError: the file exists, or cannot be written.
     """
-    if path.exists():
+    try:
+        taken = path.exists()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    if taken:
         raise UserError(f"{path} exists already and is left as it is: name another file, or remove it first")
     return _write(path, graph, count, generator)
 

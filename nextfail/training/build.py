@@ -1,7 +1,6 @@
 """Objects from configuration: freely for a run of one's own, from a closed table for somebody else's run folder."""
 
 import logging
-from importlib import import_module
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -9,7 +8,8 @@ from hydra.utils import instantiate
 
 from nextfail.errors import UserError
 from nextfail.models import Mamba, Pretrained, Transformer
-from nextfail.objectives import ALL
+from nextfail.models.backbone import Backbone
+from nextfail.objectives import ALL, Objective
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import file_digest, model_digest
 from nextfail.source import digest, imported
@@ -58,16 +58,28 @@ def make_module(config: dict[str, Any], graph: PathStar) -> PathStarModule:
     Raises:
         UserError: as `make`; or the objective needs what the model lacks.
     """
-    objective = make("objective", config["objective"])
-    backbone = make("model", config["model"], **_fit(graph, objective))
+    objective = require("objective", make("objective", config["objective"]), Objective)
+    backbone = require("model", make("model", config["model"], **_fit(graph, objective)), Backbone)
     optimizer, scheduler = make("optimizer", config["optimizer"]), make("scheduler", config["scheduler"])
     return PathStarModule(graph, backbone, objective, optimizer, scheduler, config["seed"])
 
 
 def make_data(config: dict[str, Any], graph: PathStar) -> PathStarData:
     """The LightningDataModule of a composed configuration."""
-    data: PathStarData = make("data", config["data"], graph=graph, run_seed=config["seed"])
+    made = make("data", config["data"], graph=graph, run_seed=config["seed"])
+    data: PathStarData = require("data", made, PathStarData)
     return data
+
+
+def require(section: str, made: Any, kind: type) -> Any:
+    """What was made, if it is of a kind.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(made, kind):
+        raise UserError(f"{section} is a {type(made).__name__}: needs a {kind.__module__}.{kind.__name__}")
+    return made
 
 
 def remake_module(folder: RunFolder, trust: bool = False) -> PathStarModule:
@@ -116,21 +128,21 @@ def _fit(graph: PathStar, objective: Any) -> dict[str, int]:
 
 def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: bool, **more: Any) -> Any:
     identity = folder.identity()
-    arguments = {**identity.settings[section], **changed}
-    target, what = str(arguments.pop("_target_", "")), identity.classes.get(section, {})
+    spec = {**identity.settings[section], **changed}
+    target, what = str(spec.get("_target_", "")), identity.classes.get(section, {})
     made = OWN.get(what["name"]) if "revision" in what else None
-    if made is None and not trust:
-        raise UserError(f"{folder.path} has {section} {target!r}, which is not nextfail's own. "
+    inner = [each["name"] for key, each in identity.classes.items() if key.startswith(f"{section}.")]
+    if not trust and (made is None or inner):
+        raise UserError(f"{folder.path} has {section} {(inner or [target])[0]!r}, which is not nextfail's own. "
                         "Loading it would run its code: give --trust if you trust this folder")  # fmt: skip
     if made is not None and made.revision != what["revision"]:
         log.warning("%s was trained with revision %s of %s, which computes something else than the present revision %s",
                     folder.path, what["revision"], what["name"], made.revision)  # fmt: skip
+    if made is None and digest(target) != what.get("sha256"):
+        log.warning("%s was trained with another version of %s", folder.path, target)
+    if made is None or inner:
+        return make(section, spec, **more)
     try:
-        if made is None:
-            if digest(target) != what.get("sha256"):
-                log.warning("%s was trained with another version of %s", folder.path, target)
-            module, _, name = target.rpartition(".")
-            made = getattr(import_module(module), name)
-        return made(**arguments, **more)
-    except (TypeError, ImportError, AttributeError, ValueError) as error:
+        return made(**{key: value for key, value in spec.items() if not key.startswith("_")}, **more)
+    except (TypeError, ValueError) as error:
         raise UserError(f"{folder.path}: {section} cannot be made from {target}: {error}") from error

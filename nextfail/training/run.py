@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,7 +26,7 @@ from nextfail.runs.provenance import git_commit, versions
 from nextfail.seeding import derive
 from nextfail.task.datamodule import PathStarData
 from nextfail.task.graph import Batch
-from nextfail.training.build import make, make_data, make_graph, make_module
+from nextfail.training.build import make, make_data, make_graph, make_module, require
 from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints, latest_whole, read_checkpoint
 from nextfail.training.csvlog import MetricsFile
@@ -107,7 +108,8 @@ def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resu
     settings = config["trainer"]
     loggers = [MetricsFile(folder.metrics_csv, resume_step)]
     loggers += [make_logger(name, spec, config, folder) for name, spec in config["logger"].items() if spec]
-    more = [make(f"callbacks.{name}", spec) for name, spec in config["callbacks"].items() if spec]
+    more = [require(f"callbacks.{name}", make(f"callbacks.{name}", spec), Callback)
+            for name, spec in config["callbacks"].items() if spec]  # fmt: skip
     try:
         trainer = _trainer(settings, folder, loggers, own + more)
     except (ValueError, TypeError, MisconfigurationException) as error:
@@ -152,7 +154,7 @@ def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder:
         for mark, text in names.items():
             if isinstance(value, str):
                 spec = spec | {key: (value := value.replace(mark, text))}
-    logger = make(f"logger.{name}", spec)
+    logger = require(f"logger.{name}", make(f"logger.{name}", spec), Logger)
     logger.log_hyperparams({key: value for key, value in config.items() if key not in ("logger", "callbacks")})
     return logger
 

@@ -43,6 +43,20 @@ def test_as_hydra_composes(made: tuple[HydraContext, DictConfig], jobs: list[tup
         assert plain(composer.compose(overrides)) == expected
 
 
+@pytest.mark.parametrize(
+    "later",
+    ["++seed=5", "++trainer={max_steps: 4}", "++trainer.max_steps=4", "++optimizer={lr: 0.5}", "~optimizer.eps"],
+)
+def test_the_order_of_overrides_counts(made: tuple[HydraContext, DictConfig], later: str) -> None:
+    context, master = made
+    composer = Composer(context, master)
+    for seed in (1, 2, 3):
+        values = [f"seed={seed}", f"trainer.max_steps={seed}", f"optimizer.lr={seed}"]
+        for overrides in ([*values, later], [later, *values]):
+            expected = plain(context.config_loader.load_sweep_config(master, overrides))
+            assert plain(composer.compose(overrides)) == expected
+
+
 def test_values_alone_are_composed_once(made: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     context, master = made
     calls = []
