@@ -14,7 +14,7 @@ from nextfail import source
 from nextfail.errors import UserError
 from nextfail.launch.job import resolve
 from nextfail.runs.collect import collect
-from nextfail.runs.folder import RunFolder, record
+from nextfail.runs.folder import RunFolder, State, record
 from nextfail.runs.identity import Identity, digest
 from nextfail.runs.known import Known
 
@@ -238,6 +238,52 @@ def done(folder: Path, identity: Identity) -> None:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(record(identity, {})))
     (folder / "result.json").write_text(json.dumps({"outcome": "solved", "exact_match": {}, "identity": identity.hash}))
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "timing.csv", "examples.json", "error.txt", "run.json"])
+def test_a_folder_with_files_of_others_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"has {name}, and is no run of nextfail: choose another folder"):
+        RunFolder(tmp_path).claim(DEFAULT, {}, "resume")
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_a_run_that_was_sent_off_is_no_folder_of_others(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text('{"state": "pending"}')
+    (tmp_path / "train.log").write_text("")
+    assert RunFolder(tmp_path).claim(DEFAULT, {}, "resume") is State.NEW
+    (tmp_path / "metrics.csv").write_text("step\n")
+    assert RunFolder(tmp_path).claim(DEFAULT, {}, "resume") is State.NEW  # begun, and cut before its first checkpoint
+
+
+@pytest.mark.parametrize(
+    "change", [{"identity": "another"}, {"outcome": 3}, {"outcome": None}, {"exact_match": ...}, {"identity": ...}]
+)
+def test_a_result_that_is_not_this_runs_is_none(change: dict[str, Any], tmp_path: Path) -> None:
+    done(tmp_path / "run", DEFAULT)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.result() is not None and folder.state(DEFAULT, "resume") is State.DONE
+    changed_result = {**json.loads(folder.result_json.read_text()), **change}
+    folder.result_json.write_text(json.dumps({k: v for k, v in changed_result.items() if v is not ...}))
+    assert folder.result() is None and folder.state(DEFAULT, "resume") is State.CUT
+
+
+def test_classes_in_lists_and_under_odd_keys_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "identity_listed.py"
+    hashes = set()
+    for content in ("class Part: ...\n", "class Part: pass\n"):
+        file.write_text(content)
+        config = config_of()
+        config["objective"]["parts"] = [
+            {"_target_": "identity_listed.Part"},
+            [{"a.b": {"_target_": "identity_listed.Part"}}],
+        ]
+        identity = Identity.of(config)
+        assert set(identity.classes) >= {"objective.parts.0", "objective.parts.1.0.a.b"}
+        assert Identity.read(record(identity, {})).flat == identity.flat
+        hashes.add(identity.hash)
+    assert len(hashes) == 2
 
 
 def test_shorter_runs_are_the_same_but_for_their_length(tmp_path: Path) -> None:
