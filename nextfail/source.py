@@ -131,11 +131,11 @@ class _Found:
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
 
 
-def _find(dotted: str) -> _Found | None:
+def _find(dotted: str, left: int = _LONGEST_CHAIN) -> _Found | None:
     parts = dotted.split(".")
     for cut in range(len(parts) - 1, 0, -1):  # the longest prefix that is a module
         if _module_file(".".join(parts[:cut])):
-            return _in_module(".".join(parts[:cut]), parts[cut:])
+            return _in_module(".".join(parts[:cut]), parts[cut:], left)
     return None
 
 
@@ -177,7 +177,7 @@ def _named(module: str, file: Path, value: ast.expr, left: int = _LONGEST_CHAIN)
             for alias in node.names:
                 known = (alias.asname or alias.name).split(".")
                 if names[: len(known)] == known:
-                    return _find(".".join([f"{home}{alias.name}", *names[len(known) :]]))
+                    return _find(".".join([f"{home}{alias.name}", *names[len(known) :]]), left)
     return None
 
 
@@ -341,5 +341,5 @@ def _tree(file: Path) -> ast.Module:
 def _parsed(file: Path, changed: int, size: int) -> ast.Module:
     try:
         return ast.parse(file.read_bytes())
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return ast.Module([], [])  # importing it will say what is wrong

@@ -207,6 +207,13 @@ def test_imports_in_a_circle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "other_side.py").write_text("from one_side import Thing\n")
     (tmp_path / "own_base.py").write_text("class A(B): ...\nclass B(A): ...\n")
     (tmp_path / "no_python.py").write_text("class (:\n")
+    (tmp_path / "left_side.py").write_text("import right_side\nThing = right_side.Thing\nOwn = Own\n")
+    (tmp_path / "right_side.py").write_text(
+        "import left_side\nThing = left_side.Thing\nclass Sub(left_side.Thing): ...\n"
+    )
+    (tmp_path / "zeros.py").write_bytes(b"class Thing: ...\n\0")
+    assert source.find("left_side.Thing") is source.find("left_side.Own") is source.find("zeros.Thing") is None
+    assert source.find("right_side.Sub") is not None
     assert source.find("one_side.Thing") is None
     assert source.find("own_base.A") is not None
     assert source.find("no_python.Thing") is None
