@@ -18,9 +18,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
+from nextfail.launch.advice import advice
 from nextfail.launch.check import check
 from nextfail.launch.effect import require_in_run
-from nextfail.launch.recipes import advice
 from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import SECTIONS, Identity

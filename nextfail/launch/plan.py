@@ -12,10 +12,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from nextfail.errors import UserError
+from nextfail.launch.advice import advice
 from nextfail.launch.compose import Composer
 from nextfail.launch.effect import require_in_sweep
 from nextfail.launch.job import choices, describe_shorter, find_classes_in, resolve, wanted
-from nextfail.launch.recipes import advice
 from nextfail.runs import sweep
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import Identity

@@ -90,7 +90,7 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(override: str, mess
         ("name=..", "name='..' is not the name of a folder"),
         ("name=../x", "name='../x' is not the name of a folder below runs/"),
         ("name=a/../../x", "is not the name of a folder below runs/"),
-        ("name=/tmp/x", "is not the name of a folder below runs/"),
+        ("name=/elsewhere/x", "is not the name of a folder below runs/"),
         ("name=3", "name=3 is not the name of a folder"),
         ("on_existing=maybe", "choose resume, restart or fail"),
         ("trainer.accelerator=tpu", "trainer.accelerator='tpu' is not supported: choose one of cpu, gpu"),
