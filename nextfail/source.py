@@ -6,13 +6,13 @@ a class come from its syntax tree.
 
 import ast
 import hashlib
-import importlib.machinery
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+from nextfail.syntax import DEFINITIONS, LONGEST_CHAIN, Found, locate, module_file, named, tree
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -26,7 +26,6 @@ imported: dict[str, Any] = {}
 """What is public and was imported, by public name."""
 
 _PACKAGE = __name__.partition(".")[0]
-_LONGEST_CHAIN = 20  # imports or base classes followed
 
 
 def public(name: str, revision: int = 1) -> Callable[[T], T]:
@@ -93,7 +92,7 @@ def find(dotted: str) -> Definition | None:
 
 
 def _found_now(dotted: str) -> Definition | None:
-    return _define(found) if (found := _find(dotted)) else None
+    return _define(found) if (found := locate(dotted)) else None
 
 
 _find_own = cache(_found_now)  # nextfail does not change while it runs
@@ -102,7 +101,7 @@ _find_own = cache(_found_now)  # nextfail does not change while it runs
 def digest(dotted: str) -> str | None:
     """Digest of the source file that defines a dotted name, or else of its module; None if neither can be found."""
     found = find(dotted)
-    file = found.file if found else _module_file(dotted.rpartition(".")[0])
+    file = found.file if found else module_file(dotted.rpartition(".")[0])
     return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
 
 
@@ -114,74 +113,13 @@ def own() -> dict[str, Definition]:
     for file in sorted(here.rglob("*.py")):
         if "@public(" in file.read_text(encoding="utf-8"):
             module = ".".join([_PACKAGE, *file.relative_to(here).with_suffix("").parts])
-            for node in _tree(file).body:
-                if isinstance(node, _DEFINITIONS) and (mark := _mark(made := _Found(module, file, node))):
+            for node in tree(file).body:
+                if isinstance(node, DEFINITIONS) and (mark := _mark(made := Found(module, file, node))):
                     found[mark[0]] = _define(made)
     return found
 
 
-@dataclass(frozen=True)
-class _Found:
-    module: str
-    file: Path
-    node: ast.ClassDef | ast.FunctionDef
-    inner: bool = False  # within a class
-
-
-_DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
-
-
-def _find(dotted: str, left: int = _LONGEST_CHAIN) -> _Found | None:
-    parts = dotted.split(".")
-    for cut in range(len(parts) - 1, 0, -1):  # the longest prefix that is a module
-        if _module_file(".".join(parts[:cut])):
-            return _in_module(".".join(parts[:cut]), parts[cut:], left)
-    return None
-
-
-def _in_module(module: str, names: list[str], left: int = _LONGEST_CHAIN) -> _Found | None:
-    """A definition by its name, or names of nested classes, in a module or where the module imports it from."""
-    file = _module_file(module)
-    if file is None or not left:
-        return None
-    for node in reversed(list(_statements(_tree(file)))):  # the last one counts
-        if isinstance(node, _DEFINITIONS) and node.name == names[0]:
-            for name in names[1:]:
-                inner = [each for each in node.body if isinstance(each, _DEFINITIONS) and each.name == name]
-                if not inner:
-                    return None
-                node = inner[-1]
-            return _Found(module, file, node, inner=len(names) > 1)
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                origin = _absolute(node, module, file)
-                if (alias.asname or alias.name) == names[0]:
-                    return _in_module(origin, [alias.name, *names[1:]], left - 1)
-                if alias.name == "*" and (found := _in_module(origin, names, left - 1)):
-                    return found
-        if isinstance(node, ast.Assign) and names[0] in map(ast.unparse, node.targets):
-            return _named(module, file, node.value, left - 1)  # another name for something
-    return None
-
-
-def _named(module: str, file: Path, value: ast.expr, left: int = _LONGEST_CHAIN) -> _Found | None:
-    """What a name, or an attribute of an imported module, stands for within a module."""
-    names = ast.unparse(value).partition("[")[0].split(".")
-    if not all(name.isidentifier() for name in names):
-        return None
-    if len(names) == 1:
-        return _in_module(module, names, left)
-    for node in _statements(_tree(file)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            home = "" if isinstance(node, ast.Import) else f"{_absolute(node, module, file)}."
-            for alias in node.names:
-                known = (alias.asname or alias.name).split(".")
-                if names[: len(known)] == known:
-                    return _find(".".join([f"{home}{alias.name}", *names[len(known) :]]), left)
-    return None
-
-
-def _define(found: _Found, left: int = _LONGEST_CHAIN) -> Definition:
+def _define(found: Found, left: int = LONGEST_CHAIN) -> Definition:
     name, revision = _mark(found) or (None, None)
     node: ast.ClassDef | ast.FunctionDef = found.node
     bases: dict[str, int | str] = {}
@@ -200,7 +138,7 @@ def _define(found: _Found, left: int = _LONGEST_CHAIN) -> Definition:
     return Definition(f"{found.module}.{node.name}", name, revision, bases, found.file, parameters)
 
 
-def _arguments(found: _Found, node: ast.ClassDef, above: list[Definition]) -> dict[str, Parameter] | None:
+def _arguments(found: Found, node: ast.ClassDef, above: list[Definition]) -> dict[str, Parameter] | None:
     """Those that a class is made with; None if that takes more than reading."""
     init = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name in ("__init__", "__new__")]
     conditional = any(isinstance(each, ast.If | ast.Try | ast.With) for each in node.body)
@@ -228,16 +166,16 @@ def _installed(file: Path) -> bool:
     return "site-packages" in file.parts or Path(ast.__file__).parent in file.parents
 
 
-def _bases(found: _Found) -> Iterator[_Found]:
+def _bases(found: Found) -> Iterator[Found]:
     """The base classes that can be followed; from nextfail's own only to its own."""
     assert isinstance(found.node, ast.ClassDef)
     for base in found.node.bases:
-        above = _named(found.module, found.file, base)
+        above = named(found.module, found.file, base)
         if above is not None and above.node is not found.node and _follows(found, above.module):
             yield above
 
 
-def _follows(found: _Found, module: str) -> bool:
+def _follows(found: Found, module: str) -> bool:
     return not _ours(found.module) or _ours(module)
 
 
@@ -245,7 +183,7 @@ def _ours(module: str) -> bool:
     return module.partition(".")[0] == _PACKAGE
 
 
-def _mark(found: _Found) -> tuple[str, int] | None:
+def _mark(found: Found) -> tuple[str, int] | None:
     """Arguments of the decorator `public`, which has no meaning outside nextfail."""
     for decorator in found.node.decorator_list if _ours(found.module) else ():
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == public.__name__:
@@ -289,57 +227,3 @@ def _types(annotation: ast.expr | None) -> frozenset[str]:
         return frozenset()
     names = {each.strip() for each in ast.unparse(annotation).strip("'\"").split("|")}
     return frozenset(names) if names <= {"int", "float", "str", "bool", "None"} else frozenset()
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Statements of a module, those under `if` and `try` included."""
-    waiting: list[ast.stmt] = list(tree.body)
-    while waiting:
-        yield (node := waiting.pop(0))
-        for inner in ("body", "orelse", "finalbody"):
-            if isinstance(node, ast.If | ast.Try):
-                waiting += getattr(node, inner, [])
-
-
-def _absolute(node: ast.ImportFrom, module: str, file: Path) -> str:
-    """The module that `from ... import` names, relative ones resolved."""
-    if not node.level:
-        return node.module or ""
-    package = module.split(".")
-    package = package[: len(package) - node.level + (file.name == "__init__.py")]
-    return ".".join([*package, *([node.module] if node.module else [])])
-
-
-def _module_file(name: str) -> Path | None:
-    """The source file of a module, found as an import would find it, but without running any package on the way."""
-    search: Any = None
-    spec = None
-    for end in range(1, name.count(".") + 2):
-        full = ".".join(name.split(".")[:end])
-        spec = _spec(full, search)
-        if spec is None:
-            return None
-        search = spec.submodule_search_locations
-        if end <= name.count(".") and search is None:
-            return None  # no package
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-
-
-def _spec(name: str, search: Any) -> importlib.machinery.ModuleSpec | None:
-    for finder in sys.meta_path:
-        if spec := finder.find_spec(name, search):
-            return spec
-    return None
-
-
-def _tree(file: Path) -> ast.Module:
-    stat = file.stat()
-    return _parsed(file, stat.st_mtime_ns, stat.st_size)
-
-
-@cache
-def _parsed(file: Path, changed: int, size: int) -> ast.Module:
-    try:
-        return ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return ast.Module([], [])  # importing it will say what is wrong
