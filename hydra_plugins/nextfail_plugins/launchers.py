@@ -81,17 +81,17 @@ class LocalLauncher(NextfailLauncher):
     """Processes of this machine.
 
     Args:
-        n_jobs: runs at once; -1 for one a core.
+        n_jobs: runs at once; -1 for one a core, or `per_gpu` a GPU.
+        per_gpu: runs at once on one GPU, where runs use any.
     """
 
-    known = ("n_jobs",)
+    known = ("n_jobs", "per_gpu")
 
     def backend(self) -> "Backend":
-        from nextfail.launch.pool import Pool, cores
+        from nextfail.launch.pool import Pool
 
-        if self.settings["n_jobs"] == -1:
-            return Pool(self.context, cores())
-        return Pool(self.context, self.whole("n_jobs", 1))
+        most = None if self.settings["n_jobs"] == -1 else self.whole("n_jobs", 1)
+        return Pool(self.context, most, self.whole("per_gpu", 1))
 
 
 class SlurmLauncher(NextfailLauncher):

@@ -20,6 +20,7 @@ from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
 from nextfail.launch.advice import advice
 from nextfail.launch.check import check
+from nextfail.launch.devices import NEED_GPU
 from nextfail.launch.effect import require_in_run
 from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder, State
@@ -41,6 +42,7 @@ begun = False
 """Whether this process has got as far as a run or a sweep, so that an error may be one of ours."""
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+OmegaConf.register_new_resolver("gpus_for", lambda accelerator: 1 if accelerator in NEED_GPU else None, replace=True)
 
 
 def run(cfg: DictConfig) -> float:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -15,6 +16,7 @@ from hydra.core.singleton import Singleton
 from hydra.types import HydraContext
 
 from nextfail.errors import RunCut
+from nextfail.launch.devices import MAY_USE_GPU, NEED_GPU, VISIBLE, Device, gpus, places
 from nextfail.launch.plan import Job
 from nextfail.launch.sweep import End
 from nextfail.launch.work import perform
@@ -29,28 +31,43 @@ class _Worker:
     job: Job
     process: ForkServerProcess
     words: Connection
+    device: Device
 
 
 class Pool:
     """Starts each job in a new process, forked from one that has imported torch and nothing else happened in.
 
+    A process sees the GPU that it was given, and no other.
+
     Args:
         context: Hydra's.
-        size: processes at once.
+        most: processes at once; None for one a core, or `per_gpu` a GPU.
+        per_gpu: processes at once on one GPU, where runs use any.
     """
 
     detached = False
 
-    def __init__(self, context: HydraContext, size: int) -> None:
-        self.context, self.size = context, size
+    def __init__(self, context: HydraContext, most: int | None, per_gpu: int) -> None:
+        self.context, self.most, self.per_gpu = context, most, per_gpu
         self.workers: list[_Worker] = []
+        self.free: list[Device] = []
         self.forks = multiprocessing.get_context("forkserver")
         self.forks.set_forkserver_preload(["nextfail.launch.work", "nextfail.training.run"])
+
+    def prepare(self, jobs: list[Job]) -> None:
+        """Find places for jobs; one that needs a GPU is refused where there is none."""
+        accelerators = {job: str(job.config.trainer.accelerator) for job in jobs}
+        found = gpus() if MAY_USE_GPU & set(accelerators.values()) else []
+        for job, accelerator in accelerators.items():
+            if not found and accelerator in NEED_GPU:
+                job.refuse(f"trainer.accelerator={accelerator} needs a GPU, and torch {version('torch')} finds none: "
+                           "choose trainer=cpu, or see docs/gpu.md")  # fmt: skip
+        self.free = places(found, self.per_gpu, self.most)
 
     @property
     def room(self) -> int:
         """Jobs that can be started now."""
-        return self.size - len(self.workers)
+        return len(self.free)
 
     @property
     def busy(self) -> bool:
@@ -61,17 +78,19 @@ class Pool:
         """Start jobs, no more than there is room for."""
         for job in jobs:
             try:
-                self.workers.append(self._worker(job))
+                self.workers.append(self._worker(job, self.free[0]))
             except (OSError, EOFError) as error:
                 job.refuse(f"no process could be started: {error}")
+            else:
+                del self.free[0]
 
-    def _worker(self, job: Job) -> _Worker:
+    def _worker(self, job: Job, device: Device) -> _Worker:
         payload = cloudpickle.dumps((self.context, job.config, Singleton.get_state()))
         words, theirs = self.forks.Pipe(duplex=False)
-        process = self.forks.Process(target=_work, args=(payload, theirs), name=job.name)
+        process = self.forks.Process(target=_work, args=(payload, theirs, device), name=job.name)
         process.start()
         theirs.close()
-        return _Worker(job, process, words)
+        return _Worker(job, process, words, device)
 
     def news(self) -> str:
         """Nothing: what waits here waits for its turn."""
@@ -81,6 +100,7 @@ class Pool:
         """Jobs that ended since the last time, and what they said or how they died."""
         gone = [worker for worker in self.workers if not worker.process.is_alive()]
         self.workers = [worker for worker in self.workers if worker not in gone]
+        self.free += [worker.device for worker in gone]
         return [_end(worker) for worker in gone]
 
     def stop(self) -> bool:
@@ -94,12 +114,9 @@ class Pool:
         return True
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _work(payload: bytes, words: Connection) -> None:
+def _work(payload: bytes, words: Connection, device: Device) -> None:
+    if device is not None:
+        os.environ[VISIBLE] = device  # in time: nothing here has asked for GPUs yet
     threading.Thread(target=_follow, daemon=True).start()
     try:
         perform(*cloudpickle.loads(payload))

@@ -69,6 +69,9 @@ class Slurm:
         self.waiting: Counter[str] = Counter()
         self.polled = self.looked = 0.0
 
+    def prepare(self, jobs: list[Job]) -> None:
+        """Nothing: SLURM finds places."""
+
     @property
     def busy(self) -> bool:
         """Whether any job is under way."""
@@ -145,6 +148,9 @@ class Local:
         self.executor = submitit.LocalExecutor(folder)
         _set(self.executor, parameters)
         self.sent: list[tuple[Job, submitit.Job[float]]] = []
+
+    def prepare(self, jobs: list[Job]) -> None:
+        """Nothing: jobs are taken as they come."""
 
     @property
     def room(self) -> int:

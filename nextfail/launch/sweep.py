@@ -56,6 +56,9 @@ class Backend(Protocol):
     detached: bool
     """Whether jobs are to be left alone once they are started."""
 
+    def prepare(self, jobs: list[Job]) -> None:
+        """Look, once, at all that is to be started; what cannot be is refused, with a reason."""
+
     @property
     def room(self) -> int:
         """Jobs that can be started now."""
@@ -97,6 +100,7 @@ class Sweep:
         todo = [job for job in self.jobs if job.state == "todo"]
         if not todo:
             return
+        self.backend.prepare(todo)
         self._set_aside(todo)
         with Display(self.jobs, self.backend.news) as self.display:
             handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

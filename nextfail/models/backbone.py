@@ -76,6 +76,15 @@ class Backbone(nn.Module, ABC):
     def name_tokens(self, texts: Sequence[str]) -> None:
         """Learn how the first ids are written, once, before training; only a model trained on text has use for it."""
 
+    def adapt(self, device: str) -> None:
+        """Take another way to compute the same, up to rounding, where a kernel that was asked for cannot be had.
+
+        Evaluation calls it, which may be on another machine than training was; training refuses instead.
+
+        Args:
+            device: "cpu", "cuda", ...
+        """
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Ids (B, T) to embeddings (B, T, C), without positions."""
         return self.tokens(tokens)

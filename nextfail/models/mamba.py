@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.models.selective_scan import announce, choose, require_form, selective_scan
 from nextfail.source import public
@@ -89,6 +90,14 @@ class Mamba(Backbone):
             x, state = block.step(x, cache[i] if cache else None, last if i + 1 == self.depth else None)
             after.append(state)
         return self.norm(x), after
+
+    def adapt(self, device: str) -> None:
+        try:
+            choose(self.scan, device)
+        except UserError:
+            for each in self.modules():
+                if isinstance(each, Mamba | Mixer):
+                    each.scan = "auto"
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         if tokens.device != self.announced:

@@ -35,7 +35,7 @@ _NEEDS = {  # module, and the package that it stands or falls with
     "fused": ("nextfail.models.fused", "numba"),
 }
 _HINTS = {
-    "mamba_ssm": "pip install 'nextfail[gpu]' brings its kernels, on a machine with the CUDA compiler",
+    "mamba_ssm": "pip install --no-build-isolation 'nextfail[gpu]' builds its kernels, where there is a CUDA compiler",
     "fused": "pip install numba brings the fused kernel",
 }
 
@@ -168,12 +168,15 @@ def announce(form: str, device: str) -> None:
 
 @cache
 def missing(form: str) -> str | None:
-    """Why a form cannot be had on this machine; None if it can."""
+    """Why a form cannot be had on this machine; None if it can, which kernels of others show by one tiny call."""
     if form not in _NEEDS:
         return None
     module, package = _NEEDS[form]
     try:
-        import_module(module)
+        made = import_module(module)
+        if form == "mamba_ssm":  # it can be imported without the extension that computes
+            one = torch.ones(1, 1, 1, device=next(device for device, quickest in _QUICKEST.items() if quickest == form))
+            made.selective_scan_fn(one, one, -one[0], one, one).item()
     except ModuleNotFoundError as error:
         absent = error.name == package.replace("-", "_")
         return f"{package} is not installed" if absent else f"{package} is installed but broken ({error})"

@@ -58,5 +58,7 @@ class BeliefState(Objective):
             name: F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten()) / 2
             for name, (logits, labels) in losses.items()
         }
-        empty = suffix == length - 1  # as at test: what the accuracy in training is of
+        # each prefix with the empty suffix, as at test: what the accuracy in training is of
+        prefixes = torch.arange(1, length + 1, device=paths.device)
+        empty = prefixes * length - prefixes * (prefixes - 1) // 2 - 1  # the last pair of each
         return Loss(torch.stack(list(parts.values())).sum(), after_prefix[:, empty], paths, parts)

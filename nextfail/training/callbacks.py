@@ -1,5 +1,6 @@
 """What every run needs while it trains: a sign of life, and reasons to stop early."""
 
+import math
 import os
 import socket
 import time
@@ -59,14 +60,14 @@ class Heartbeat(Callback):
             self._advance(trainer, now)
             left = (trainer.max_steps - trainer.global_step) * self.batch_size / self.rate
             pace = {"samples_per_second": round(self.rate, 1), "seconds_left": round(left)}
-            self.write("running", step=trainer.global_step, loss=float(outputs["loss"]), **pace)
+            self.write("running", step=trainer.global_step, **pace)  # no loss, which the device may be at yet
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._advance(trainer, time.monotonic())
         row = {"seconds": f"{self.seconds:.2f}", "samples_per_second": f"{self.rate:.1f}"}
         self.timing.add({"step": str(trainer.global_step), **row})
-        seen = ("exact_match", "hard_token_accuracy")
-        self.write("running", **{key: float(trainer.callback_metrics[f"validation/{key}"]) for key in seen})
+        seen = {"loss": "train/loss"} | {key: f"validation/{key}" for key in ("exact_match", "hard_token_accuracy")}
+        self.write("running", **{key: float(trainer.callback_metrics[name]) for key, name in seen.items()})
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         with suppress(UserError):  # the exception says more
@@ -141,27 +142,28 @@ class StopAt(Callback):
 
 
 class StopWhenDiverged(Callback):
-    """End training when the loss is not finite. It stays so once it is, so that looking now and then is enough."""
+    """End training at the first validation after a loss that was not finite.
 
-    EVERY = 10  # steps; each look waits for a GPU to catch up
+    Once it is so it stays so, and the mean since the last validation shows it: no step waits for the device.
+    """
 
     def __init__(self) -> None:
         self.finite = True
-        self.loss = torch.tensor(0.0)  # the last one
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop |= not self.finite
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.loss = outputs["loss"]
-        if trainer.global_step % self.EVERY == 0 and not torch.isfinite(self.loss):
-            self.finite = False
-            trainer.should_stop = True
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._look(trainer, float(trainer.callback_metrics["train/loss"]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.finite &= bool(torch.isfinite(self.loss))
+        assert isinstance(pl_module, PathStarModule)
+        self._look(trainer, pl_module.window.mean().get("loss", 0.0))  # steps after the last validation
+
+    def _look(self, trainer: L.Trainer, loss: float) -> None:
+        if not math.isfinite(loss):
+            self.finite = False
+            trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         return {"finite": self.finite}

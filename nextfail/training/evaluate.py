@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from nextfail.errors import UserError
+from nextfail.models.backbone import Backbone
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.outcome import judge
 from nextfail.task import textfile
@@ -62,6 +63,9 @@ def evaluate(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    for each in module.modules():
+        if isinstance(each, Backbone):
+            each.adapt(trainer.strategy.root_device.type)
     trainer.test(module, fixed_loader(problems, run["data"].get("eval_batch_size", 1000)), verbose=False)
     graph = module.graph
     finite = all(bool(p.isfinite().all()) for p in module.parameters())

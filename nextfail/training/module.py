@@ -111,6 +111,11 @@ class PathStarModule(L.LightningModule):
         self.window = Window(**checkpoint["window"])
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The type that holds a sum best; Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Window:
     """Sums of losses since the last validation; kept in checkpoints, so that a resumed run reports the same."""
 
@@ -124,7 +129,8 @@ class Window:
         now = {"loss": loss.total.detach(), "token_accuracy": right.sum() / asked.sum()}
         now |= {name: part.detach() for name, part in loss.parts.items()}
         for name, value in now.items():
-            self.sums[name] = self.sums.get(name, 0) + value.double()
+            value = value.to(widest(value.device))
+            self.sums[name] = self.sums[name].to(value) + value if name in self.sums else value
         self.steps += 1
 
     def mean(self) -> dict[str, float]:

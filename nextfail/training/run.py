@@ -59,7 +59,9 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     for complaint in complaints:
         log.warning("%s; going on from the one before", complaint)
     step = read_checkpoint(resume, run["hash"])["global_step"] if resume else 0
-    log.info("training from step %d, process %d on %s", step, os.getpid(), socket.gethostname())
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpu = "" if given is None else f", GPU {given}"
+    log.info("training from step %d, process %d on %s%s", step, os.getpid(), socket.gethostname(), gpu)
     if resume:
         _compare_versions(run.get("began", {}), commit)
     settings = config["trainer"]
@@ -96,7 +98,7 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
         "git_commit": commit,
     }
     lock.check()
-    write_json(folder.examples_json, examples(module, data))
+    write_json(folder.examples_json, rehearsal.examples)
     write_json(folder.result_json, result)
     heartbeat.write("done", step=steps, exact_match=result["exact_match"]["value"], outcome=result["outcome"])
     folder.error_txt.unlink(missing_ok=True)
@@ -162,12 +164,15 @@ def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder:
 class Rehearsal(Callback):
     """Does once, before the first step, all that the result needs, so that no mistake in it costs a training.
 
+    FLOPs and examples are computed in here, since Lightning moves the module off its device when it is done.
+
     Args:
         data: of the run.
     """
 
     def __init__(self, data: PathStarData) -> None:
         self.data, self.flops_per_step = data, 0
+        self.examples: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, PathStarModule) and self.data.test is not None
@@ -178,8 +183,13 @@ class Rehearsal(Callback):
             metrics = PathMetrics(pl_module.graph, pl_module.backbone.vocab_size).to(pl_module.device)
             metrics.update(pl_module.objective.predict(pl_module.backbone, batch), batch.paths)
             judge(metrics.compute(), True, pl_module.objective.hard_token_alone)
-        examples(pl_module, self.data)
+        self.on_test_end(trainer, pl_module)
         pl_module.train()
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, PathStarModule)
+        with trainer.precision_plugin.val_step_context():  # as the metrics
+            self.examples = examples(pl_module, self.data)
 
 
 def one_process() -> None:

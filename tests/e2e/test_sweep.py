@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +200,23 @@ def test_trial_that_was_cut_is_gone_on_with(tmp_path: Path) -> None:
     process.wait()
     assert "1 run: 1 done now" in sweep(tmp_path, *search)
     assert [path.parent for path in (tmp_path / "runs/s").glob("*/result.json")] == [folder]
+
+
+PRETENDING = """
+from nextfail.launch import pool
+pool.gpus = lambda: ["GPU-a", "GPU-b"]
+from nextfail.cli.train import main
+main()
+"""
+
+
+def test_each_process_of_a_sweep_sees_its_own_gpu(tmp_path: Path) -> None:
+    """auto finds no GPU here and takes the CPU, in a process that is told which GPU to use."""
+    overrides = [*TINY, "trainer.accelerator=auto", "name=gpus", "seed=0,1,2", "trainer.max_steps=2"]
+    done = subprocess.run(
+        [sys.executable, "-c", PRETENDING, "-m", *overrides], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "3 runs: 3 done now" in done.stderr, done.stderr
+    logs = [path.read_text() for path in tmp_path.glob("runs/gpus/*/train.log")]
+    seen = Counter(next(name for name in ("GPU-a", "GPU-b") if f", GPU {name}" in log) for log in logs)
+    assert sum(seen.values()) == 3 and set(seen) == {"GPU-a", "GPU-b"}

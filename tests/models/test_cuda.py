@@ -1,20 +1,29 @@
-"""mamba-ssm's fused CUDA kernels against the plain loop: `make test-gpu` on a machine with a GPU."""
+"""Scans on a CUDA GPU, mamba-ssm's fused kernels among them, against the plain loop: `make test-gpu`."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from nextfail.models import Mamba
-from nextfail.models.selective_scan import choose, selective_scan
+from nextfail.models.selective_scan import choose, missing, selective_scan
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")]
+without = missing("mamba_ssm") if torch.cuda.is_available() else "no CUDA GPU here"
+needs_kernels = pytest.mark.skipif(without is not None, reason=str(without))
+KERNELS = pytest.param("mamba_ssm", marks=needs_kernels)
 
 
+@needs_kernels
 def test_auto_takes_the_fused_kernels() -> None:
     assert choose("auto", "cuda") == "mamba_ssm"
 
 
-@pytest.mark.parametrize("form", ["mamba_ssm", "parallel"])
+@pytest.mark.skipif(without is None, reason="mamba-ssm is here")
+def test_auto_takes_the_parallel_form_without_them() -> None:
+    assert choose("auto", "cuda") == "parallel"
+
+
+@pytest.mark.parametrize("form", [KERNELS, "parallel"])
 @pytest.mark.parametrize("steps", [1, 7, 32, 1024])
 @pytest.mark.parametrize("options", [(), ("z",), ("D", "delta_bias"), ("D", "z", "delta_bias")])
 def test_scan_equals_the_loop(form: str, steps: int, options: tuple[str, ...]) -> None:

@@ -278,3 +278,18 @@ def test_impossible_size_is_refused(sizes: dict[str, int], message: str) -> None
 def test_what_it_cannot_do_is_refused(model: Mamba, asked: dict[str, Tensor], capability: str) -> None:
     with pytest.raises(UserError, match=rf"Mamba cannot do '{capability}'; it can \[\]"):
         model(ids(), **asked)
+
+
+def test_evaluation_computes_the_scan_as_the_machine_can() -> None:
+    """A run that was trained with CUDA's kernels can be evaluated on a laptop."""
+    sizes = {"depth": 2, "width": 16, "d_state": 4, "vocab_size": 14, "max_length": 18}
+    torch.manual_seed(0)
+    model, tokens = Mamba(**sizes, scan="mamba_ssm"), torch.randint(14, (2, 18))
+    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm computes on cuda, not on cpu"):
+        model(tokens)
+    model.adapt("cpu")
+    torch.manual_seed(0)
+    assert torch.equal(model(tokens), Mamba(**sizes, scan="auto")(tokens))
+    kept = Mamba(**sizes, scan="loop")
+    kept.adapt("cpu")
+    assert kept.scan == kept.blocks[0].mixer.scan == "loop"

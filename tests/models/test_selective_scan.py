@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -278,6 +279,7 @@ def test_absent_package_falls_back_with_a_hint(
     announce("auto", device)
     warning = caplog.records[0].message
     assert "is not installed" in warning and "falling back to parallel" in warning and "pip install" in warning
+    assert device == "cpu" or "--no-build-isolation 'nextfail[gpu]'" in warning
 
 
 @pytest.mark.parametrize(
@@ -298,6 +300,26 @@ def test_broken_package_is_named_with_what_failed(
     warning = caplog.records[0].message
     assert "mamba-ssm is installed but broken" in warning and str(error).partition("\n")[0] in warning
     assert "falling back to parallel" in warning and "\n" not in warning
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda *given: None.fwd(*given), "AttributeError: 'NoneType' object has no attribute 'fwd'"),
+        (lambda *given: torch.zeros(2, 2) @ torch.zeros(3, 3), "RuntimeError: mat1 and mat2 shapes"),
+        (lambda u, *given: u, None),
+    ],
+)
+def test_kernels_are_judged_by_a_call(call: Any, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mamba-ssm can be imported without its CUDA extension."""
+    monkeypatch.setattr(selective_scan, "_QUICKEST", {"cpu": "mamba_ssm"})
+    monkeypatch.setattr(selective_scan, "import_module", lambda name: SimpleNamespace(selective_scan_fn=call))
+    trouble = missing("mamba_ssm")
+    if expected is None:
+        assert trouble is None and choose("auto", "cpu") == "mamba_ssm"
+    else:
+        assert trouble is not None and trouble.startswith(f"mamba-ssm is installed but broken ({expected}")
+        assert choose("auto", "cpu") == "parallel"
 
 
 NO_CACHE = """
