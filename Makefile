@@ -6,7 +6,7 @@ BIN := .venv/bin
 MAMBA := mamba-ssm==2.3.2.post1
 
 .PHONY: help install demo demo-full test test-slow test-gpu test-reference test-paper test-faults test-slurm slurm-up slurm-down soak lint format \
-	bench wheel clean
+	bench bench-gpu rehearse-gpu wheel clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -79,6 +79,12 @@ format: install ## let ruff mend what it can
 
 bench: install ## speed against peers in the same run; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks
+
+bench-gpu: install ## everything worth knowing about one GPU, in eight minutes; writes results/gpu/
+	$(BIN)/python -m benchmarks.gpu
+
+rehearse-gpu: install ## every part of bench-gpu with tiny sizes on a CPU
+	$(BIN)/python -m benchmarks.gpu --rehearse
 
 wheel: install ## build dist/*.whl and *.tar.gz
 	$(BIN)/python -m build --outdir dist .

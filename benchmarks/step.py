@@ -1,6 +1,7 @@
 """A training step at the README's size against transformers' GPT-2 in a plain loop."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -34,8 +35,17 @@ def _measure(batch: int, rounds: int, bf16: bool) -> tuple[float, float]:
     return batch / timings.median("ours"), timings.ratio("peer", "ours")
 
 
-def plain_gpt2(graph: PathStar, batch: Batch, depth: int, width: int, heads: int) -> Callable[[], None]:
-    """A step as anyone would write it with transformers: its own loss with the prompt ignored, AdamW as it comes."""
+def plain_gpt2(
+    graph: PathStar, batch: Batch, depth: int, width: int, heads: int, bf16: bool = False, backend: str | None = None
+) -> Callable[[], None]:
+    """A step as anyone would write it with transformers: its own loss with the prompt ignored, AdamW as it comes.
+
+    Args:
+        graph, batch: what is learned, on the device where it is.
+        depth, width, heads: of the model.
+        bf16: under autocast.
+        backend: of torch.compile; None for eager.
+    """
     tokens = torch.cat([batch.prompts, batch.paths], 1)  # (B, T)
     labels = torch.cat([torch.full_like(batch.prompts, IGNORE), batch.paths], 1)
     config = GPT2Config(
@@ -52,12 +62,16 @@ def plain_gpt2(graph: PathStar, batch: Batch, depth: int, width: int, heads: int
         eos_token_id=None,
     )
     logging.set_verbosity_error()  # it would warn that its loss is the default one
-    model = GPT2LMHeadModel(config)
+    device = batch.prompts.device
+    model: Any = GPT2LMHeadModel(config).to(device)  # type: ignore[arg-type]
+    called = torch.compile(model, backend=backend) if backend else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step() -> None:
         optimizer.zero_grad()
-        model(input_ids=tokens, labels=labels).loss.backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = called(input_ids=tokens, labels=labels).loss
+        loss.backward()
         optimizer.step()
 
     return step

@@ -19,23 +19,28 @@ def compose(*overrides: str) -> dict[str, Any]:
 
 
 class Work:
-    """Module, data, optimizer and schedule of `nextfail-train OVERRIDES`, and the steps it takes with them."""
+    """Module, data, optimizer and schedule of `nextfail-train OVERRIDES`, and the steps it takes with them.
 
-    def __init__(self, *overrides: str) -> None:
+    Args:
+        overrides: of the command.
+        device: where module and batch are.
+    """
+
+    def __init__(self, *overrides: str, device: str = "cpu") -> None:
         config = compose(*overrides)
         self.graph = PathStar(**config["graph"])
         self.data = make_data(config, self.graph)
         self.data.setup()
-        self.module = make_module(config, self.graph)
+        self.module = make_module(config, self.graph).to(device)
         assert self.module.make_optimizer is not None and self.module.make_scheduler is not None
         self.optimizer = self.module.make_optimizer(self.module)
         self.schedule = self.module.make_scheduler(optimizer=self.optimizer, max_steps=config["trainer"]["max_steps"])
         self.clip = config["trainer"]["gradient_clip"]
-        self.batch = self.data.train_batch(0)
+        self.batch = Batch(*(each.to(device) for each in self.data.train_batch(0)))
 
     def step(self, batch: Batch | None = None, bf16: bool = False) -> None:
         """One optimizer step, on the same batch again if none is given."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(self.module.device.type, torch.bfloat16, enabled=bf16):
             loss = self.module.training_step(batch or self.batch, 0)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

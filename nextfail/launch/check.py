@@ -29,7 +29,7 @@ MOST_THREADS = 1024
 
 INSTEAD = {
     "devices": "a run uses one device. To use several, run several at once: nextfail-train -m seed=0,1,2,3 (with "
-    "hydra.launcher.n_jobs, or on a cluster)",
+    "hydra.launcher.per_gpu, or on a cluster)",
     "num_nodes": "a run uses one device of one machine; for the number of labels set graph.num_nodes",
     "strategy": "a run uses one device, so there is no strategy to choose",
     "max_epochs": "training is measured in steps: set trainer.max_steps",

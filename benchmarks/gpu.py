@@ -1,0 +1,210 @@
+"""All that is worth knowing about nextfail on a GPU, measured by one command in at most eight minutes.
+
+    python -m benchmarks.gpu                # into results/gpu/DATE-CARD.json and .md, or into $OUT where that is set
+    python -m benchmarks.gpu --rehearse     # every part with tiny sizes on a CPU, in two minutes
+
+Every part is a process of its own with a time limit: one that fails, hangs or is killed costs no other, and each row
+is kept as it comes.
+
+On a machine that reaches no package registry, what has to be carried there is what `import nextfail` needs and the
+machine lacks, as wheels without compiled code: hydra-core, omegaconf, antlr4-python3-runtime (which comes as source,
+so that a wheel must be built), and cloudpickle, besides torch, lightning, torchmetrics, numba, scipy, transformers and
+pytest. There:
+
+    pip wheel --no-deps -w wheels hydra-core==1.3.8 omegaconf==2.3.1 antlr4-python3-runtime==4.9.3 cloudpickle  # here
+    pip install --no-index --no-deps --target site wheels/*.whl                                                 # there
+    PYTHONPATH=site python -m benchmarks.gpu --commit HASH                   # in the checkout, which is not installed
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nextfail.runs.files import write_json, write_text
+from nextfail.runs.provenance import git_commit, versions
+
+ROOT = Path(__file__).parents[1]
+PARTS = {"tests": 90, "reproducible": 70, "steps": 130, "graphs": 40, "crowd": 90, "learning": 150}
+"""Parts in their order, functions of gpu_runs and gpu_steps, and the seconds that each may take."""
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU, into a temporary folder")
+    parser.add_argument("--minutes", type=float, default=8, metavar="M", help="of all parts together (%(default)s)")
+    parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; repeat")
+    parser.add_argument("--commit", default=git_commit(), metavar="HASH", help="where the checkout has no history")
+    parser.add_argument("--part", nargs=3, metavar=("PART", "FILE", "SECONDS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        name, file, seconds = arguments.part
+        return do(name, Path(file), float(seconds), arguments.rehearse)
+    if not arguments.rehearse and not cards():
+        sys.exit("benchmarks.gpu: torch finds no CUDA GPU here; --rehearse tries every part on the CPU")
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Report(Path(scratch) if arguments.rehearse else folder(), arguments.commit, arguments.rehearse)
+        end = time.monotonic() + 60 * arguments.minutes
+        for name in arguments.only or PARTS:
+            work(name, min(PARTS[name], end - time.monotonic()), report)
+        print(report.markdown())
+        if arguments.rehearse:
+            sys.exit(report.failed())
+        print(f"written to {report.path}.json and .md")
+    return None
+
+
+def do(name: str, file: Path, seconds: float, rehearse: bool) -> None:
+    """One part, in this process; its rows go into a file."""
+    from benchmarks import gpu_runs, gpu_sizes, gpu_steps
+
+    sizes = gpu_sizes.TINY if rehearse else gpu_sizes.FULL
+    part = getattr(gpu_runs, name, None) or getattr(gpu_steps, name)
+    part(gpu_sizes.Bench(file, seconds, sizes))
+
+
+def folder() -> Path:
+    """Where results go."""
+    return Path(os.environ["OUT"]) if os.environ.get("OUT") else ROOT / "results" / "gpu"
+
+
+def cards() -> list[str]:
+    """Names of the CUDA GPUs."""
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+class Report:
+    """What was measured so far, on disk at every moment.
+
+    Args:
+        where: folder of the two files.
+        commit: what was measured.
+        rehearsal: whether on a CPU, with sizes that say nothing.
+    """
+
+    def __init__(self, where: Path, commit: str | None, rehearsal: bool) -> None:
+        card = "cpu" if rehearsal else cards()[0]
+        today = datetime.date.today().isoformat()
+        self.path = where / "-".join([today, *card.replace("/", " ").split()])
+        machine = {"card": card, "cores": os.cpu_count(), "system": platform.platform(), **_cuda(rehearsal)}
+        self.content: dict[str, Any] = {"date": today, "commit": commit, "rehearsal": rehearsal}
+        self.content |= {"machine": machine, "versions": versions(), "parts": {}}
+        where.mkdir(parents=True, exist_ok=True)
+        self.save()
+
+    def save(self) -> None:
+        """Write both files."""
+        write_json(self.path.with_name(f"{self.path.name}.json"), self.content)
+        write_text(self.path.with_name(f"{self.path.name}.md"), self.markdown())
+
+    def failed(self) -> str | None:
+        """Parts that did not come to their end, and questions answered with no."""
+        parts = self.content["parts"]
+        wrong = [name for name, part in parts.items() if part["state"] != "done"]
+        wrong += [row["what"] for part in parts.values() for row in part["rows"] if row["value"] is False]
+        return f"failed: {', '.join(wrong)}" if wrong else None
+
+    def markdown(self) -> str:
+        """A table, one row a figure."""
+        machine = self.content["machine"]
+        lines = [f"# {machine['card']}, {self.content['date']}, commit {self.content['commit']}", ""]
+        torch, cuda, driver = self.content["versions"]["torch"], machine.get("cuda"), machine.get("driver")
+        lines += [
+            f"`python -m benchmarks.gpu`: torch {torch}, CUDA {cuda}, driver {driver}, {machine['cores']} cores",
+            "",
+        ]
+        if self.content["rehearsal"]:
+            lines += ["A rehearsal: tiny sizes on a CPU, which say nothing about a GPU.", ""]
+        lines += ["| part | what | measured | unit | note |", "|---|---|---|---|---|"]
+        for name, part in self.content["parts"].items():
+            for row in part["rows"]:
+                value = _number(row["value"])
+                lines.append(f"| {name} | {row['what']} | {value} | {row['unit']} | {row['note']} |")
+            lines.append(f"| {name} | *{part['state']}* | {part['seconds']:.0f} | s | {part['error']} |")
+        return "\n".join(lines) + "\n"
+
+
+def work(name: str, limit: float, report: Report) -> None:
+    """Do one part in a process of its own, for so many seconds at most."""
+    part: dict[str, Any] = {"state": "running", "seconds": 0.0, "error": "", "rows": []}
+    report.content["parts"][name] = part
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        rows, log = Path(scratch) / "rows", Path(scratch) / "log"
+        command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, str(rows), str(max(limit, 1))]
+        command += ["--rehearse"] if report.content["rehearsal"] else []
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": path},
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+            try:
+                while process.poll() is None and time.monotonic() - begin < limit:
+                    time.sleep(0.5)
+                    _collect(rows, part, begin, report)
+            finally:
+                part["state"] = {None: "out of time", 0: "done"}.get(process.poll(), "failed")
+                _end(process.pid)
+                process.wait()
+                _collect(rows, part, begin, report)
+        if part["state"] == "failed":
+            part["error"] = " ".join(log.read_text(errors="replace").strip().splitlines()[-1:])[:300].replace("|", "/")
+            print(log.read_text(errors="replace")[-1500:], file=sys.stderr)
+    report.save()
+    print(f"{name}: {part['state']} after {part['seconds']:.0f} s", flush=True)
+
+
+def _collect(rows: Path, part: dict[str, Any], begin: float, report: Report) -> None:
+    """Read what a part has written so far; its last line may not be whole."""
+    part["seconds"] = round(time.monotonic() - begin, 1)
+    lines = rows.read_text().split("\n")[:-1] if rows.exists() else []
+    if len(lines) > len(part["rows"]):
+        part["rows"] = [json.loads(line) for line in lines]
+        report.save()
+
+
+def _end(group: int) -> None:
+    """Kill a process and all that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _cuda(rehearsal: bool) -> dict[str, Any]:
+    if rehearsal:
+        return {}
+    import torch
+
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.run(asked, capture_output=True, text=True, timeout=30).stdout.split()[0]
+    except (OSError, IndexError, subprocess.TimeoutExpired):
+        driver = None
+    about = torch.cuda.get_device_properties(0)
+    return {"cuda": torch.version.cuda, "driver": driver, "memory_gib": round(about.total_memory / 2**30, 1)}
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return {True: "yes", False: "no"}.get(value, str(value))
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

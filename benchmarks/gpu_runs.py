@@ -1,0 +1,135 @@
+"""Parts of benchmarks.gpu that run commands, as a user does."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_sizes import OBJECTIVES, Bench
+from benchmarks.work import Work
+from nextfail.runs.files import read_json
+from nextfail.runs.table import read_rows
+
+ROOT = Path(__file__).parents[1]
+PROBLEMS = "f0f0a62d"  # first digits of `problems()`
+
+
+def tests(bench: Bench) -> None:
+    """What is tested on a GPU alone, and whether the same problems are drawn."""
+    files = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in file.read_text()]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:warnings", *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    said = done.stdout.strip().splitlines()
+    skipped = {line.partition(": ")[2] for line in said if line.startswith("SKIPPED")}
+    bench.add("pytest -m gpu", said[-1] if said else "", note="; ".join(sorted(skipped)))
+    drawn = problems()
+    bench.add("the same problems are drawn as elsewhere", drawn == PROBLEMS, note=f"digest {drawn}")
+    if done.returncode:
+        sys.exit(done.stdout[-3000:])
+
+
+def problems() -> str:
+    """Digest of a test set and two training batches of G(2,5), as drawn by a run with seed 0."""
+    data = Work("data=online").data
+    batches = [data.test, data.train_batch(0), data.train_batch(1)]
+    drawn = b"".join(part.long().numpy().tobytes() for batch in batches if batch for part in batch)
+    return hashlib.sha256(drawn).hexdigest()[:8]
+
+
+def reproducible(bench: Bench) -> None:
+    """Whether a seed gives the same bits twice, and whether a run that was cut ends as one that was not."""
+    sizes = bench.sizes
+    run = ["trainer.precision=32-true", f"trainer.max_steps={sizes.steps}", f"trainer.val_every={sizes.every}"]
+    with tempfile.TemporaryDirectory() as path:
+        folders = {name: Path(path) / name for name in ("one", "other", "cut")}
+        processes = {name: start(bench, path, *run, f"hydra.run.dir={folder}") for name, folder in folders.items()}
+        curve = folders["cut"] / "metrics.csv"
+        while processes["cut"].poll() is None and not (curve.exists() and "validation" in curve.read_text()):
+            time.sleep(0.01)
+        processes["cut"].send_signal(signal.SIGTERM)
+        for name, process in processes.items():
+            require(process, (0, 130) if name == "cut" else (0,))
+        was_cut = processes["cut"].returncode == 130
+        step = content(folders["cut"] / "status.json").get("step")
+        require(start(bench, path, *run, f"hydra.run.dir={folders['cut']}"))
+        cut = f", cut at step {step}" if was_cut else ", ended before it could be cut"
+        for name, what, more in (
+            ("other", "two runs of one seed", ""),
+            ("cut", "and one cut and resumed", cut),
+        ):
+            files = [folders[each] / "checkpoints" / "last.ckpt" for each in ("one", name)]
+            one, other = (torch.load(file, map_location="cpu", weights_only=True)["state_dict"] for file in files)
+            apart = max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
+            same = apart == 0 and curve_of(folders["one"]) == curve_of(folders[name])
+            note = f"largest difference of a weight {apart:.2g} after {sizes.steps} steps{more}"
+            bench.add(f"{what} end with the same bits", same, note=note)
+
+
+def crowd(bench: Bench) -> None:
+    """Runs of the demo's size at once on one GPU, by the command."""
+    alone = 0.0
+    for number in bench.sizes.crowds:
+        with tempfile.TemporaryDirectory() as path:
+            many = ["-m", f"hydra.launcher.per_gpu={number}", f"hydra.launcher.n_jobs={number}", "name=crowd"]
+            length = [f"trainer.max_steps={bench.sizes.crowd_steps}", f"trainer.val_every={bench.sizes.crowd_steps}"]
+            begin = time.perf_counter()
+            require(start(bench, path, *many, *length, f"seed={','.join(map(str, range(number)))}"))
+            seconds = time.perf_counter() - begin
+            results = [content(file) for file in Path(path).glob("runs/crowd/*/result.json")]
+        rate = sum(result["samples_per_second"] for result in results)
+        alone = alone or rate
+        note = f"{rate / alone:.2f} times one run; the whole command {seconds:.0f} s"
+        bench.add(f"demo runs at once: {len(results)}", rate, "problems/s", note)
+
+
+def learning(bench: Bench) -> None:
+    """The failure and its repairs on G(2,5) with the demo's model, until the time is up."""
+    with tempfile.TemporaryDirectory() as path:
+        axes = [f"objective={','.join(OBJECTIVES)}", "seed=0,1", "name=learning", "data=online"]
+        length = ["trainer.max_steps=10000000", f"trainer.val_every={bench.sizes.every_learned}"]
+        process = start(bench, path, "-m", "hydra.launcher.per_gpu=6", *axes, *length)
+        last = min(bench.end - 12, time.monotonic() + (1e9 if bench.on_gpu else 25))
+        while process.poll() is None and time.monotonic() < last:
+            time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        require(process, (0, 130))
+        for folder in sorted(file.parent for file in Path(path).glob("runs/learning/*/metrics.csv")):
+            run, rows = content(folder / "run.json"), curve_of(folder)
+            keys = ("exact_match", "hard_token_accuracy", "cheat_accuracy")
+            curve = [[int(row["step"]) * run["data"]["batch_size"], *map(row.get, keys)]
+                     for row in rows if row["split"] == "validation"]  # fmt: skip
+            named = dict(zip(keys, curve[-1][1:], strict=True))
+            note = ", ".join(f"{key} {value}" for key, value in named.items() if value and key != "exact_match")
+            bench.add(
+                f"G(2,5) {run['choices']['objective']} seed {run['seed']}", float(named["exact_match"]), "exact match",
+                f"{note}; {curve[-1][0]:,} problems", curve=curve, columns=["problems", *keys],
+            )  # fmt: skip
+
+
+def start(bench: Bench, where: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start nextfail-train in a folder."""
+    command = [sys.executable, "-m", "nextfail.cli.train", *bench.sizes.trainer, "callbacks=none", *arguments]
+    return subprocess.Popen(command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def require(process: subprocess.Popen[str], codes: tuple[int, ...] = (0,)) -> None:
+    """Wait for a command and refuse any other end."""
+    said, _ = process.communicate()
+    if process.returncode not in codes:
+        sys.exit(f"{said}\nexit code {process.returncode} of {' '.join(map(str, process.args))}")  # type: ignore[arg-type]
+
+
+def content(file: Path) -> dict[str, Any]:
+    """Of a JSON file that is there."""
+    return dict(read_json(file) or {})
+
+
+def curve_of(folder: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv."""
+    return read_rows(folder / "metrics.csv")

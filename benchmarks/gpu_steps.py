@@ -1,0 +1,126 @@
+"""Parts of benchmarks.gpu that time steps in this process."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.gpu_sizes import OBJECTIVES, Bench
+from benchmarks.step import plain_gpt2
+from benchmarks.work import Work
+from nextfail.training.run import flops_per_step
+
+
+def steps(bench: Bench) -> None:
+    """Training steps at the paper's size beside GPT-2 of transformers."""
+    sizes, (depth, width, heads) = bench.sizes, bench.sizes.size
+    peaks = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(sizes.square, sizes.square, device=sizes.device, dtype=dtype) for _ in range(2))
+        peaks[name] = 2 * sizes.square**3 / bench.pace(partial(torch.matmul, a, b))
+        bench.add(f"matrix product {sizes.square}^3, {name}", peaks[name] / 1e12, "TFLOP/s")
+    peers: dict[str, tuple[Callable[[], None], float, float]] = {}
+    for graph in sizes.graphs:
+        common = [f"graph={graph}", "data=online", f"size.depth={depth}", f"size.width={width}", f"size.heads={heads}"]
+        batch = [f"data.batch_size={sizes.batch}"]
+        gpt2 = Work(*common, *batch, device=sizes.device)
+        compiler = "inductor" if bench.on_gpu else "eager"
+        for name, bf16, backend in (("fp32", False, None), ("bf16", True, None), ("bf16", True, compiler)):
+            step = plain_gpt2(gpt2.graph, gpt2.batch, depth, width, heads, bf16, backend)
+            if backend is None and not bf16:
+                with FlopCounterMode(display=False) as counter:
+                    step()
+            flops = counter.get_total_flops()
+            label = f"{graph} GPT2LMHeadModel {name}{', torch.compile' if backend else ''}"
+            if backend is None:
+                seconds = timed(bench, label, step, sizes.batch, flops, peaks[name])
+                peers[f"{graph} {name}"] = step, seconds, flops
+            else:
+                peers[label] = step, 0.0, flops  # compiling takes long: last
+        for model in ("transformer", "mamba"):
+            for name in ("fp32", "bf16"):
+                ours(bench, model, graph, name, [*common, f"model={model}"], peaks[name], peers[f"{graph} {name}"][1])
+    for label, (step, _, flops) in peers.items():
+        if "compile" in label:
+            timed(bench, label, step, sizes.batch, flops, peaks["bf16"])
+
+
+def ours(bench: Bench, model: str, graph: str, precision: str, overrides: list[str], peak: float, peer: float) -> None:
+    """Time a step of one of our models, on half the batch as long as it does not fit."""
+    size, label = bench.sizes.batch, f"{graph} nextfail {model} {precision}"
+    while size:
+        try:
+            work = Work(*overrides, f"data.batch_size={size}", device=bench.sizes.device)
+            flops = flops_per_step(work.module, work.data)
+            note = "" if size == bench.sizes.batch else f"batch {size}: {2 * size} does not fit into memory"
+            timed(bench, label, partial(work.step, bf16=precision == "bf16"), size, flops, peak, peer, note)
+            return
+        except torch.OutOfMemoryError:
+            size //= 2
+            del work
+            torch.cuda.empty_cache()
+
+
+def timed(
+    bench: Bench,
+    label: str,
+    step: Callable[[], None],
+    size: int,
+    flops: float,
+    peak: float,
+    peer: float = 0,
+    note: str = "",
+) -> float:
+    """Add the pace of a step as a row; returns its seconds."""
+    if bench.on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    begin = time.perf_counter()
+    seconds = bench.pace(step)
+    said = [f"{1e3 * seconds:.1f} ms, {flops / seconds / peak:.0%} of the peak"]
+    said += [f"{peer / bench.sizes.batch / (seconds / size):.2f} times GPT2LMHeadModel"] if peer else []
+    said += [f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"] if bench.on_gpu else []
+    said += [f"{time.perf_counter() - begin:.0f} s with compiling"] if "compile" in label else []
+    bench.add(label, size / seconds, "problems/s", ", ".join([*said, *filter(None, [note])]))
+    return seconds
+
+
+def graphs(bench: Bench) -> None:
+    """Steps of the demo's size, one kernel after the other and captured as a CUDA graph; and drawing a batch."""
+    for objective in OBJECTIVES:
+        work = Work("data=online", f"objective={objective}", device=bench.sizes.device)
+        size, module = len(work.batch.paths), work.module
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True, capturable=bench.on_gpu)
+
+        def step(work: Work = work, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            with torch.autocast(bench.sizes.device, torch.bfloat16):
+                loss = work.module.objective.loss(work.module.backbone, work.batch).total
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(work.module.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+
+        eager = bench.pace(step)
+        bench.add(f"demo step, {objective}, eager", size / eager, "problems/s", f"{1e3 * eager:.2f} ms")
+        if not bench.on_gpu:
+            bench.add(f"demo step, {objective}, CUDA graph", "none", note="a CPU has no CUDA graphs")
+            continue
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # warm up as torch.cuda.graph's documentation asks
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            step()
+        seconds = bench.pace(captured.replay)
+        note = f"{1e3 * seconds:.2f} ms, {eager / seconds:.2f} times eager"
+        bench.add(f"demo step, {objective}, CUDA graph", size / seconds, "problems/s", note)
+    for graph in bench.sizes.graphs:
+        data = Work(f"graph={graph}", "data=online", f"data.batch_size={bench.sizes.batch}").data
+        seconds = bench.pace(map(data.train_batch, count()).__next__)
+        note = f"{1e3 * seconds:.2f} ms a batch of {bench.sizes.batch} on the CPU"
+        bench.add(f"{graph} drawing fresh problems", bench.sizes.batch / seconds, "problems/s", note)
