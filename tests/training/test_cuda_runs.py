@@ -1,4 +1,4 @@
-"""Runs on a CUDA GPU: `make test-gpu`. The same tests run on the CPU, so that none is tried there for the first time."""
+"""Runs on a CUDA GPU: `make test-gpu`. The same tests run on the CPU, so that none is tried there first."""
 
 import json
 from collections.abc import Iterator
