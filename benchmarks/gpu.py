@@ -145,7 +145,8 @@ def work(name: str, limit: float, report: Report) -> None:
         rows, log = Path(scratch) / "rows", Path(scratch) / "log"
         command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, str(rows), str(max(limit, 1))]
         command += ["--rehearse"] if report.content["rehearsal"] else []
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # relative, perhaps, and commands run elsewhere
+        path = os.pathsep.join([str(ROOT), *(str(Path(each).absolute()) for each in given if each)])
         with log.open("w") as file:
             process = subprocess.Popen(
                 command,
