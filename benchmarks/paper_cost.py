@@ -75,7 +75,7 @@ def cost(graph: str, model: str, objective: str) -> Cost:
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     config = job.resolve(cfg, Path())
-    sizes = make_graph(config["graph"])
+    sizes = make_graph(config)
     data, module = make_data(config, sizes), make_module(config, sizes)
     data.setup()
     steps = config["trainer"]["max_steps"]

@@ -8,8 +8,8 @@ import torch
 
 from nextfail.cli.common import CONF
 from nextfail.launch.job import resolve
-from nextfail.task.graph import Batch, PathStar
-from nextfail.training.build import make_data, make_module
+from nextfail.task.graph import Batch
+from nextfail.training.build import make_data, make_graph, make_module
 
 
 def compose(*overrides: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class Work:
 
     def __init__(self, *overrides: str, device: str = "cpu") -> None:
         config = compose(*overrides)
-        self.graph = PathStar(**config["graph"])
+        self.graph = make_graph(config)
         self.data = make_data(config, self.graph)
         self.data.setup()
         self.module = make_module(config, self.graph).to(device)

@@ -4,6 +4,7 @@ nextfail-data --graph g2_5 --n 20000 --seed 1 --out test.txt
 """
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,7 +26,7 @@ def main() -> None:
 
 def write(graph: str, count: int, seed: int, out: Path) -> None:
     """Write the file under a progress bar."""
-    sizes = named_graph(graph)
+    sizes: dict[str, Any] = named_graph(graph)
     if count < 1:
         raise UserError(f"--n {count} is too few: needs at least 1")
 

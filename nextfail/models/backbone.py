@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +13,22 @@ from nextfail.errors import UserError
 BIDIRECTIONAL = "bidirectional"  # forward(causal=False): every position sees every other
 CUSTOM_MASK = "custom_mask"  # forward(mask=...): who sees whom is given
 POSITIONS = "positions"  # forward(positions=...): positions are given instead of 0, 1, 2, ...
+
+
+class EdgeEnds(nn.Module):
+    """Embeddings of the two ends of an edge that is one token.
+
+    Args:
+        num_nodes: labels N.
+        width: channels C.
+        init_std: standard deviation of initial weights.
+    """
+
+    def __init__(self, num_nodes: int, width: int, init_std: float) -> None:
+        super().__init__()
+        self.first, self.second = nn.Embedding(num_nodes, width), nn.Embedding(num_nodes, width)
+        for table in (self.first, self.second):
+            nn.init.normal_(table.weight, std=init_std)
 
 
 class Backbone(nn.Module, ABC):
@@ -34,6 +51,7 @@ class Backbone(nn.Module, ABC):
                 raise UserError(f"model.{key}={value!r} is not a number above 0")
         self.vocab_size, self.max_length = vocab_size, max_length
         self.width = sizes["width"]
+        self.ends: EdgeEnds | None = None
         self.tokens = nn.Embedding(vocab_size, self.width)  # tied: it also makes the logits
 
     @abstractmethod
@@ -76,6 +94,13 @@ class Backbone(nn.Module, ABC):
     def name_tokens(self, texts: Sequence[str]) -> None:
         """Learn how the first ids are written, once, before training; only a model trained on text has use for it."""
 
+    def join_edges(self, num_nodes: int) -> None:
+        """Learn to read pairs of the first ids as one token, once, before training.
+
+        The pair u, v then has the id -1 - (u num_nodes + v), and its embedding is the sum of two, one for each end.
+        """
+        self.ends = EdgeEnds(num_nodes, self.width, self._arguments.get("init_std", 0.02))
+
     def adapt(self, device: str) -> None:
         """Take another way to compute the same, up to rounding, where a kernel that was asked for cannot be had.
 
@@ -86,8 +111,16 @@ class Backbone(nn.Module, ABC):
         """
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Ids (B, T) to embeddings (B, T, C), without positions."""
-        return self.tokens(tokens)
+        """Ids (B, T) to embeddings (B, T, C), without positions; see `join_edges` for ids below 0."""
+        if self.ends is None:
+            return self.tokens(tokens)
+        first, second = self.ends.first.weight, self.ends.second.weight  # (N, C) both
+        joined, pair, nobody = tokens < 0, -1 - tokens, len(second)
+        # every id is a row of one table and a row of another, which is 0 for what is no pair
+        x = F.embedding(
+            torch.where(joined, self.vocab_size + pair // nobody, tokens), torch.cat([self.tokens.weight, first])
+        )
+        return x + F.embedding(torch.where(joined, pair % nobody, nobody), F.pad(second, (0, 0, 0, 1)))
 
     def logits(self, hidden: Tensor, *, frozen: bool = False) -> Tensor:
         """Hidden states (..., C) to logits (..., V), through the transposed embedding.

@@ -61,6 +61,10 @@ class Pretrained(Backbone):
         self.head = None if loaded.config.tie_word_embeddings else nn.Parameter(torch.empty(vocab_size, self.width))
         self.body.set_input_embeddings(None)  # `tokens` takes its place
 
+    def join_edges(self, num_nodes: int) -> None:
+        raise UserError("data.edges_as=tokens makes an edge one token, for which a pretrained model has no "
+                        "embedding: choose data.edges_as=triples")  # fmt: skip
+
     def name_tokens(self, texts: Sequence[str]) -> None:
         """Take over the embeddings of the tokenizer's tokens for these texts; other ids begin at the mean of them.
 

@@ -1,4 +1,7 @@
-"""A GPT-2 style Transformer (Radford et al. 2019): pre-norm, learned positions, GELU, tied embedding, no dropout."""
+"""A GPT-2 style Transformer (Radford et al. 2019): pre-norm, learned positions, GELU, tied embedding, no dropout.
+
+Optionally with a short convolution before attention and before the MLP.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,14 +12,23 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, Backbone
+from nextfail.models.conv import ShortConv
 from nextfail.source import public
+
+CONV_AT = {"both": (True, True), "attention": (True, False), "mlp": (False, True)}
+"""Where convolutions may stand: before attention, before the MLP."""
+
+Windows = tuple[Tensor | None, Tensor | None]
+"""What the convolutions of a block remember, (B, K-1, C) each: the one before attention, the one before the MLP."""
 
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values of the first `length` positions, one (2, B, H, max_length, C/H) buffer a layer."""
+    """What was read so far: for each block keys and values of the first `length` positions, in one
+    (2, B, H, max_length, C/H) buffer, and the windows of its convolutions."""
 
     buffers: list[Tensor]
+    windows: list[Windows]
     length: int
 
 
@@ -31,19 +43,35 @@ class Transformer(Backbone):
         vocab_size: number of token ids V.
         max_length: longest sequence, in tokens.
         init_std: standard deviation of initial weights; residual projections start smaller by sqrt(2 depth).
+        conv: taps of a short causal convolution, see `ShortConv`; None for none.
+        conv_at: where it stands, after the norm: before "attention", before the "mlp", or "both".
     """
 
     capabilities = frozenset({BIDIRECTIONAL, CUSTOM_MASK, POSITIONS})
 
     def __init__(
-        self, depth: int, width: int, heads: int, vocab_size: int, max_length: int, init_std: float = 0.02
+        self,
+        depth: int,
+        width: int,
+        heads: int,
+        vocab_size: int,
+        max_length: int,
+        init_std: float = 0.02,
+        conv: int | None = None,
+        conv_at: str = "both",
     ) -> None:
         super().__init__(vocab_size, max_length, depth=depth, width=width, heads=heads, init_std=init_std)
         if width % heads:
             raise UserError(f"model.heads={heads} does not divide model.width={width}")
+        if conv_at not in CONV_AT:
+            raise UserError(f"model.conv_at={conv_at!r} is unknown: choose {', '.join(CONV_AT)}")
+        self._arguments |= {"conv": conv, "conv_at": conv_at}
+        if conv is not None:  # which passes on what a mask would hide
+            self.capabilities = self.capabilities - {CUSTOM_MASK}
         self.heads, self.init_std, self.depth = heads, init_std, depth
+        self.convolutions = tuple(conv if here else None for here in CONV_AT[conv_at])
         self.positions = nn.Embedding(max_length, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, self.convolutions) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self._initialise(self)
 
@@ -56,6 +84,7 @@ class Transformer(Backbone):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
+        self._refuse_unknown(causal=causal, mask=mask, positions=positions)
         x = self._embedded(tokens, positions, first=0)  # (B, T, C)
         if mask is not None and mask.dim() == 3:
             mask = mask.unsqueeze(1)  # (B, 1, T, T)
@@ -69,14 +98,17 @@ class Transformer(Backbone):
         end = first + x.shape[1]
         if cache is None:
             shape = (2, len(x), self.heads, self.max_length, self.width // self.heads)
-            cache = KVCache([x.new_empty(shape) for _ in self.blocks], 0)
-        for block, buffer in zip(self.blocks, cache.buffers, strict=True):
+            cache = KVCache([x.new_empty(shape) for _ in self.blocks], [(None, None)] * self.depth, 0)
+        after: list[Windows] = []
+        for block, buffer, windows in zip(self.blocks, cache.buffers, cache.windows, strict=True):
+            assert isinstance(block, Block)
             wanted = last if block is self.blocks[-1] else None
-            x = block(x, past=buffer[..., :end, :], last=wanted)
-        return self.norm(x), KVCache(cache.buffers, end)
+            x, windows = block.step(x, buffer[..., :end, :], windows, last=wanted)
+            after.append(windows)
+        return self.norm(x), KVCache(cache.buffers, after, end)
 
     def new_block(self) -> nn.Module:
-        block = Block(self.width, self.heads)
+        block = Block(self.width, self.heads, self.convolutions)
         self._initialise(block)
         return block
 
@@ -90,16 +122,22 @@ class Transformer(Backbone):
 
     def _initialise(self, module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
-            if parameter.dim() < 2:
-                continue  # biases are made zero by Block, norms are born right
+            if parameter.dim() != 2:
+                continue  # biases are made zero by Block, norms and convolutions are born right
             residual = name.endswith(("project.weight", "contract.weight"))
             nn.init.normal_(parameter, std=self.init_std / (math.sqrt(2 * self.depth) if residual else 1))
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and added to its input."""
+    """Attention and MLP, each behind a norm, and perhaps a convolution, and added to its input.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width: channels C.
+        heads: of attention, H.
+        convolutions: taps of the ones before attention and before the MLP; None for none.
+    """
+
+    def __init__(self, width: int, heads: int, convolutions: tuple[int | None, ...] = (None, None)) -> None:
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(width)
@@ -111,22 +149,48 @@ class Block(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
+        made = [None if taps is None else ShortConv(width, taps) for taps in convolutions]
+        self.conv_attention, self.conv_mlp = made
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        causal: bool = True,
-        mask: Tensor | None = None,
-        last: int | None = None,
-        past: Tensor | None = None,
-    ) -> Tensor:
-        """(B, T, C) to (B, last or T, C); with `past` (2, B, H, S, C/H), of which the last T places are filled here."""
-        keep = slice(None) if last is None else slice(-last, None)
-        x, attended = x[:, keep], self._attend(self.norm_attention(x), causal, mask, keep, past)
-        x = x + self.project(attended)
-        hidden = F.gelu(self.expand(self.norm_mlp(x)), approximate="tanh")
-        return x + self.contract(hidden)
+    def forward(self, x: Tensor, *, causal: bool = True, mask: Tensor | None = None, last: int | None = None) -> Tensor:
+        """(B, T, C) to (B, last or T, C)."""
+        seen = self.norm_attention(x)
+        if self.conv_attention is not None:
+            seen = self.conv_attention(seen)
+        wide = self._slice(last)  # of positions where attention is computed
+        x = x[:, wide] + self.project(self._attend(seen, causal, mask, wide, None))
+        seen = self.norm_mlp(x)
+        if self.conv_mlp is not None:
+            seen = self.conv_mlp(seen)
+        return self._add_mlp(x, seen, last)
+
+    def step(self, x: Tensor, past: Tensor, windows: Windows, *, last: int | None = None) -> tuple[Tensor, Windows]:
+        """The same after what `past` (2, B, H, S, C/H) and the windows remember.
+
+        The last T places of `past` are filled here, and what the convolutions remember then is returned.
+        """
+        before_attention, before_mlp = windows
+        seen = self.norm_attention(x)
+        if self.conv_attention is not None:
+            seen, before_attention = self.conv_attention.step(seen, before_attention)
+        wide = self._slice(last)
+        x = x[:, wide] + self.project(self._attend(seen, True, None, wide, past))
+        seen = self.norm_mlp(x)
+        if self.conv_mlp is not None:
+            # where positions are left out before x, those next to the window are left out of what is kept, too
+            seen, before_mlp = self.conv_mlp.step(seen, before_mlp)
+        return self._add_mlp(x, seen, last), (before_attention, before_mlp)
+
+    def _slice(self, last: int | None) -> slice:
+        """The last positions, and those that the convolution before the MLP needs for them."""
+        if last is None:
+            return slice(None)
+        return slice(-last - (self.conv_mlp.taps - 1 if self.conv_mlp is not None else 0), None)
+
+    def _add_mlp(self, x: Tensor, seen: Tensor, last: int | None) -> Tensor:
+        if last is not None and last < x.shape[1]:
+            x, seen = x[:, -last:], seen[:, -last:]
+        return x + self.contract(F.gelu(self.expand(seen), approximate="tanh"))
 
     def _attend(self, x: Tensor, causal: bool, mask: Tensor | None, keep: slice, past: Tensor | None) -> Tensor:
         if keep == slice(None):

@@ -14,7 +14,7 @@ from torch import Tensor
 from nextfail.errors import UserError
 from nextfail.source import public
 from nextfail.task.layout import PUBLISHED, Layout
-from nextfail.task.vocab import Vocab
+from nextfail.task.vocab import MOST_JOINED, Vocab
 
 _MOST_NODES = 2**15 - 4  # the signs come after the labels, and all must fit in int16
 _CHUNK = 8192  # graphs drawn at a time: the pool of labels then stays in the cache
@@ -42,6 +42,7 @@ class PathStar:
 
     One start node with `degree` arms; every arm has `path_length` nodes, counting the start. The goal is the last
     node of one arm, and the answer is that arm from start to goal: position 1 of it is the hard token.
+    With `joined` an edge is one token of the prompt (`data.edges_as=tokens`), else it is three.
 
     Raises:
         UserError: a size at which there is no choice to make, no cheat to learn, or too few labels.
@@ -50,6 +51,7 @@ class PathStar:
     degree: int
     path_length: int
     num_nodes: int
+    joined: bool = False
 
     def __post_init__(self) -> None:
         for key in ("degree", "path_length", "num_nodes"):
@@ -68,6 +70,9 @@ class PathStar:
         if self.num_nodes > _MOST_NODES:
             raise UserError(f"graph.num_nodes={self.num_nodes} is too large: tokens are stored in 16 bits, "
                             f"which allows {_MOST_NODES}")  # fmt: skip
+        if self.joined and self.num_nodes > MOST_JOINED:
+            raise UserError(f"graph.num_nodes={self.num_nodes} is too large for data.edges_as=tokens: an edge is a "
+                            f"token of 16 bits, which allows {MOST_JOINED}")  # fmt: skip
 
     def __str__(self) -> str:
         return f"G({self.degree},{self.path_length})"
@@ -84,8 +89,8 @@ class PathStar:
 
     @property
     def prompt_length(self) -> int:
-        """Tokens from the first edge to "=": three an edge, then start, goal and "="."""
-        return 3 * self.edges + 3
+        """Tokens from the first edge to "=": three an edge, or one, then start, goal and "="."""
+        return self.vocab.prompt_length(self.edges)
 
     @property
     def chance(self) -> float:
@@ -100,7 +105,7 @@ class PathStar:
     @property
     def vocab(self) -> Vocab:
         """The token ids for this label set."""
-        return Vocab(self.num_nodes)
+        return Vocab(self.num_nodes, self.joined)
 
     @cached_property
     def _shape(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,8 +11,16 @@ With the query before the edges (`data.query=before`) the prompt is as long:
     7 4 / 7 1 | 1 4 | 7 3 | 3 9 =
 
 Nodes are their own ids, 0..N-1; then "|" N, "=" N+1, "/" N+2, "$" N+3. There is no token for a comma.
+
+With one token an edge (`data.edges_as=tokens`), the prompts are
+
+    7,1 1,4 7,3 3,9 7 4 =        and, with the query before,        7 4 7,1 1,4 7,3 3,9 =
+
+and the edge u,v has the id -1 - (u N + v): below 0, so that nothing else changes. Models read such ids
+(`Backbone.join_edges`) and never write them.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +29,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Vocab:
-    """Token ids for labels 0..num_nodes-1. Ids from `size` on are free for an objective's own tokens."""
+    """Token ids for labels 0..num_nodes-1. Ids from `size` on are free for an objective's own tokens.
+
+    Args:
+        num_nodes: labels N.
+        joined: whether an edge is one token.
+    """
 
     num_nodes: int
+    joined: bool = False
 
     @property
     def bar(self) -> int:
@@ -53,7 +67,11 @@ class Vocab:
     @property
     def dtype(self) -> torch.dtype:
         """The smallest integer type that holds every id."""
-        return torch.uint8 if self.size <= 256 else torch.int16
+        return torch.uint8 if self.size <= 256 and not self.joined else torch.int16
+
+    def prompt_length(self, edges: int) -> int:
+        """Tokens of a prompt with so many edges."""
+        return (edges if self.joined else 3 * edges) + 3
 
     @property
     def texts(self) -> list[str]:
@@ -61,7 +79,11 @@ class Vocab:
         return [*map(str, range(self.num_nodes)), "|", "=", "/", "$"]
 
     def layout(self, edges: Tensor, start: Tensor, goal: Tensor, query: str = "after") -> Tensor:
-        """Edges (B, E, 2), start (B,) and goal (B,) as prompts (B, 3E+3), the query "after" the edges or "before"."""
+        """Edges (B, E, 2), start (B,) and goal (B,) as prompts (B, P), the query "after" the edges or "before"."""
+        if self.joined:
+            codes = -1 - (edges[..., 0].to(self.dtype) * self.num_nodes + edges[..., 1].to(self.dtype))  # (B, E)
+            ends, equals = torch.stack([start, goal], 1).to(self.dtype), codes.new_full((len(codes), 1), self.equals)
+            return torch.cat([ends, codes, equals] if query == "before" else [codes, ends, equals], 1)
         count, number, _ = edges.shape
         prompts = torch.empty(count, 3 * number + 3, dtype=self.dtype)
         triples = prompts.view(count, number + 1, 3)  # of the query and of each edge: two nodes and what follows them
@@ -75,6 +97,11 @@ class Vocab:
 
     def split(self, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The inverse of `layout`, wherever the query is: edges (B, E, 2), start (B,) and goal (B,)."""
+        if self.joined:
+            before = len(prompts) > 0 and int(prompts[0, 0]) >= 0
+            ends, codes = (prompts[:, :2], prompts[:, 2:-1]) if before else (prompts[:, -3:-1], prompts[:, :-3])
+            edges = torch.stack([(-1 - codes) // self.num_nodes, (-1 - codes) % self.num_nodes], -1)
+            return edges, ends[:, 0], ends[:, 1]
         pairs = prompts.unflatten(1, (-1, 3))[:, :, :2]  # (B, E + 1, 2)
         before = len(prompts) > 0 and int(prompts[0, 2]) == self.slash
         query, edges = (pairs[:, 0], pairs[:, 1:]) if before else (pairs[:, -1], pairs[:, :-1])
@@ -83,4 +110,14 @@ class Vocab:
     def decode(self, tokens: list[int]) -> str:
         """Tokens as they would be read aloud, nodes and signs separated by blanks."""
         texts = self.texts
-        return " ".join(texts[token] if token < self.size else f"<{token}>" for token in tokens)
+
+        def text(token: int) -> str:
+            if token < 0 and self.joined:
+                return ",".join(map(str, divmod(-1 - token, self.num_nodes)))
+            return texts[token] if 0 <= token < self.size else f"<{token}>"
+
+        return " ".join(map(text, tokens))
+
+
+MOST_JOINED = math.isqrt(2**15)
+"""Most labels of which every pair has an id in 16 bits."""

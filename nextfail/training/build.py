@@ -40,14 +40,14 @@ def make(section: str, spec: dict[str, Any], **more: Any) -> Any:
         raise UserError(f"{section} cannot be made from {spec['_target_']}: {error.__cause__ or error}") from error
 
 
-def make_graph(sizes: dict[str, int]) -> PathStar:
-    """The graph size of a configuration or a run folder.
+def make_graph(config: dict[str, Any]) -> PathStar:
+    """The graph size of a configuration or a run.json, and whether an edge is one token.
 
     Raises:
         UserError: it is no size of a path-star graph, or holds other keys.
     """
     try:
-        return PathStar(**sizes)
+        return PathStar(**config["graph"], joined=config["data"].get("edges_as") == "tokens")
     except TypeError as error:
         raise UserError(f"graph: {error}") from error
 
@@ -92,7 +92,7 @@ def remake_module(folder: RunFolder, trust: bool = False) -> PathStarModule:
         UserError: the folder names something else and is not trusted, or is not a run folder.
     """
     run = folder.run()
-    graph = make_graph(run["graph"])
+    graph = make_graph(run)
     objective = _remake(folder, "objective", {}, trust)
     source = run.get("source")  # identity has its digest, and this is its name
     if source is not None and model_digest(source) != run["model"].get("source"):

@@ -83,7 +83,7 @@ def evaluate(
     }
 
 
-def fit(module: PathStarModule, sizes: dict[str, int]) -> None:
+def fit(module: PathStarModule, sizes: dict[str, Any]) -> None:
     """Turn a module to problems of another size, with the labels that it knows.
 
     Raises:
@@ -93,7 +93,7 @@ def fit(module: PathStarModule, sizes: dict[str, int]) -> None:
     graph = PathStar(**sizes)
     if graph.size > labels:
         raise UserError(f"{graph} has {graph.size} nodes, and this run knows only {labels} labels")
-    graph = replace(graph, num_nodes=labels)
+    graph = replace(graph, num_nodes=labels, joined=module.graph.joined)
     needed, most = module.objective.max_length(graph), module.backbone.max_length
     if needed > most:
         raise UserError(f"{graph} needs {needed} tokens, and this run's model reads at most {most}")
@@ -110,10 +110,10 @@ def read_problems(run: dict[str, Any], graph: PathStar, file: Path) -> Batch:
 def own_problems(folder: RunFolder, graph: PathStar, trust: bool) -> Batch:
     """The run's test set; or, for another size, one drawn as the run's would be."""
     run, identity = folder.run(), folder.identity()
-    if graph != make_graph(run["graph"]):
+    if graph != make_graph(run):
         drawn = identity.classes["data"]["name"] == "drawn"
         keys = ("validation", "test", "seed", *CHOICES) if drawn else ()
-        settings = {key: identity.settings["data"][key] for key in keys}
+        settings = {key: value for key, value in identity.settings["data"].items() if key in keys}
         data: PathStarData = DrawnData(graph, run["seed"], train=None, **settings)
     elif test_file := run.get("files", {}).get("test_file"):  # without the others, which may be elsewhere by now
         require_unchanged(run, "test_file", test_file)

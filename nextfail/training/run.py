@@ -68,7 +68,7 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     heartbeat = Heartbeat(folder, config["data"]["batch_size"], step)
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(derive("weights", config["seed"]))
-    graph = make_graph(config["graph"])
+    graph = make_graph(config)
     data, module = make_data(config, graph), make_module(config, graph)
     diverged = StopWhenDiverged()
     checkpoints = Checkpoints(folder.checkpoints, run["hash"], settings["val_every"], lock)
