@@ -32,7 +32,7 @@ DEFAULTS: dict[str, tuple[int, dict[str, Any]]] = {
     "multi_token": (1, {"k": 4}),
     "muon": (1, {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.95, "weight_decay": 0.1}),
     "next_latent": (1, {"horizon": 4, "latent_weight": 1.0, "kl_weight": 1.0}),
-    "path_star": (1, {"joined": False}),
+    "path_star": (1, {}),
     "pretrained": (1, {"revision": "main"}),
     "reverse": (1, {}),
     "scratchpad": (1, {}),

@@ -10,7 +10,6 @@ from nextfail.errors import UserError
 from nextfail.runs.identity import GRAPH, PRECISIONS, SECTIONS, leaves
 
 GIVEN = {
-    "graph": {"joined"},
     "model": {"vocab_size", "max_length"},
     "data": {"graph", "run_seed"},
     "optimizer": {"module"},
@@ -187,8 +186,8 @@ def _known(specs: list[Spec]) -> Iterator[str]:
 
 def _specs(config: dict[str, Any]) -> Iterator[Spec]:
     """Every section that becomes an object."""
-    graph = source.own()[GRAPH].parameters or {}
-    yield "graph", config["graph"], {name: each for name, each in graph.items() if name not in GIVEN["graph"]}
+    graph = source.own()[GRAPH].parameters
+    yield "graph", config["graph"], graph
     sections = {section: config[section] for section in SECTIONS[1:-1]}
     for group in ("callbacks", "logger"):
         sections |= {f"{group}.{name}": spec for name, spec in config[group].items() if isinstance(spec, dict)}

@@ -7,7 +7,6 @@ import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -78,7 +77,8 @@ class DrawnData(PathStarData):
         validation: problems in the validation set.
         test: problems in the test set.
         seed: what the sets are drawn from.
-        query, edges, direction, edges_as: how problems are written down; see `Layout`.
+        query, edges, direction: how problems are written down; see `Layout`.
+        edges_as: an edge is three tokens, as published ("triples"), or one ("tokens"); see `nextfail.task.vocab`.
         goals: different goals of one graph, everything else the same, that stand together in training; from 1, which
             is independent problems, to the degree. Validation and test problems are always independent.
 
@@ -102,11 +102,10 @@ class DrawnData(PathStarData):
         goals: int = 1,
         edges_as: str = "triples",
     ) -> None:
-        layout, graph = Layout(query, edges, direction, edges_as), replace(graph, joined=edges_as == "tokens")
-        super().__init__(graph, batch_size, eval_batch_size, run_seed)
+        super().__init__(graph.written(edges_as), batch_size, eval_batch_size, run_seed)
         given = {} if train is None else {"train": train}
         require_positive(validation=validation, test=test, goals=goals, **given)
-        self.layout = layout
+        self.layout = Layout(query, edges, direction)
         self.sizes, self.seed, self.goals = (train, validation, test), seed, goals
         require_memory(graph.prompt_length + graph.path_length, validation=validation, test=test, **given)
         if goals > graph.degree:
@@ -153,7 +152,7 @@ class FileData(PathStarData):
         validation_file: validation problems, or None to hold out the last `validation` lines of the training file.
         validation: how many lines to hold out.
         overlap: what to do with training problems whose graph is also in another set: "error", or "drop" them.
-        edges_as: an edge is three tokens ("triples") or one ("tokens"); the files are the same.
+        edges_as: as of `DrawnData`; the files are the same.
 
     Raises:
         UserError: a file cannot be used, or sets share graphs.
@@ -172,8 +171,7 @@ class FileData(PathStarData):
         eval_batch_size: int = 1000,
         edges_as: str = "triples",
     ) -> None:
-        Layout(edges_as=edges_as)  # refuses what is unknown
-        super().__init__(replace(graph, joined=edges_as == "tokens"), batch_size, eval_batch_size, run_seed)
+        super().__init__(graph.written(edges_as), batch_size, eval_batch_size, run_seed)
         require_positive(validation=validation)
         for key, name in (("train_file", train_file), ("test_file", test_file)):
             if name is None:

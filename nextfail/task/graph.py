@@ -6,7 +6,7 @@ Source of the task: Bachmann & Nagarajan, "The Pitfalls of Next-Token Prediction
 from dataclasses import dataclass
 from functools import cached_property
 from math import factorial, perm
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,8 +42,6 @@ class PathStar:
 
     One start node with `degree` arms; every arm has `path_length` nodes, counting the start. The goal is the last
     node of one arm, and the answer is that arm from start to goal: position 1 of it is the hard token.
-    With `joined` an edge is one token of the prompt (`data.edges_as=tokens`), else it is three.
-
     Raises:
         UserError: a size at which there is no choice to make, no cheat to learn, or too few labels.
     """
@@ -51,7 +49,9 @@ class PathStar:
     degree: int
     path_length: int
     num_nodes: int
-    joined: bool = False
+
+    joined: ClassVar[bool] = False
+    """Whether an edge is one token of a prompt, rather than three."""
 
     def __post_init__(self) -> None:
         for key in ("degree", "path_length", "num_nodes"):
@@ -70,12 +70,20 @@ class PathStar:
         if self.num_nodes > _MOST_NODES:
             raise UserError(f"graph.num_nodes={self.num_nodes} is too large: tokens are stored in 16 bits, "
                             f"which allows {_MOST_NODES}")  # fmt: skip
-        if self.joined and self.num_nodes > MOST_JOINED:
-            raise UserError(f"graph.num_nodes={self.num_nodes} is too large for data.edges_as=tokens: an edge is a "
-                            f"token of 16 bits, which allows {MOST_JOINED}")  # fmt: skip
 
     def __str__(self) -> str:
         return f"G({self.degree},{self.path_length})"
+
+    def written(self, edges_as: str) -> "PathStar":
+        """The same size with an edge as three tokens of a prompt ("triples", as published) or as one ("tokens").
+
+        Raises:
+            UserError: `edges_as` is something else, or there are too many labels for it.
+        """
+        kinds = {"triples": PathStar, "tokens": JoinedPathStar}
+        if edges_as not in kinds:
+            raise UserError(f"data.edges_as={edges_as!r} is unknown: choose triples or tokens")
+        return kinds[edges_as](self.degree, self.path_length, self.num_nodes)
 
     @property
     def size(self) -> int:
@@ -172,6 +180,23 @@ class PathStar:
         one, other = edges.unbind(-1)  # (B, E); amin and amax over so short an axis are fifty times slower than this
         low, high = torch.minimum(one, other), torch.maximum(one, other)
         return _splitmix64(low * self.num_nodes + high).sum(1) + _splitmix64(-1 - start)
+
+
+@dataclass(frozen=True)
+class JoinedPathStar(PathStar):
+    """The same with one token for each edge of a prompt.
+
+    Raises:
+        UserError: as there; or there are pairs of labels that have no id.
+    """
+
+    joined: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_nodes > MOST_JOINED:
+            raise UserError(f"graph.num_nodes={self.num_nodes} is too large for data.edges_as=tokens: an edge is a "
+                            f"token of 16 bits, which allows {MOST_JOINED}")  # fmt: skip
 
 
 def draw_without_replacement(count: int, total: int, chosen: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,6 @@ CHOICES = {
     "query": ("after", "before"),
     "edges": ("shuffled", "by_arm", "parents_first"),
     "direction": ("away", "random"),
-    "edges_as": ("triples", "tokens"),
 }
 
 
@@ -21,7 +20,6 @@ class Layout:
         edges: their order: shuffled one by one; by_arm, arms in random order and each from the start on; parents_first,
             any order in which the edge to a node comes before the edge from it, each such order equally likely.
         direction: an edge's node nearer to the start comes first ("away" from it), or either does ("random").
-        edges_as: an edge is three tokens, its two nodes and a sign ("triples"), or one ("tokens"); see `Vocab`.
 
     Raises:
         UserError: a value is none of these.
@@ -30,7 +28,6 @@ class Layout:
     query: str = "after"
     edges: str = "shuffled"
     direction: str = "away"
-    edges_as: str = "triples"
 
     def __post_init__(self) -> None:
         for key, choices in CHOICES.items():

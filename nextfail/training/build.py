@@ -47,7 +47,7 @@ def make_graph(config: dict[str, Any]) -> PathStar:
         UserError: it is no size of a path-star graph, or holds other keys.
     """
     try:
-        return PathStar(**config["graph"], joined=config["data"].get("edges_as") == "tokens")
+        return PathStar(**config["graph"]).written(config["data"].get("edges_as", "triples"))
     except TypeError as error:
         raise UserError(f"graph: {error}") from error
 

@@ -93,7 +93,7 @@ def fit(module: PathStarModule, sizes: dict[str, Any]) -> None:
     graph = PathStar(**sizes)
     if graph.size > labels:
         raise UserError(f"{graph} has {graph.size} nodes, and this run knows only {labels} labels")
-    graph = replace(graph, num_nodes=labels, joined=module.graph.joined)
+    graph = replace(module.graph, degree=graph.degree, path_length=graph.path_length)
     needed, most = module.objective.max_length(graph), module.backbone.max_length
     if needed > most:
         raise UserError(f"{graph} needs {needed} tokens, and this run's model reads at most {most}")
@@ -112,7 +112,7 @@ def own_problems(folder: RunFolder, graph: PathStar, trust: bool) -> Batch:
     run, identity = folder.run(), folder.identity()
     if graph != make_graph(run):
         drawn = identity.classes["data"]["name"] == "drawn"
-        keys = ("validation", "test", "seed", *CHOICES) if drawn else ()
+        keys = ("validation", "test", "seed", "edges_as", *CHOICES) if drawn else ()
         settings = {key: value for key, value in identity.settings["data"].items() if key in keys}
         data: PathStarData = DrawnData(graph, run["seed"], train=None, **settings)
     elif test_file := run.get("files", {}).get("test_file"):  # without the others, which may be elsewhere by now

@@ -51,9 +51,12 @@ def counted(init: Callable[..., None], starts: list[int]) -> Callable[..., None]
     return noting
 
 
+@pytest.mark.parametrize("more", [(), ("data.edges_as=tokens", "model.conv=4")], ids=["published", "joined"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_trains_goes_on_and_is_evaluated(objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = (*SMALL, f"objective={objective}")
+def test_trains_goes_on_and_is_evaluated(
+    objective: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (*SMALL, f"objective={objective}", *more)
     whole = train_here(tmp_path / "whole", *asked, "trainer.max_steps=4")
     assert whole["steps"] == 4
     assert whole["flops"] > 0
@@ -152,3 +155,18 @@ def test_a_knob_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     assert "data.batch_size=5 is not a multiple of data.goals=2" in refused(
         "train", "data.goals=2", "data.batch_size=5", "hydra.run.dir=run", cwd=tmp_path
     )
+
+
+def test_an_edge_a_token_from_training_to_files_and_pictures(tmp_path: Path) -> None:
+    asked = (*(each for each in SMALL if "heads" not in each), "model=mamba", "data.edges_as=tokens")
+    result = train_here(tmp_path / "run", *asked, "trainer.max_steps=2")
+    folder, file = RunFolder(tmp_path / "run"), tmp_path / "one.txt"
+    file.write_text("7,1|1,4|4,8|8,2|7,3|3,9|9,5|5,6/7,6=7,3,9,5,6\n")
+    whole = evaluate(folder, checkpoint="last", sizes=None, file=None, trust=False)
+    assert whole["exact_match"] == result["exact_match"]
+    one = evaluate(folder, checkpoint="last", sizes=None, file=file, trust=False)
+    assert one["exact_match"]["n"] == 1 and len(one["token_accuracy"]) == 5
+    sizes = {"degree": 2, "path_length": 3, "num_nodes": 50}
+    assert len(evaluate(folder, checkpoint="last", sizes=sizes, file=None, trust=False)["token_accuracy"]) == 3
+    example = read_run(folder.path).examples()[0]
+    assert len(example.edges) == 8 and all(0 <= node < 50 for edge in example.edges for node in edge)
