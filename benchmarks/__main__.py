@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.convolution import convolution
 from benchmarks.data import data_time, evaluation, sampling
 from benchmarks.generation import generation
 from benchmarks.lightning_share import lightning_share
@@ -34,6 +35,7 @@ ALL = {
         side_by_side,
         training_step,
         objectives,
+        convolution,
         mamba_step,
         scan_forms,
         scan_length,

@@ -56,24 +56,24 @@ class ShortConv(nn.Module):
 
 
 class _Convolve(torch.autograd.Function):
-    """Shifts and adds: on a CPU a third of the time of torch's conv1d, which wants channels before time."""
+    """Shifts and adds: on a CPU a few times as fast as torch's conv1d, which wants channels before time."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        y = x * (1 + weight[:, -1])
-        for back in range(1, min(weight.shape[1], x.shape[1])):
-            y[:, back:].addcmul_(x[:, :-back], weight[:, -1 - back])
+        taps = weight.t().contiguous()  # (K, C); columns of the weight are read four times as slowly
+        ctx.save_for_backward(x, taps)
+        y = x * (1 + taps[-1])
+        for back in range(1, min(len(taps), x.shape[1])):
+            y[:, back:].addcmul_(x[:, :-back], taps[-1 - back])
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_y: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        g_x = g_y * (1 + weight[:, -1])
-        g_weight = torch.zeros_like(weight)
-        g_weight[:, -1] = (g_y * x).sum((0, 1))
-        for back in range(1, min(weight.shape[1], x.shape[1])):
-            g_x[:, :-back].addcmul_(g_y[:, back:], weight[:, -1 - back])
-            g_weight[:, -1 - back] = (g_y[:, back:] * x[:, :-back]).sum((0, 1))
-        return g_x, g_weight
+        x, taps = ctx.saved_tensors
+        g_x, g_taps = g_y * (1 + taps[-1]), torch.zeros_like(taps)
+        g_taps[-1] = (g_y * x).sum((0, 1))
+        for back in range(1, min(len(taps), x.shape[1])):
+            g_x[:, :-back].addcmul_(g_y[:, back:], taps[-1 - back])
+            g_taps[-1 - back] = (g_y[:, back:] * x[:, :-back]).sum((0, 1))
+        return g_x, g_taps.t()
