@@ -15,7 +15,7 @@ from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, Back
 from nextfail.models.conv import ShortConv
 from nextfail.source import public
 
-CONV_AT = {"both": (True, True), "attention": (True, False), "mlp": (False, True)}
+CONV_AT = {"both": (True, True), "attention": (True, False), "mlp": (False, True), "none": (False, False)}
 """Where convolutions may stand: before attention, before the MLP."""
 
 Windows = tuple[Tensor | None, Tensor | None]
@@ -44,7 +44,7 @@ class Transformer(Backbone):
         max_length: longest sequence, in tokens.
         init_std: standard deviation of initial weights; residual projections start smaller by sqrt(2 depth).
         conv: taps of a short causal convolution, see `ShortConv`; None for none.
-        conv_at: where it stands, after the norm: before "attention", before the "mlp", or "both".
+        conv_at: where it stands, after the norm: before "attention", before the "mlp", "both" or "none".
     """
 
     capabilities = frozenset({BIDIRECTIONAL, CUSTOM_MASK, POSITIONS})

@@ -140,18 +140,14 @@ def cosine(optimizer: Optimizer, max_steps: int, warmup: int = 100, final: float
 def wsd(optimizer: Optimizer, max_steps: int, warmup: int = 100, decay: int = 1000, final: float = 0.0) -> LambdaLR:
     """Linear warm-up over `warmup` steps, the full rate, then linearly to `final` times it over the last `decay` steps.
 
-    A longer budget changes nothing of what came before the decay (warmup-stable-decay, Hu et al. 2024, MiniCPM).
+    A longer budget changes nothing of what came before the decay (warmup-stable-decay, Hu et al. 2024, MiniCPM). Where
+    a budget has no room for both, the lower rate counts.
     """
     for key, value in {"warmup": warmup, "decay": decay, "final": final}.items():
         _require_not_negative(f"scheduler.{key}", value)
-    if warmup + decay > max_steps:
-        raise ValueError(f"scheduler.warmup={warmup} and scheduler.decay={decay} do not fit into "
-                         f"trainer.max_steps={max_steps}")  # fmt: skip
 
     def factor(step: int) -> float:
-        left = max_steps - step
-        if step < warmup:
-            return (step + 1) / warmup
-        return 1.0 if left >= decay else final + (1 - final) * left / decay
+        up, down = min(1.0, (step + 1) / max(1, warmup)), min(1.0, (max_steps - step) / max(1, decay))
+        return min(up, final + (1 - final) * down)
 
     return LambdaLR(optimizer, factor)

@@ -1,5 +1,7 @@
 """The short convolution against torch's, by hand, and within the Transformer."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,7 +68,7 @@ def test_wrong_numbers_of_taps(taps: object) -> None:
 
 
 def test_a_place_that_does_not_exist() -> None:
-    with pytest.raises(UserError, match=r"model\.conv_at='head' is unknown: choose both, attention, mlp"):
+    with pytest.raises(UserError, match=r"model\.conv_at='head' is unknown: choose both, attention, mlp, none"):
         Transformer(2, 16, 2, VOCAB, LENGTH, conv=4, conv_at="head")
 
 
@@ -90,9 +92,9 @@ def test_it_stands_where_it_should(place: str) -> None:
     assert len([name for name, _ in model(place).fresh().named_parameters() if "conv" in name]) == 3 * len(names)
 
 
-def test_without_one_nothing_is_different() -> None:
-    torch.manual_seed(0)
-    plain = Transformer(2, 16, 2, VOCAB, LENGTH)
+@pytest.mark.parametrize("made", [{}, {"conv": 4, "conv_at": "none"}])
+def test_without_one_nothing_is_different(made: dict[str, Any]) -> None:
+    plain = Transformer(2, 16, 2, VOCAB, LENGTH, **made)
     assert not [name for name, _ in plain.named_parameters() if "conv" in name]
 
 

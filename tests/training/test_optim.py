@@ -13,7 +13,7 @@ from torch.optim import AdamW, Optimizer
 
 from nextfail.objectives import TeacherForcing
 from nextfail.training.module import PathStarModule
-from nextfail.training.optim import MuonAdamW, adamw, constant, cosine, decaying
+from nextfail.training.optim import MuonAdamW, adamw, constant, cosine, decaying, wsd
 
 ADAMW = partial(adamw, lr=0.1, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.5)
 MUON = partial(MuonAdamW, lr=0.1, betas=[0.9, 0.95], eps=1e-8, momentum=0.9, weight_decay=0.5)
@@ -105,6 +105,18 @@ def test_cosine_rate_at_steps_by_hand() -> None:
     assert sorted(seen[4:], reverse=True) == seen[4:]
 
 
+def test_wsd_rate_at_steps_by_hand() -> None:
+    seen = rates(partial(wsd, max_steps=10, warmup=2, decay=4, final=0.2), 11)
+    assert seen == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    assert rates(partial(wsd, max_steps=3, warmup=0, decay=0), 3) == [1.0, 1.0, 1.0]
+    assert rates(partial(wsd, max_steps=3, warmup=2, decay=4), 3) == pytest.approx([0.5, 0.5, 0.25])  # no room for both
+
+
+def test_a_longer_budget_changes_nothing_before_the_decay() -> None:
+    short, long = (rates(partial(wsd, max_steps=steps, warmup=5, decay=10), steps) for steps in (30, 50))
+    assert short[:21] == long[:21] and short[21:] != long[21:30]
+
+
 def test_cosine_without_warm_up_starts_at_the_full_rate() -> None:
     assert rates(partial(cosine, max_steps=2, warmup=0, final=0.0), 3) == pytest.approx([1.0, 0.5, 0.0])
 
@@ -193,7 +205,8 @@ def test_continuation_from_a_state_is_exact(make: partial[Optimizer], tmp_path: 
         assert torch.equal(one, other)
 
 
-BELOW_ZERO = {"warmup": lambda o: constant(o, 10, -5), "final": lambda o: cosine(o, 10, 2, -0.1)}
+BELOW_ZERO = {"warmup": lambda o: constant(o, 10, -5), "final": lambda o: cosine(o, 10, 2, -0.1),
+              "decay": lambda o: wsd(o, 10, 2, -3)}  # fmt: skip
 
 
 @pytest.mark.parametrize("make", BELOW_ZERO.values(), ids=BELOW_ZERO)
