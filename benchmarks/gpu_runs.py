@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_sizes import OBJECTIVES, Bench
+from benchmarks.gpu_sizes import Bench
 from benchmarks.work import Work
 from nextfail.runs.files import read_json
 from nextfail.runs.table import read_rows
 
 ROOT = Path(__file__).parents[1]
+DEMO = ("-m", "experiment=demo")
 PROBLEMS = "f0f0a62d"  # first digits of `problems()`
 
 
@@ -76,10 +77,11 @@ def crowd(bench: Bench) -> None:
     alone = 0.0
     for number in bench.sizes.crowds:
         with tempfile.TemporaryDirectory() as path:
-            many = ["-m", f"hydra.launcher.per_gpu={number}", f"hydra.launcher.n_jobs={number}", "name=crowd"]
+            many = [f"hydra.launcher.per_gpu={number}", f"hydra.launcher.n_jobs={number}", *DEMO, "name=crowd"]
             length = [f"trainer.max_steps={bench.sizes.crowd_steps}", f"trainer.val_every={bench.sizes.crowd_steps}"]
             begin = time.perf_counter()
-            require(start(bench, path, *many, *length, f"seed={','.join(map(str, range(number)))}"))
+            seeds = f"seed={','.join(map(str, range(number)))}"
+            require(start(bench, path, *many, *length, "objective=teacher_forcing", seeds))
             seconds = time.perf_counter() - begin
             results = [content(file) for file in Path(path).glob("runs/crowd/*/result.json")]
         rate = sum(result["samples_per_second"] for result in results)
@@ -89,11 +91,10 @@ def crowd(bench: Bench) -> None:
 
 
 def learning(bench: Bench) -> None:
-    """The failure and its repairs on G(2,5) with the demo's model, until the time is up."""
+    """The failure and its repairs on G(2,5), as in the demo, until the time is up."""
     with tempfile.TemporaryDirectory() as path:
-        axes = [f"objective={','.join(OBJECTIVES)}", "seed=0,1", "name=learning", "data=online"]
-        length = ["trainer.max_steps=10000000", f"trainer.val_every={bench.sizes.every_learned}"]
-        process = start(bench, path, "-m", "hydra.launcher.per_gpu=6", *axes, *length)
+        every = f"trainer.val_every={bench.sizes.every_learned}"
+        process = start(bench, path, "hydra.launcher.per_gpu=6", *DEMO, "seed=0,1", "name=learning", every)
         last = min(bench.end - 12, time.monotonic() + (1e9 if bench.on_gpu else 25))
         while process.poll() is None and time.monotonic() < last:
             time.sleep(0.5)

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-OBJECTIVES = ("teacher_forcing", "reverse", "teacherless")
-
 
 @dataclass(frozen=True)
 class Sizes:

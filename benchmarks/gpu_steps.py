@@ -8,7 +8,7 @@ from itertools import count
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_sizes import OBJECTIVES, Bench
+from benchmarks.gpu_sizes import Bench
 from benchmarks.step import plain_gpt2
 from benchmarks.work import Work
 from nextfail.training.run import flops_per_step
@@ -89,8 +89,8 @@ def timed(
 
 def graphs(bench: Bench) -> None:
     """Steps of the demo's size, one kernel after the other and captured as a CUDA graph; and drawing a batch."""
-    for objective in OBJECTIVES:
-        work = Work("data=online", f"objective={objective}", device=bench.sizes.device)
+    for objective in ("teacher_forcing", "reverse", "teacherless"):
+        work = Work("experiment=demo", f"objective={objective}", device=bench.sizes.device)
         size, module = len(work.batch.paths), work.module
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True, capturable=bench.on_gpu)
 
