@@ -42,6 +42,7 @@ class Claim:
         laptop: graphs of scale=laptop.
         beside: another objective to be drawn beside the runs.
         curves: which curves are drawn: of each token as generated, or both as generated and as forced.
+        shown_by: commands of other experiments that answer, by graph and model.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Claim:
     laptop: tuple[str, ...] = LAPTOP
     beside: str | None = None
     curves: Literal["tokens", "forced"] | None = None
+    shown_by: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def rule_in_words(self) -> str:
@@ -89,6 +91,9 @@ class Cell:
 
 
 CHANCE = {"G(2,5)": (0.48, 0.5), "G(5,5)": (0.19, 0.2), "G(10,5)": (0.08, 0.1), "G(2,20)": (0.48, 0.5)}
+
+DEMO = {("G(2,5)", "transformer"): "nextfail-train experiment=demo seed=0,1,2"}
+"""What shows teacherless training on the published graph on a laptop."""
 
 CLAIMS = (
     Claim(
@@ -148,6 +153,7 @@ CLAIMS = (
         {"G(2,5)": (1.0, 1.0), "G(2,3)": (1.0, 1.0)},
         laptop=("G(2,3)", "G(2,4)"),
         beside="teacher_forcing",
+        shown_by=DEMO,
     ),
     Claim(
         "forced_vs_free",
@@ -172,6 +178,7 @@ CLAIMS = (
         laptop=("G(2,3)", "G(2,4)"),
         beside="teacher_forcing",
         curves="tokens",
+        shown_by=DEMO,
     ),
     Claim(
         "pretrained",
@@ -225,6 +232,8 @@ def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
 
 def _command(claim: Claim, graph: str, model: str) -> str:
     """The smallest scale that has the graph; one that no file names is put together."""
+    if (graph, model) in claim.shown_by:
+        return claim.shown_by[graph, model]
     degree, path_length, num_nodes = parse(graph)
     named = graph.partition(", N=")[0] in NAMED
     option = f"graph=g{degree}_{path_length}" if named else f"graph.degree={degree} graph.path_length={path_length}"
