@@ -22,16 +22,19 @@ install: .venv/installed ## set up .venv with everything (make install TORCH='to
 	touch $@
 
 demo: install ## train, evaluate and show the failure and both repairs, in under twenty minutes on 2 cores
+	@echo "G(2,5): one Transformer by three objectives. It reads each edge as one token instead of three and has a short"
+	@echo "convolution, so that teacherless training takes minutes instead of hours; docs/repair.md has more."
 	$(BIN)/nextfail-train experiment=demo
-	$(BIN)/nextfail-report runs/demo
+	@echo "Mamba, on the published prompt:"
 	$(BIN)/nextfail-train experiment=demo_mamba
-	$(BIN)/nextfail-train experiment=demo_teacherless
-	$(BIN)/nextfail-report runs/demo runs/demo_mamba runs/demo_teacherless --out runs/demo/report
+	$(BIN)/nextfail-report runs/demo runs/demo_mamba --out runs/demo/report
 
-demo-full: demo ## also Mamba without a teacher, and longer paths: hours
+demo-full: demo ## also the published prompt, Mamba without a teacher, and other graphs: hours
+	$(BIN)/nextfail-train experiment=demo_published
+	$(BIN)/nextfail-train experiment=demo_teacherless
 	$(BIN)/nextfail-train experiment=demo_mamba_teacherless
 	$(BIN)/nextfail-train experiment=demo_full
-	$(BIN)/nextfail-report runs/demo runs/demo_{mamba,teacherless,mamba_teacherless,full} --out runs/demo_full/report
+	$(BIN)/nextfail-report runs/demo runs/demo_{mamba,published,teacherless,mamba_teacherless,full} --out runs/demo_full/report
 
 test: lint ## lint and the default suite, under ten minutes on 2 cores
 	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference and not slurm and not faults and not paper'
