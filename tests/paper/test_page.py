@@ -63,6 +63,13 @@ def test_cell_that_lacks_a_seed_keeps_its_command(collection: Collection) -> Non
     assert not {cell for cell in claims.cells(claim("reverse"), collection) if cell.rows and cell.command}
 
 
+def test_what_another_experiment_shows_has_its_command(collection: Collection) -> None:
+    for name in ("teacherless", "cascade"):
+        (cell,) = (each for each in claims.cells(claim(name), collection)
+                   if (each.graph, each.model) == ("G(2,5)", "transformer"))  # fmt: skip
+        assert cell.command == "nextfail-train experiment=demo seed=0,1,2"
+
+
 def test_named_graphs_are_those_that_have_a_file() -> None:
     files = {path.stem for path in (CONF / "graph").glob("*.yaml")}
     assert files == {"g{}_{}".format(*claims.parse(graph)) for graph in claims.NAMED}
