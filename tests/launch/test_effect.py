@@ -46,7 +46,7 @@ def sweep(made: Made, typed: list[str], *jobs: str) -> None:
         ("hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs=2 takes effect only in a sweep"),
         ("hydra/sweeper=optuna", "hydra/sweeper=optuna takes effect only in a sweep"),
         ("hydra.sweep.dir=x", "hydra.sweep.dir=x takes effect only in a sweep"),
-        ("experiment=demo", "would ignore the values to sweep over, objective=teacher_forcing,reverse"),
+        ("experiment=demo", "would ignore the values to sweep over, objective=reverse,teacher_forcing,teacherless"),
         ("experiment=search", "hydra/sweeper=optuna takes effect only in a sweep"),
     ],
 )
