@@ -177,7 +177,7 @@ class Block(nn.Module):
         x = x[:, wide] + self.project(self._attend(seen, True, None, wide, past))
         seen = self.norm_mlp(x)
         if self.conv_mlp is not None:
-            # where positions are left out before x, those next to the window are left out of what is kept, too
+            # with `last`, positions between the window and these are left out, and outputs that would read them are cut
             seen, before_mlp = self.conv_mlp.step(seen, before_mlp)
         return self._add_mlp(x, seen, last), (before_attention, before_mlp)
 
