@@ -61,7 +61,7 @@ class Pool:
         for job, accelerator in accelerators.items():
             if not found and accelerator in NEED_GPU:
                 job.refuse(f"trainer.accelerator={accelerator} needs a GPU, and torch {version('torch')} finds none: "
-                           "choose trainer=cpu, or see docs/gpu.md")  # fmt: skip
+                           "choose trainer=cpu, or install a torch with CUDA")  # fmt: skip
         self.free = places(found, self.per_gpu, self.most)
 
     @property
