@@ -153,7 +153,7 @@ def work(name: str, limit: float, report: Report) -> None:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": path},
+                env=os.environ | {"PYTHONPATH": path} | ({"OMP_NUM_THREADS": "1"} if rehearsal else {}),
                 stdout=file,
                 stderr=file,
                 start_new_session=True,

@@ -105,6 +105,8 @@ def learning(bench: Bench) -> None:
             keys = ("exact_match", "hard_token_accuracy", "cheat_accuracy")
             curve = [[int(row["step"]) * run["data"]["batch_size"], *map(row.get, keys)]
                      for row in rows if row["split"] == "validation"]  # fmt: skip
+            if not curve:
+                continue  # ended before its first validation
             named = dict(zip(keys, curve[-1][1:], strict=True))
             note = ", ".join(f"{key} {value}" for key, value in named.items() if value and key != "exact_match")
             bench.add(

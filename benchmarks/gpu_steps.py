@@ -22,46 +22,43 @@ def steps(bench: Bench) -> None:
         a, b = (torch.randn(sizes.square, sizes.square, device=sizes.device, dtype=dtype) for _ in range(2))
         peaks[name] = 2 * sizes.square**3 / bench.pace(partial(torch.matmul, a, b))
         bench.add(f"matrix product {sizes.square}^3, {name}", peaks[name] / 1e12, "TFLOP/s")
-    peers: dict[str, tuple[Callable[[], None], float, float]] = {}
+    compiled: list[tuple[str, Callable[[], None], int]] = []
     for graph in sizes.graphs:
         common = [f"graph={graph}", "data=online", f"size.depth={depth}", f"size.width={width}", f"size.heads={heads}"]
-        batch = [f"data.batch_size={sizes.batch}"]
-        gpt2 = Work(*common, *batch, device=sizes.device)
-        compiler = "inductor" if bench.on_gpu else "eager"
-        for name, bf16, backend in (("fp32", False, None), ("bf16", True, None), ("bf16", True, compiler)):
-            step = plain_gpt2(gpt2.graph, gpt2.batch, depth, width, heads, bf16, backend)
-            if backend is None and not bf16:
-                with FlopCounterMode(display=False) as counter:
-                    step()
-            flops = counter.get_total_flops()
-            label = f"{graph} GPT2LMHeadModel {name}{', torch.compile' if backend else ''}"
-            if backend is None:
-                seconds = timed(bench, label, step, sizes.batch, flops, peaks[name])
-                peers[f"{graph} {name}"] = step, seconds, flops
-            else:
-                peers[label] = step, 0.0, flops  # compiling takes long: last
-        for model in ("transformer", "mamba"):
-            for name in ("fp32", "bf16"):
-                ours(bench, model, graph, name, [*common, f"model={model}"], peaks[name], peers[f"{graph} {name}"][1])
-    for label, (step, _, flops) in peers.items():
-        if "compile" in label:
-            timed(bench, label, step, sizes.batch, flops, peaks["bf16"])
+        gpt2 = Work(*common, f"data.batch_size={sizes.batch}", device=sizes.device)
+        make = partial(plain_gpt2, gpt2.graph, gpt2.batch, depth, width, heads)
+        with FlopCounterMode(display=False) as counter:
+            make()()
+        flops = counter.get_total_flops()
+        for name in peaks:
+            peer = timed(
+                bench, f"{graph} GPT2LMHeadModel {name}", make(name == "bf16"), sizes.batch, flops, peaks[name]
+            )
+            for model in ("transformer", "mamba"):
+                ours(bench, model, graph, name, [*common, f"model={model}"], peaks[name], peer)
+        step = make(True, "inductor" if bench.on_gpu else "eager")
+        compiled.append((f"{graph} GPT2LMHeadModel bf16, torch.compile", step, flops))
+    for label, step, flops in compiled:  # last, since compiling takes long
+        timed(bench, label, step, sizes.batch, flops, peaks["bf16"])
 
 
 def ours(bench: Bench, model: str, graph: str, precision: str, overrides: list[str], peak: float, peer: float) -> None:
     """Time a step of one of our models, on half the batch as long as it does not fit."""
-    size, label = bench.sizes.batch, f"{graph} nextfail {model} {precision}"
+    size, label, note = bench.sizes.batch, f"{graph} nextfail {model} {precision}", ""
+
+    def at(size: int) -> None:
+        work = Work(*overrides, f"data.batch_size={size}", device=bench.sizes.device)
+        flops = flops_per_step(work.module, work.data)
+        timed(bench, label, partial(work.step, bf16=precision == "bf16"), size, flops, peak, peer, note)
+
     while size:
         try:
-            work = Work(*overrides, f"data.batch_size={size}", device=bench.sizes.device)
-            flops = flops_per_step(work.module, work.data)
-            note = "" if size == bench.sizes.batch else f"batch {size}: {2 * size} does not fit into memory"
-            timed(bench, label, partial(work.step, bf16=precision == "bf16"), size, flops, peak, peer, note)
-            return
+            return at(size)
         except torch.OutOfMemoryError:
-            size //= 2
-            del work
-            torch.cuda.empty_cache()
+            size, note = size // 2, f"batch {size // 2}: {size} does not fit into memory"
+        torch.cuda.empty_cache()  # out here, where the error no longer holds what it was raised over
+    bench.add(label, "none", note="not even one problem fits into memory")
+    return None
 
 
 def timed(
