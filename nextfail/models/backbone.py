@@ -15,20 +15,32 @@ CUSTOM_MASK = "custom_mask"  # forward(mask=...): who sees whom is given
 POSITIONS = "positions"  # forward(positions=...): positions are given instead of 0, 1, 2, ...
 
 
-class EdgeEnds(nn.Module):
-    """Embeddings of the two ends of an edge that is one token.
+class PairEmbedding(nn.Module):
+    """Embeddings of pairs of ids that are one token: the sum of two, one for each id of the pair.
+
+    The pair u, v of the first N ids has the id -1 - (u N + v), below those of single tokens.
 
     Args:
-        num_nodes: labels N.
+        count: N.
         width: channels C.
         init_std: standard deviation of initial weights.
     """
 
-    def __init__(self, num_nodes: int, width: int, init_std: float) -> None:
+    def __init__(self, count: int, width: int, init_std: float) -> None:
         super().__init__()
-        self.first, self.second = nn.Embedding(num_nodes, width), nn.Embedding(num_nodes, width)
+        self.first, self.second = nn.Embedding(count, width), nn.Embedding(count, width)
         for table in (self.first, self.second):
             nn.init.normal_(table.weight, std=init_std)
+
+    def forward(self, tokens: Tensor, single: Tensor) -> Tensor:
+        """Ids (B, T), of pairs or not, to embeddings (B, T, C); `single` (V, C) are those of single tokens."""
+        count, vocab_size = self.first.num_embeddings, len(single)
+        paired, pair = tokens < 0, -1 - tokens
+        # every id is a row of one table and a row of another, which is 0 for a single token
+        one = torch.where(paired, vocab_size + pair // count, tokens)
+        other = torch.where(paired, pair % count, count)
+        x = F.embedding(one, torch.cat([single, self.first.weight]))
+        return x + F.embedding(other, F.pad(self.second.weight, (0, 0, 0, 1)))
 
 
 class Backbone(nn.Module, ABC):
@@ -51,7 +63,7 @@ class Backbone(nn.Module, ABC):
                 raise UserError(f"model.{key}={value!r} is not a number above 0")
         self.vocab_size, self.max_length = vocab_size, max_length
         self.width = sizes["width"]
-        self.ends: EdgeEnds | None = None
+        self.pairs: PairEmbedding | None = None
         self.tokens = nn.Embedding(vocab_size, self.width)  # tied: it also makes the logits
 
     @abstractmethod
@@ -94,12 +106,9 @@ class Backbone(nn.Module, ABC):
     def name_tokens(self, texts: Sequence[str]) -> None:
         """Learn how the first ids are written, once, before training; only a model trained on text has use for it."""
 
-    def join_edges(self, num_nodes: int) -> None:
-        """Learn to read pairs of the first ids as one token, once, before training.
-
-        The pair u, v then has the id -1 - (u num_nodes + v), and its embedding is the sum of two, one for each end.
-        """
-        self.ends = EdgeEnds(num_nodes, self.width, self._arguments.get("init_std", 0.02))
+    def join_pairs(self, count: int) -> None:
+        """Learn to read pairs of the first `count` ids as one token, once, before training; see `PairEmbedding`."""
+        self.pairs = PairEmbedding(count, self.width, self._arguments.get("init_std", 0.02))
 
     def adapt(self, device: str) -> None:
         """Take another way to compute the same, up to rounding, where a kernel that was asked for cannot be had.
@@ -111,16 +120,8 @@ class Backbone(nn.Module, ABC):
         """
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Ids (B, T) to embeddings (B, T, C), without positions; see `join_edges` for ids below 0."""
-        if self.ends is None:
-            return self.tokens(tokens)
-        first, second = self.ends.first.weight, self.ends.second.weight  # (N, C) both
-        joined, pair, nobody = tokens < 0, -1 - tokens, len(second)
-        # every id is a row of one table and a row of another, which is 0 for what is no pair
-        x = F.embedding(
-            torch.where(joined, self.vocab_size + pair // nobody, tokens), torch.cat([self.tokens.weight, first])
-        )
-        return x + F.embedding(torch.where(joined, pair % nobody, nobody), F.pad(second, (0, 0, 0, 1)))
+        """Ids (B, T) to embeddings (B, T, C), without positions."""
+        return self.tokens(tokens) if self.pairs is None else self.pairs(tokens, self.tokens.weight)
 
     def logits(self, hidden: Tensor, *, frozen: bool = False) -> Tensor:
         """Hidden states (..., C) to logits (..., V), through the transposed embedding.

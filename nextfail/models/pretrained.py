@@ -61,7 +61,7 @@ class Pretrained(Backbone):
         self.head = None if loaded.config.tie_word_embeddings else nn.Parameter(torch.empty(vocab_size, self.width))
         self.body.set_input_embeddings(None)  # `tokens` takes its place
 
-    def join_edges(self, num_nodes: int) -> None:
+    def join_pairs(self, count: int) -> None:
         raise UserError("data.edges_as=tokens makes an edge one token, for which a pretrained model has no "
                         "embedding: choose data.edges_as=triples")  # fmt: skip
 

@@ -50,8 +50,8 @@ class PathStar:
     path_length: int
     num_nodes: int
 
-    joined: ClassVar[bool] = False
-    """Whether an edge is one token of a prompt, rather than three."""
+    edges_as: ClassVar[str] = "triples"
+    """Whether an edge is three tokens of a prompt, or one ("tokens")."""
 
     def __post_init__(self) -> None:
         for key in ("degree", "path_length", "num_nodes"):
@@ -80,7 +80,7 @@ class PathStar:
         Raises:
             UserError: `edges_as` is something else, or there are too many labels for it.
         """
-        kinds = {"triples": PathStar, "tokens": JoinedPathStar}
+        kinds = {kind.edges_as: kind for kind in (PathStar, JoinedPathStar)}
         if edges_as not in kinds:
             raise UserError(f"data.edges_as={edges_as!r} is unknown: choose triples or tokens")
         return kinds[edges_as](self.degree, self.path_length, self.num_nodes)
@@ -114,6 +114,11 @@ class PathStar:
     def vocab(self) -> Vocab:
         """The token ids for this label set."""
         return Vocab(self.num_nodes, self.joined)
+
+    @property
+    def joined(self) -> bool:
+        """Whether an edge is one token."""
+        return self.edges_as == "tokens"
 
     @cached_property
     def _shape(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +195,7 @@ class JoinedPathStar(PathStar):
         UserError: as there; or there are pairs of labels that have no id.
     """
 
-    joined: ClassVar[bool] = True
+    edges_as: ClassVar[str] = "tokens"
 
     def __post_init__(self) -> None:
         super().__post_init__()

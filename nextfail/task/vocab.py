@@ -17,7 +17,7 @@ With one token an edge (`data.edges_as=tokens`), the prompts are
     7,1 1,4 7,3 3,9 7 4 =        and, with the query before,        7 4 7,1 1,4 7,3 3,9 =
 
 and the edge u,v has the id -1 - (u N + v): below 0, so that nothing else changes. Models read such ids
-(`Backbone.join_edges`) and never write them.
+(`Backbone.join_pairs`) and never write them.
 """
 
 import math

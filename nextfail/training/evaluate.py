@@ -112,9 +112,9 @@ def own_problems(folder: RunFolder, graph: PathStar, trust: bool) -> Batch:
     run, identity = folder.run(), folder.identity()
     if graph != make_graph(run):
         drawn = identity.classes["data"]["name"] == "drawn"
-        keys = ("validation", "test", "seed", "edges_as", *CHOICES) if drawn else ()
-        settings = {key: value for key, value in identity.settings["data"].items() if key in keys}
-        data: PathStarData = DrawnData(graph, run["seed"], train=None, **settings)
+        keys = ("validation", "test", "seed", *CHOICES) if drawn else ()
+        settings = {key: identity.settings["data"][key] for key in keys}
+        data: PathStarData = DrawnData(graph, run["seed"], train=None, edges_as=graph.edges_as, **settings)
     elif test_file := run.get("files", {}).get("test_file"):  # without the others, which may be elsewhere by now
         require_unchanged(run, "test_file", test_file)
         return textfile.load(Path(test_file), graph)

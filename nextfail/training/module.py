@@ -44,7 +44,7 @@ class PathStarModule(L.LightningModule):
         super().__init__()
         backbone.name_tokens(graph.vocab.texts)
         if graph.joined:
-            backbone.join_edges(graph.num_nodes)
+            backbone.join_pairs(graph.num_nodes)
         objective.attach(graph, backbone)
         self.graph, self.backbone, self.objective = graph, backbone, objective
         self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed

@@ -12,7 +12,8 @@ from nextfail.cli.common import CONF
 from nextfail.objectives import ALL
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.record import read_run
-from nextfail.task import PathStar
+from nextfail.seeding import generator
+from nextfail.task import PathStar, textfile
 from nextfail.training.build import OWN, remake_module
 from nextfail.training.callbacks import Heartbeat
 from nextfail.training.checkpoints import LAST, read_checkpoint
@@ -170,3 +171,16 @@ def test_an_edge_a_token_from_training_to_files_and_pictures(tmp_path: Path) -> 
     assert len(evaluate(folder, checkpoint="last", sizes=sizes, file=None, trust=False)["token_accuracy"]) == 3
     example = read_run(folder.path).examples()[0]
     assert len(example.edges) == 8 and all(0 <= node < 50 for edge in example.edges for node in edge)
+
+
+def test_a_run_from_files_with_an_edge_a_token_is_evaluated_at_another_size(tmp_path: Path) -> None:
+    for name, seed in (("train", 0), ("test", 1)):
+        list(textfile.write(tmp_path / name, PathStar(2, 5, 50), 40, generator("files", seed)))
+    files = ("data=files", f"data.train_file={tmp_path}/train", f"data.test_file={tmp_path}/test", "data.validation=8")
+    small = [each for each in SMALL if not each.startswith("data.")]
+    train_here(tmp_path / "run", *small, *files, "data.edges_as=tokens", "data.batch_size=4", "trainer.max_steps=2")
+    sizes = {"degree": 2, "path_length": 3, "num_nodes": 50}
+    found = evaluate(RunFolder(tmp_path / "run"), checkpoint="last", sizes=sizes, file=None, trust=False)
+    assert len(found["token_accuracy"]) == 3
+    drawn = own_problems(RunFolder(tmp_path / "run"), PathStar(2, 3, 50).written("tokens"), trust=False)
+    assert drawn.prompts.shape[1] == 7

@@ -90,9 +90,9 @@ def test_text_files_are_as_published(tmp_path: Path) -> None:
 
 def test_an_edge_is_the_sum_of_its_ends() -> None:
     backbone = tiny(SMALL)
-    backbone.join_edges(10)
-    assert backbone.ends is not None
-    first, second, tokens = backbone.ends.first.weight, backbone.ends.second.weight, backbone.tokens.weight
+    backbone.join_pairs(10)
+    assert backbone.pairs is not None
+    first, second, tokens = backbone.pairs.first.weight, backbone.pairs.second.weight, backbone.tokens.weight
     x = backbone.embed(torch.tensor([[-72, -15, 7, 11], [0, -1, -100, 13]]))
     expected = [
         [first[7] + second[1], first[1] + second[4], tokens[7], tokens[11]],
@@ -115,22 +115,22 @@ def test_any_backbone_reads_it_and_writes_tokens_alone(make: Any) -> None:
     loss = module.objective.loss(module.backbone, batch)
     assert loss.logits.shape == (6, 3, SMALL.vocab.size)
     loss.total.backward()
-    ends = module.backbone.ends
-    assert ends is not None and all(table.weight.grad is not None for table in (ends.first, ends.second))
+    pairs = module.backbone.pairs
+    assert pairs is not None and all(table.weight.grad is not None for table in (pairs.first, pairs.second))
     assert module.objective.predict(module.backbone, batch).generated.shape == (6, 3)
 
 
 def test_what_is_no_edge_leaves_the_tables_alone() -> None:
     backbone = tiny(SMALL)
-    backbone.join_edges(10)
+    backbone.join_pairs(10)
     backbone.embed(torch.tensor([[-72, 3]])).sum().backward()
-    assert backbone.ends is not None
-    gradients = [table.weight.grad for table in (backbone.ends.first, backbone.ends.second, backbone.tokens)]
+    assert backbone.pairs is not None
+    gradients = [table.weight.grad for table in (backbone.pairs.first, backbone.pairs.second, backbone.tokens)]
     touched = [grad.abs().sum(1).nonzero().flatten().tolist() for grad in gradients if grad is not None]
     assert touched == [[7], [1], [3]]
 
 
 def test_without_it_nothing_is_made() -> None:
     module = PathStarModule(SMALL, tiny(SMALL), TeacherForcing())
-    assert module.backbone.ends is None and not [name for name, _ in module.named_parameters() if "ends" in name]
+    assert module.backbone.pairs is None and not [name for name, _ in module.named_parameters() if "pairs" in name]
     assert module.objective.loss(module.backbone, hand_batch("7,1|3,9|1,4|7,3/7,4=7,1,4")).total > 0
