@@ -22,8 +22,8 @@ install: .venv/installed ## set up .venv with everything (make install TORCH='to
 	touch $@
 
 demo: install ## train, evaluate and show the failure and both repairs, in under twenty minutes on 2 cores
-	@echo "G(2,5): one Transformer by three objectives. It reads each edge as one token instead of three and has a short"
-	@echo "convolution, so that teacherless training takes minutes instead of hours; docs/repair.md has more."
+	@echo "G(2,5): one Transformer, three objectives. Each edge is one token instead of three, and the model has a short"
+	@echo "convolution: with them teacherless training takes minutes. docs/repair.md says what each of them does."
 	$(BIN)/nextfail-train experiment=demo
 	@echo "Mamba, on the published prompt:"
 	$(BIN)/nextfail-train experiment=demo_mamba

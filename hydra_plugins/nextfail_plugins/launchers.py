@@ -30,6 +30,7 @@ class NextfailLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Validation exact match of each run; NaN, and a line at the end of the command, for one that is not done."""
+        from nextfail.errors import UserError
         from nextfail.launch import job
         from nextfail.launch.check import unknown
         from nextfail.launch.plan import plan
@@ -40,6 +41,9 @@ class NextfailLauncher(Launcher):
         for key in self.settings:
             if key not in self.known:
                 raise unknown(f"hydra.launcher.{key}", [f"hydra.launcher.{each}" for each in self.known])
+        for key in self.known:
+            if key not in self.settings:
+                raise UserError(f"hydra.launcher.{key} is missing: give a value, as in +hydra.launcher.{key}=...")
         backend = self.backend()
         jobs = plan(self.context, self.config, job_overrides, initial_job_idx)
         once = list(dict.fromkeys(jobs))

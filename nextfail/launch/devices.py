@@ -14,7 +14,7 @@ def gpus() -> list[Device]:
     """The GPUs that this process may use: CUDA's, or else Apple's, of which a machine has one."""
     import torch  # takes a second, which sweeps on CPUs need not pay
 
-    # else torch asks the driver, from whose process no other can be forked that uses it
+    # workers are forked from a process that inherits this: once it had asked the driver, they could not use a GPU
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if count := torch.cuda.device_count():
         numbered = ",".join(map(str, range(count)))

@@ -60,7 +60,9 @@ class Heartbeat(Callback):
             self._advance(trainer, now)
             left = (trainer.max_steps - trainer.global_step) * self.batch_size / self.rate
             pace = {"samples_per_second": round(self.rate, 1), "seconds_left": round(left)}
-            self.write("running", step=trainer.global_step, **pace)  # no loss, which the device may be at yet
+            self.write(
+                "running", step=trainer.global_step, **pace
+            )  # not the loss: reading it would wait for the device
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._advance(trainer, time.monotonic())
