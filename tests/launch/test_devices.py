@@ -10,6 +10,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from nextfail.errors import UserError
+from nextfail.launch import job
 from nextfail.launch import pool as pool_file
 from nextfail.launch.devices import VISIBLE, gpus, places
 from nextfail.launch.effect import require_in_sweep
@@ -153,3 +154,11 @@ def test_runs_with_and_without_a_gpu_do_not_share_an_array(made: tuple[HydraCont
     master, gpu = composed(made, "trainer=cpu"), composed(made, "trainer=gpu")
     with pytest.raises(UserError, match=r"makes hydra\.launcher\.gpus=1, and the other runs have None"):
         require_in_sweep(master, [(["trainer=gpu"], gpu)])
+
+
+def test_a_launcher_of_ones_own_that_lacks_a_setting_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra_plugins.nextfail_plugins.launchers import LocalLauncher
+
+    monkeypatch.setattr(job, "begun", False)  # to be taken back
+    with pytest.raises(UserError, match=r"hydra\.launcher\.per_gpu is missing: give a value, as in \+hydra"):
+        LocalLauncher(n_jobs=1).launch([], 0)
