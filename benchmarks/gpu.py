@@ -20,7 +20,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -30,8 +29,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import machine
 from nextfail.runs.files import write_json, write_text
-from nextfail.runs.provenance import git_commit, versions
+from nextfail.runs.provenance import git_commit
 
 ROOT = Path(__file__).parents[1]
 PARTS = {"tests": 90, "reproducible": 70, "steps": 130, "graphs": 40, "crowd": 90, "learning": 150}
@@ -99,9 +99,8 @@ class Report:
         card = "cpu" if rehearsal else cards()[0]
         today = datetime.date.today().isoformat()
         self.path = where / "-".join([today, *card.replace("/", " ").split()])
-        machine = {"card": card, "cores": os.cpu_count(), "system": platform.platform(), **_cuda(rehearsal)}
-        self.content: dict[str, Any] = {"date": today, "commit": commit, "rehearsal": rehearsal}
-        self.content |= {"machine": machine, "versions": versions(), "parts": {}}
+        about = {**machine(), "card": card, "git_commit": commit, **_cuda(rehearsal)}
+        self.content: dict[str, Any] = {"date": today, "rehearsal": rehearsal, "machine": about, "parts": {}}
         where.mkdir(parents=True, exist_ok=True)
         self.save()
 
@@ -119,11 +118,11 @@ class Report:
 
     def markdown(self) -> str:
         """A table, one row a figure."""
-        machine = self.content["machine"]
-        lines = [f"# {machine['card']}, {self.content['date']}, commit {self.content['commit']}", ""]
-        torch, cuda, driver = self.content["versions"]["torch"], machine.get("cuda"), machine.get("driver")
+        about = self.content["machine"]
+        lines = [f"# {about['card']}, {self.content['date']}, commit {about['git_commit']}", ""]
+        torch, cuda, driver = about["versions"]["torch"], about.get("cuda"), about.get("driver")
         lines += [
-            f"`python -m benchmarks.gpu`: torch {torch}, CUDA {cuda}, driver {driver}, {machine['cores']} cores",
+            f"`python -m benchmarks.gpu`: torch {torch}, CUDA {cuda}, driver {driver}, {about['cores']} cores",
             "",
         ]
         if self.content["rehearsal"]:

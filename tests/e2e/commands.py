@@ -100,10 +100,13 @@ def states(folder: Path) -> dict[str, str]:
     return {run["folder"].rpartition("seed=")[2]: run["state"] for run in runs}
 
 
+DIFFERENT = ("seconds", "samples_per_second", "git_commit")
+
+
 def result(folder: Path) -> dict[str, Any]:
-    """What must not depend on the clock or on being cut."""
+    """What must not depend on the clock, on being cut, or on a commit meanwhile."""
     content: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return {key: value for key, value in content.items() if key not in ("seconds", "samples_per_second")}
+    return {key: value for key, value in content.items() if key not in DIFFERENT}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
