@@ -22,7 +22,7 @@ from benchmarks.objectives import objectives
 from benchmarks.side_by_side import side_by_side
 from benchmarks.step import training_step
 from benchmarks.sweeps import done_sweep, many_statuses, safety
-from nextfail.runs.files import write_json
+from nextfail.files import Inside
 
 ALL = {
     each.__name__: each
@@ -63,7 +63,9 @@ def main() -> None:
     console.print(table(rows))
     cpu, cores, load = facts["cpu"], facts["cores"], facts["load"][0]
     console.print(f"{cpu}, {cores} cores, {' '.join(facts['flags'])}; load {load:.1f} before; torch on 1 thread")
-    write_json(arguments.out, {"machine": facts, "rows": [asdict(row) for row in rows]})
+    Inside(arguments.out.parent).write_json(
+        arguments.out.name, {"machine": facts, "rows": [asdict(row) for row in rows]}
+    )
     console.print(f"written to {arguments.out}")
 
 

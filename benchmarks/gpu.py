@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import machine
-from nextfail.runs.files import write_json, write_text
+from nextfail.files import Inside
 from nextfail.runs.provenance import git_commit
 
 ROOT = Path(__file__).parents[1]
@@ -106,8 +106,9 @@ class Report:
 
     def save(self) -> None:
         """Write both files."""
-        write_json(self.path.with_name(f"{self.path.name}.json"), self.content)
-        write_text(self.path.with_name(f"{self.path.name}.md"), self.markdown())
+        files = Inside(self.path.parent)
+        files.write_json(f"{self.path.name}.json", self.content)
+        files.write(f"{self.path.name}.md", self.markdown())
 
     def failed(self) -> str | None:
         """Parts that did not come to their end, and questions answered with no."""

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu_sizes import Bench
 from benchmarks.work import Work
-from nextfail.runs.files import read_json
+from nextfail.files import read_json
 from nextfail.runs.table import read_rows
 
 ROOT = Path(__file__).parents[1]

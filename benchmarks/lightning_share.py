@@ -43,7 +43,7 @@ def fit(config: dict[str, Any], folder: RunFolder, turns: "Turns") -> None:
     data, module = make_data(config, graph), make_module(config, graph)
     with folder.locked() as lock:
         heartbeat = Heartbeat(folder, config["data"]["batch_size"], 0)
-        checkpoints = Checkpoints(folder.checkpoints, "benchmark", config["trainer"]["val_every"], lock)
+        checkpoints = Checkpoints(folder, "benchmark", config["trainer"]["val_every"], lock)
         own = [StopWhenDiverged(), StopAt(None), heartbeat, checkpoints, turns]
         make_trainer(config, folder, own, 0).fit(module, datamodule=data)
 

@@ -14,8 +14,8 @@ from benchmarks.measure import Row, below
 from benchmarks.work import compose
 from nextfail.cli.common import CONF
 from nextfail.cli.status import statuses
+from nextfail.files import Inside
 from nextfail.runs import lock, naming, table
-from nextfail.runs.files import write_json
 from nextfail.runs.folder import RunFolder, record
 from nextfail.runs.identity import Identity
 from nextfail.training import callbacks, checkpoints
@@ -64,7 +64,9 @@ def many_statuses() -> list[Row]:
             done_run(path, seed)
             if seed % 4:
                 (path / "result.json").unlink()
-                write_json(path / "status.json", {"state": ("cut", "failed", "running")[seed % 3], "time": time.time()})
+                Inside(path).write_json(
+                    "status.json", {"state": ("cut", "failed", "running")[seed % 3], "time": time.time()}
+                )
         begun = time.perf_counter()
         found = statuses([folder])
         seconds = time.perf_counter() - begun
@@ -131,8 +133,10 @@ def done_run(path: Path, seed: int) -> None:
     identity = replace(_recipe, settings=_recipe.settings | {"seed": seed})
     path.mkdir(parents=True)
     proportion = {"value": 0.5, "low": 0.48, "high": 0.52, "n": 2000}
-    write_json(path / "run.json", record(identity, {"choices": {"model": "transformer", "objective": "reverse"}}))
-    write_json(path / "result.json", {"outcome": "clever_hans", "identity": identity.hash, "exact_match": proportion})
+    Inside(path).write_json("run.json", record(identity, {"choices": {"model": "transformer", "objective": "reverse"}}))
+    Inside(path).write_json(
+        "result.json", {"outcome": "clever_hans", "identity": identity.hash, "exact_match": proportion}
+    )
 
 
 _recipe: Identity | None = None

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
+from nextfail.terminal import say
+
 T = TypeVar("T")
 
 
@@ -42,5 +44,5 @@ def guarded(command: str, body: Callable[[], T]) -> T:
 
 def leave(command: str, message: str, code: int) -> NoReturn:
     """Say one thing on stderr and exit."""
-    print(f"{command}: {message}", file=sys.stderr)
+    say(f"{command}: {message}", error=True)
     sys.exit(code)

@@ -2,24 +2,33 @@
 
 import signal
 import threading
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
+
+Handler = Callable[[int, FrameType | None], None]
 
 requested: int | None = None
 """The signal by which this process was asked to stop, if it was."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # USR2: a time limit is near
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)  # HUP: a session closed; USR2: a time limit
 
 
 def listen() -> dict[int, Any]:
-    """Note Ctrl-C, SIGTERM and SIGUSR2 instead of dying from them; a second Ctrl-C interrupts at once.
+    """Note Ctrl-C, SIGTERM, SIGHUP and SIGUSR2 instead of dying from them; a second Ctrl-C interrupts at once.
 
     Returns:
         What was there before, for `unlisten`. Nothing is done outside the main thread, where Python allows no handlers.
     """
+    return handle(_SIGNALS, _note)
+
+
+def handle(numbers: Iterable[int], handler: Handler) -> dict[int, Any]:
+    """Set a handler for signals; what was there before. SIGHUP stays ignored where it is, as under nohup."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, _note) for number in _SIGNALS}
+    ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []
+    return {number: signal.signal(number, handler) for number in numbers if number not in ignored}
 
 
 def unlisten(before: dict[int, Any]) -> None:

@@ -1,9 +1,18 @@
-"""Standard output and error that may go into a pipe whose reader has left, as with `| head -1`."""
+"""What nextfail prints: through streams that outlive their readers, and with nothing in it that drives a terminal."""
 
+import errno
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from nextfail.text import terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_GONE = (errno.EPIPE, errno.EIO)
+"""Errors of a stream that nobody reads any more: a pipe, as with `| head -1`, or the terminal of a closed session."""
 
 
 class Unbroken:
@@ -20,18 +29,20 @@ class Unbroken:
         """Write text, or drop it."""
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._silence()
+        except OSError as error:
+            self._silence(error)
             return len(text)
 
     def flush(self) -> None:
         """Flush what was written, or drop it."""
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._silence()
+        except OSError as error:
+            self._silence(error)
 
-    def _silence(self) -> None:
+    def _silence(self, error: OSError) -> None:
+        if error.errno not in _GONE:
+            raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())  # also for what is buffered still, and for child processes
         os.close(nowhere)
@@ -48,3 +59,32 @@ def mend_pipes() -> None:
             stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115, as long as the process
         if not isinstance(stream, Unbroken):
             setattr(sys, name, cast(TextIO, Unbroken(stream)))
+
+
+def say(text: object, error: bool = False) -> None:
+    """Print text on stdout or stderr."""
+    print(terminal(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def console(error: bool = False, width: int | None = None) -> "Console":
+    """A console of rich on stdout or stderr that prints text as it is: no markup, no control characters.
+
+    Args:
+        width: where it is no terminal.
+    """
+    from rich.console import (  # a tenth of a second, which a mistake need not cost
+        Console,
+        ConsoleOptions,
+        RenderableType,
+    )
+    from rich.segment import Segment
+
+    class Plain(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Any:
+            for part in super().render(renderable, options):
+                yield part if part.control else Segment(terminal(part.text), part.style)
+
+    made = Plain(stderr=error, markup=False, highlight=False)
+    if width is not None and not made.is_terminal:
+        made.width = width
+    return made

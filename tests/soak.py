@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).parent / "e2e"))
 from commands import command, result, weights
 
 from nextfail.errors import RunCut, UserError
-from nextfail.runs.files import read_json, write_json
+from nextfail.files import Inside, read_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.lock import read as read_lock
 from nextfail.runs.table import read_rows
@@ -54,7 +54,9 @@ def main() -> None:
     counts.update(sweeps(arguments.sweeps, arguments.seed))
     print("\n".join(f"{number:6} {what}" for what, number in counts.items()))
     if arguments.out:
-        write_json(arguments.out, {"kills": arguments.kills, "seed": arguments.seed, "counts": dict(counts)})
+        Inside(arguments.out.parent).write_json(
+            arguments.out.name, {"kills": arguments.kills, "seed": arguments.seed, "counts": dict(counts)}
+        )
     sys.exit(counts["lost"] > 0)
 
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nextfail.files import Inside
 from nextfail.runs.folder import record
 from nextfail.runs.identity import Identity, digest
 from nextfail.runs.table import Table
@@ -61,7 +62,7 @@ def make_run(
     run = record(Identity(identity, classes), {"choices": {"model": model, "objective": objective}})
     write(folder / "run.json", run)
     write(folder / "status.json", {"state": "done", "time": time.time(), "step": 20, "max_steps": 20, **(status or {})})
-    table = Table(folder / "metrics.csv", 0)
+    table = Table(Inside(folder), "metrics.csv", 0)
     for step, row in (tokens or {10: [1.0, 0.2, 0.3], 20: [1.0, 0.5, 0.5]}).items():
         cells = {f"token_accuracy_{i}": str(value) for i, value in enumerate(row)}
         table.add({"step": str(step), "split": "train", "loss": "1.5"})

@@ -160,7 +160,8 @@ class OptunaSweeper(Sweeper):
     def _report(self, study: "optuna.Study") -> None:
         from optuna.trial import TrialState
 
-        from nextfail.runs.files import write_json
+        from nextfail.files import Inside
+        from nextfail.terminal import say
 
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not complete:
@@ -173,8 +174,8 @@ class OptunaSweeper(Sweeper):
             "trial": best.number,
             "of": len(complete),
         }
-        write_json(path, record)
-        print(f"best of {len(complete)} trials: exact match {best.value:.3f} with {json.dumps(best.params)} ({path})")
+        Inside(path.parent).write_json(path.name, record)
+        say(f"best of {len(complete)} trials: exact match {best.value:.3f} with {json.dumps(best.params)} ({path})")
 
 
 def _distribution(override: Override) -> "optuna.distributions.BaseDistribution":

@@ -6,11 +6,11 @@ nextfail-data --graph g2_5 --n 20000 --seed 1 --out test.txt
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nextfail.cli.common import named_graph, parser_of
 from nextfail.errors import UserError, guarded
+from nextfail.terminal import console, say
 
 
 def main() -> None:
@@ -36,11 +36,11 @@ def write(graph: str, count: int, seed: int, out: Path) -> None:
 
     writing = textfile.write(out, PathStar(**sizes), count, generator("file", seed))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console(error=True), transient=True) as progress:
         task = progress.add_task(out.name, total=count)
         for done in writing:
             progress.update(task, completed=done)
-    print(f"{out}: {count:,} problems of {PathStar(**sizes)}")
+    say(f"{out}: {count:,} problems of {PathStar(**sizes)}")
 
 
 if __name__ == "__main__":

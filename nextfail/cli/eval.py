@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from nextfail.cli.common import named_graph, parser_of
 from nextfail.errors import UserError, guarded
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.naming import one_line
+from nextfail.terminal import console, say
 
 
 def main() -> None:
@@ -48,11 +48,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     result = evaluate(folder, checkpoint=arguments.checkpoint, sizes=sizes, file=arguments.file, trust=arguments.trust)
     if arguments.json:
-        print(json.dumps(result, indent=1))
+        say(json.dumps(result, indent=1))
     else:
-        print(one_line(result))
-        print(f"{result['problems']}, {Path(result['checkpoint']).name} at step {result['steps']:,}")
-        Console().print(table(result))
+        say(one_line(result))
+        say(f"{result['problems']}, {Path(result['checkpoint']).name} at step {result['steps']:,}")
+        console().print(table(result))
 
 
 def table(result: dict[str, Any]) -> Table:

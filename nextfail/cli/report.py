@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nextfail.cli.common import parser_of
 from nextfail.errors import guarded
+from nextfail.files import Inside
+from nextfail.terminal import console
 
 
 def main() -> None:
@@ -16,29 +18,30 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="where to look for runs, at any depth")
     parser.add_argument("--out", type=Path, metavar="PATH", help="folder of the report (default: FOLDER/report)")
     arguments = parser.parse_args()
-    guarded(parser.prog, lambda: run(arguments.folders, arguments.out or arguments.folders[0] / "report"))
+    guarded(parser.prog, lambda: run(arguments.folders, arguments.out))
 
 
-def run(folders: list[Path], out: Path) -> None:
-    """Write the files, then print the tables and the paths."""
-    from rich.console import Console
+def run(folders: list[Path], out: Path | None) -> None:
+    """Write the files, then print the tables and the paths.
 
+    Args:
+        out: folder of the report; None for `report` in the first of the folders, and then nowhere outside of that.
+    """
     from nextfail.paper import page
     from nextfail.runs import report
     from nextfail.runs.collect import collect
 
     collection = collect(folders)
-    report.claim(out)
+    report.claim(out or folders[0] / "report")
     held = page.sections(collection)
-    written = [*report.write(collection, out), *page.write(collection, held, out)]
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = 140
-    report.print_report(collection, console)
+    files = Inside(folders[0]).below("report") if out is None else Inside(out)
+    written = [*report.write(collection, files), *page.write(collection, held, files)]
+    shown = console(width=140)
+    report.print_report(collection, shown)
     if (table := page.table(held)) is not None:
-        console.print(table)
+        shown.print(table)
     for path in written:
-        console.print(path, soft_wrap=True)
+        shown.print(path, soft_wrap=True)
 
 
 if __name__ == "__main__":

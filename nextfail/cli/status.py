@@ -2,6 +2,7 @@
 
 nextfail-status runs/demo
 nextfail-status runs/demo --watch
+nextfail-status runs/demo --forget
 nextfail-status runs/demo --json
 """
 
@@ -13,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -22,7 +22,9 @@ from nextfail.errors import guarded
 from nextfail.runs.collect import find
 from nextfail.runs.naming import tally
 from nextfail.runs.status import STATES, Status, describe, survey
-from nextfail.runs.sweep import remembered
+from nextfail.runs.sweep import forget, never_begun, remembered
+from nextfail.terminal import console, say
+from nextfail.text import line
 
 COLOURS = {
     "running": "cyan",
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders of sweeps")
     parser.add_argument("--watch", action="store_true", help="refresh until no run is running or pending")
     parser.add_argument("--every", type=_seconds, default=5.0, metavar="SECONDS", help="between two looks (default 5)")
+    parser.add_argument("--forget", action="store_true", help="forget the runs that were asked for and never begun")
     parser.add_argument("--json", action="store_true", help="one JSON object for each run, in a list")
     arguments = parser.parse_args()
     if arguments.watch and arguments.json:
@@ -50,18 +53,20 @@ def main() -> None:
 
 def show(arguments: argparse.Namespace) -> None:
     """Print what was asked for."""
+    for folder in arguments.folders if arguments.forget else ():
+        forget(folder, never_begun(folder))
     runs = statuses(arguments.folders)
-    console = Console(soft_wrap=True, highlight=False)
+    shown = console()
     if arguments.json:
-        print(json.dumps([{"folder": str(folder), **status} for folder, status in runs.items()], indent=1))
-    elif arguments.watch and console.is_terminal:
-        with Live(_page(runs), console=console, auto_refresh=False) as live:
+        say(json.dumps([{"folder": str(folder), **status} for folder, status in runs.items()], indent=1))
+    elif arguments.watch and shown.is_terminal:
+        with Live(_page(runs), console=shown, auto_refresh=False) as live:
             for page in _looks(arguments.folders, arguments.every):
                 live.update(_page(page), refresh=True)
     else:
-        console.print(_page(runs))
+        shown.print(_page(runs), soft_wrap=True)
         for page in _looks(arguments.folders, arguments.every) if arguments.watch else ():
-            console.print(counts(page))
+            shown.print(counts(page))
 
 
 def statuses(folders: Sequence[Path]) -> dict[Path, Status]:
@@ -96,7 +101,8 @@ def _page(runs: dict[Path, Status]) -> Text:
     page, order = Text(counts(runs)), list(COLOURS)
     for folder, status in sorted(runs.items(), key=lambda item: order.index(item[1]["state"])):
         state = status["state"]
-        page.append(f"\n{state:9}", COLOURS[state]).append(_near(folder)).append(f"  {_detail(status)}", "dim")
+        page.append(f"\n{state:9}", COLOURS[state]).append(line(_near(folder)))
+        page.append(f"  {line(_detail(status))}", "dim")
     return page
 
 

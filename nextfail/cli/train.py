@@ -21,7 +21,7 @@ from nextfail.cli.common import CONF, is_group, options, version
 from nextfail.errors import UserError, guarded, leave
 from nextfail.launch import job, sweep
 from nextfail.launch.check import unknown
-from nextfail.terminal import mend_pipes
+from nextfail.terminal import mend_pipes, say
 
 NAME = "nextfail-train"
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = flags_first(sys.argv[1:])
     sys.argv[1:] = arguments
     if "--version" in arguments:
-        print(version())
+        say(version())
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them
     try:
@@ -97,7 +97,7 @@ def tell() -> bool:
     line, others, complete = sweep.report()
     for text in (line, *others):
         if text:
-            print(text, file=sys.stderr)
+            say(text, error=True)
     return complete
 
 

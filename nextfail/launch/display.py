@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
+from nextfail.files import read_json
 from nextfail.launch.plan import Job
-from nextfail.runs.files import read_json
 from nextfail.runs.naming import one_line
 from nextfail.runs.status import COLUMNS, Status, cells, describe
+from nextfail.terminal import console
 
 EVERY = 30.0  # seconds between two lines where there is no terminal
 
@@ -28,7 +29,7 @@ class Display:
 
     def __init__(self, jobs: Sequence[Job], news: Callable[[], str]) -> None:
         self.jobs, self.news = jobs, news
-        self.console = Console(stderr=True)
+        self.console = console(error=True)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._show, daemon=True)
         self.announced = {job.number for job in jobs if job.state == "before"}
@@ -46,7 +47,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line above whatever else is shown."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def _show(self) -> None:
         if self.console.is_terminal:

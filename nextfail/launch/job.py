@@ -18,11 +18,12 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
+from nextfail.files import Inside, read_json
 from nextfail.launch.advice import advice
 from nextfail.launch.check import check
 from nextfail.launch.devices import NEED_GPU
 from nextfail.launch.effect import require_in_run
-from nextfail.runs.files import read_json
+from nextfail.launch.guard import require_name
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import SECTIONS, Identity
 from nextfail.runs.known import Known
@@ -32,6 +33,7 @@ from nextfail.runs.provenance import git_commit
 from nextfail.runs.slurm import this_job
 from nextfail.runs.status import note
 from nextfail.source import find
+from nextfail.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def run(cfg: DictConfig) -> float:
         result, _ = claim_and_train(cfg)
     else:
         result, folder = guarded("nextfail-train", lambda: claim_and_train(cfg))
-        print(f"{one_line(result)}\n{os.path.relpath(folder.path, HydraConfig.get().runtime.cwd)}")
+        say(f"{one_line(result)}\n{os.path.relpath(folder.path, HydraConfig.get().runtime.cwd)}")
     return float(result["exact_match"]["value"])
 
 
@@ -148,7 +150,7 @@ def _move_log(old: Path, new: Path) -> None:
             handler.close()  # it opens its file again when it has something to write
             file = Path(handler.baseFilename)
             if file.exists() and not file.stat().st_size:
-                file.unlink()
+                Inside(old).remove(file.name)
             handler.baseFilename = str(new / file.name)
     with suppress(OSError):
         old.rmdir()
@@ -224,7 +226,7 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
     except Exception as error:
         with suppress(UserError, OSError):  # a full disk may be what brought us here
             note(folder, "failed", error=" ".join(str(error).split())[:500] or type(error).__name__)
-            folder.error_txt.write_text(traceback.format_exc(), encoding="utf-8")
+            folder.files.write(folder.error_txt.name, traceback.format_exc())
         raise
 
 
@@ -243,6 +245,7 @@ def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     check(config)
+    require_name(config["name"])
     for key, value in config["data"].items():
         if key.endswith("_file") and value is not None:
             config["data"][key] = str(where / str(value))

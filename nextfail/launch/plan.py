@@ -1,7 +1,6 @@
 """What a sweep has to do: each job composed once, and looked up on the disk before anything is started."""
 
 import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +19,7 @@ from nextfail.runs import sweep
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import Identity
 from nextfail.runs.known import Known
+from nextfail.terminal import say
 
 
 @dataclass(eq=False)
@@ -125,7 +125,7 @@ class _Planner:
     def tell(self) -> None:
         """Say once what concerns many runs."""
         for text in [*self.said, *([describe_shorter(self.shorter)] if self.shorter else [])]:
-            print(text, file=sys.stderr)
+            say(text, error=True)
 
 
 def _compose(composer: Composer, overrides: Sequence[str]) -> DictConfig:

@@ -1,12 +1,15 @@
 """Jobs as processes of this machine, a few at a time. None shares its fate with another."""
 
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -22,6 +25,8 @@ from nextfail.launch.sweep import End
 from nextfail.launch.work import perform
 
 CUT = 130  # exit code of a run that saved and ended, as a shell gives it after Ctrl-C
+
+SHORT_TMPDIR, LONGEST_TMPDIR = "/tmp", 60  # a socket's path has at most some 100 bytes, of which its name takes 40
 
 LONGEST = 10_000  # characters of an error, which have to fit into a pipe that nobody reads yet
 
@@ -46,6 +51,7 @@ class Pool:
     """
 
     detached = False
+    together = 1
 
     def __init__(self, context: HydraContext, most: int | None, per_gpu: int) -> None:
         self.context, self.most, self.per_gpu = context, most, per_gpu
@@ -63,6 +69,7 @@ class Pool:
                 job.refuse(f"trainer.accelerator={accelerator} needs a GPU, and torch {version('torch')} finds none: "
                            "choose trainer=cpu, or install a torch with CUDA")  # fmt: skip
         self.free = places(found, self.per_gpu, self.most)
+        _start_server()
 
     @property
     def room(self) -> int:
@@ -112,6 +119,21 @@ class Pool:
         for worker in self.workers:
             worker.process.terminate()
         return True
+
+
+def _start_server() -> None:
+    """Start the process from which all others are forked, deaf to Ctrl-C, which is for the command to pass on."""
+    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:  # its socket is there, and paths of sockets are short
+        usual, tempfile.tempdir = tempfile.tempdir, SHORT_TMPDIR
+        try:
+            multiprocessing.util.get_temp_dir()  # which is kept
+        finally:
+            tempfile.tempdir = usual
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _work(payload: bytes, words: Connection, device: Device) -> None:

@@ -21,7 +21,6 @@ from nextfail.launch.plan import Job
 from nextfail.launch.sweep import End
 from nextfail.launch.work import perform
 from nextfail.runs import slurm
-from nextfail.runs.files import write_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.status import note, read
 
@@ -45,7 +44,7 @@ class Slurm:
         UserError: there is no SLURM here, or it has no such parameters.
     """
 
-    room = 1_000_000_000  # SLURM has a queue
+    room = together = 1_000_000_000  # SLURM has a queue
 
     def __init__(
         self,
@@ -91,9 +90,9 @@ class Slurm:
                 return
             for job, task in zip(chunk, tasks, strict=True):
                 self.sent[task.job_id] = job, task.paths.stderr
-                with suppress(UserError, OSError):  # without it the run is as good, and is found once it has begun
-                    job.folder.path.mkdir(parents=True, exist_ok=True)
-                    write_json(job.folder.job_json, {"job": task.job_id, "time": time.time()})
+                with suppress(UserError):  # without it the run is as good, and is found once it has begun
+                    sent = {"job": task.job_id, "time": time.time()}
+                    job.folder.files.write_json(job.folder.job_json.name, sent)
             self.executor.update_parameters(dependency=f"afterany:{tasks[0].job_id.partition('_')[0]}")
 
     def ended(self) -> list[End]:
@@ -140,6 +139,7 @@ class Local:
     """
 
     detached = False
+    together = 1
 
     def __init__(
         self, context: HydraContext, folder: Path, parameters: dict[str, Any], size: int, requeue: int

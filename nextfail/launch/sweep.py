@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from nextfail import stop
 from nextfail.errors import RunCut, UserError
 from nextfail.launch.display import Display
 from nextfail.launch.plan import Job
@@ -56,6 +57,9 @@ class Backend(Protocol):
     detached: bool
     """Whether jobs are to be left alone once they are started."""
 
+    together: int
+    """How many jobs are started at a time; between two times a signal is heard."""
+
     def prepare(self, jobs: list[Job]) -> None:
         """Look, once, at all that is to be started; what cannot be is refused, with a reason."""
 
@@ -83,7 +87,7 @@ class Backend(Protocol):
 class Sweep:
     """Brings jobs to their end, each by one process alone.
 
-    A first Ctrl-C or SIGTERM asks running jobs to save, a second leaves at once.
+    A first Ctrl-C, SIGTERM or SIGHUP asks running jobs to save, a second leaves at once.
     """
 
     def __init__(self, jobs: Sequence[Job], backend: Backend) -> None:
@@ -100,15 +104,14 @@ class Sweep:
         todo = [job for job in self.jobs if job.state == "todo"]
         if not todo:
             return
-        self.backend.prepare(todo)
-        self._set_aside(todo)
         with Display(self.jobs, self.backend.news) as self.display:
-            handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+            handlers = stop.handle((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._interrupt)
             try:
+                self.backend.prepare(todo)
+                self._set_aside(todo)
                 self._drive(deque(job for job in todo if job.state == "todo"))
             finally:
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
+                stop.unlisten(handlers)
         if self.signals:
             raise RunCut("stopped; the same command goes on from here")
 
@@ -120,7 +123,8 @@ class Sweep:
                 self._stop()
                 break
             waiting += self._returned()
-            if batch := [waiting.popleft() for _ in range(min(len(waiting), self.backend.room))]:
+            while waiting and (room := min(self.backend.room, self.backend.together)) and not self.signals:
+                batch = [waiting.popleft() for _ in range(min(len(waiting), room))]
                 self._set_aside(batch)  # by now another command may have begun them
                 batch = [job for job in batch if job.state == "todo"]
                 self._forget(batch)
@@ -152,8 +156,8 @@ class Sweep:
         """Let no job be taken for done, failed or cut because it was so before."""
         for job in jobs:
             if job.config.on_existing == "restart":
-                with suppress(OSError):  # the run itself will say what is wrong with its folder
-                    job.folder.result_json.unlink(missing_ok=True)
+                with suppress(UserError):  # the run itself will say what is wrong with its folder
+                    job.folder.files.remove(job.folder.result_json.name)
             if job.folder.status_json.exists():
                 _note(job, "begun again", None)
 
@@ -207,9 +211,8 @@ class Sweep:
 def _note(job: Job, state: str, error: str | None) -> Status:
     """Write into a run's folder what is known of it; a disk that is full takes no other run along."""
     try:
-        job.folder.path.mkdir(parents=True, exist_ok=True)
         return note(job.folder, state, error=error, requeued=0)
-    except (OSError, UserError) as problem:
+    except UserError as problem:
         return {"state": state, "error": f"{error}; {problem}"}
 
 

@@ -1,5 +1,6 @@
 """A job in a process of its own, on this machine or in a cluster."""
 
+from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 
 from nextfail import stop
 from nextfail.launch import job
+from nextfail.runs.folder import RunFolder
 
 
 def perform(context: HydraContext, config: DictConfig, singletons: dict[Any, Any]) -> float:
@@ -23,6 +25,7 @@ def perform(context: HydraContext, config: DictConfig, singletons: dict[Any, Any
     stop.listen()
     setup_globals()
     Singleton.set_state(singletons)
+    RunFolder(Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)).require_ours()  # before Hydra logs there
     done = run_job(
         task_function=job.run,
         config=config,

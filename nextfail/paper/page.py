@@ -1,24 +1,24 @@
 """The claims as files: index.html, which needs nothing else; claims.csv; and each figure by itself."""
 
-import csv
-import io
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from statistics import fmean
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 
 from nextfail import __version__
-from nextfail.errors import UserError
+from nextfail.files import Inside
 from nextfail.paper import verdict
 from nextfail.paper.claims import CLAIMS, GRAPHS, MODELS, Cell, Claim, Range, beside, cells
 from nextfail.paper.verdict import Verdict
 from nextfail.runs.collect import Collection, Group
-from nextfail.runs.files import write_text
+from nextfail.runs.table import csv_text
+from nextfail.text import terminal
 
+FOLDER = "figures/claims"
 CAPTIONS = {
     "dots": "Every seed is a dot with its 95 % interval, hollow where its outcome says nothing of the objective; "
     "grey is what was published.",
@@ -87,31 +87,29 @@ def sections(collection: Collection) -> list[Section]:
     return [Section(claim, found, dict(_figures(claim, found, collection))) for claim, found in held]
 
 
-def write(collection: Collection, held: Sequence[Section], out: Path) -> list[Path]:
+def write(collection: Collection, held: Sequence[Section], files: Inside) -> list[Path]:
     """Write the page, the table and the figures into a folder that a report has claimed; returns their paths.
 
     Raises:
         UserError: they cannot be written.
     """
-    folder = out / "figures" / "claims"
-    figures = {folder / f"{each.claim.name}_{kind}.svg": svg for each in held for kind, svg in each.figures.items()}
-    try:
-        write_text(out / "index.html", html(collection, held))
-        write_text(out / "claims.csv", table_csv(held))
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.svg"):
-            old.unlink()  # of an earlier report
-        for path, svg in figures.items():
-            path.write_bytes(svg)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
-    return [out / "index.html", out / "claims.csv"]
+    figures = {f"{each.claim.name}_{kind}.svg": svg for each in held for kind, svg in each.figures.items()}
+    files.write("index.html", html(collection, held))
+    files.write("claims.csv", table_csv(held))
+    for old in files.names(FOLDER):
+        if old.endswith(".svg"):
+            files.remove(f"{FOLDER}/{old}")  # of an earlier report
+    for name, svg in figures.items():
+        files.write(f"{FOLDER}/{name}", svg)
+    return [files.root / "index.html", files.root / "claims.csv"]
 
 
 def html(collection: Collection, held: Sequence[Section]) -> str:
     """The page."""
     ran = {column for section in held for column, word in section.words.items() if word != verdict.NOT_RUN}
-    environment = Environment(loader=PackageLoader("nextfail.paper", "."), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("nextfail.paper", "."), autoescape=True, undefined=StrictUndefined, finalize=_shown
+    )
     environment.filters["data_uri"] = lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
     return environment.get_template("page.html").render(
         version=__version__,
@@ -127,20 +125,23 @@ def html(collection: Collection, held: Sequence[Section]) -> str:
     )
 
 
+def _shown(value: object) -> object:
+    """What stands on the page: text without control characters, which the template then escapes."""
+    return terminal(value) if type(value) is str or isinstance(value, PurePath) else value
+
+
 def table_csv(held: Sequence[Section]) -> str:
     """claims.csv: a row for every claim, graph, model and configuration, or one that says that there is none."""
-    text = io.StringIO()
     columns = ("claim", "graph", "model", "verdict", "why", "seeds", "measured", "published", "problems", "command")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+    rows: list[dict[str, object]] = []
     for section in held:
         for cell in section.cells:
             shared = {"claim": section.claim.name, "graph": cell.graph, "published": section.published(cell)}
             for row in section.rows(cell) or [Row(cell.model, [], "", "", cell.verdict)]:
                 told = {"verdict": row.verdict.word, "why": row.verdict.why, "measured": "; ".join(row.measured)}
                 counted = {"seeds": len(row.measured), "problems": row.problems.replace(",", "")}
-                writer.writerow({**shared, "model": row.model, **told, **counted, "command": cell.command})
-    return text.getvalue()
+                rows.append({**shared, "model": row.model, **told, **counted, "command": cell.command})
+    return csv_text(columns, rows)
 
 
 def table(held: Sequence[Section]) -> Table | None:

@@ -1,6 +1,5 @@
 """Many run folders: found, read, and grouped by everything but the seed."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, TypeVar
 from nextfail.errors import UserError
 from nextfail.runs.naming import graph_name
 from nextfail.runs.record import Result, Run, read_run
+from nextfail.runs.walk import walk
+from nextfail.text import line
 
 T = TypeVar("T")
 
@@ -156,10 +157,10 @@ def find(folders: Sequence[Path], empty: bool = False) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
-        for place, below, files in os.walk(folder):
+        for place, below, files in walk(folder):
             below[:] = [name for name in below if name not in ("checkpoints", "figures")]  # no need to look there
             if "run.json" in files or "result.json" in files:
-                found[Path(place).resolve()] = Path(place)
+                found.setdefault(place.resolve(), place)
     if not (found or empty):
         raise UserError(f"no run found in {', '.join(map(str, folders))}: a run folder has a run.json in it")
     return sorted(found.values())
@@ -201,7 +202,7 @@ def _labels(runs: list[Run]) -> list[str]:
     """What tells each of some runs from the others, seeds apart: `model.depth=8, optimizer.lr=0.001`."""
     keys, labels = telling(runs), []
     for each in (run.identity.flat for run in runs):
-        parts = [f"{key}={each[key]}" for key in keys if key in each]
+        parts = [line(f"{key}={each[key]}") for key in keys if key in each]
         labels.append(", ".join(parts if len(parts) <= MOST_KEYS else [*parts[:MOST_KEYS], "..."]))
     return [label if labels.count(label) == 1 else f"{label} {run.hash[:4]}".strip()
             for run, label in zip(runs, labels, strict=True)]  # fmt: skip

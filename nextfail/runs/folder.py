@@ -1,7 +1,6 @@
 """One run folder: where its files are, whether it is done, and whether a run may use it."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from nextfail.errors import UserError
-from nextfail.runs.files import PARTIAL, read_json, write_json
+from nextfail.files import PARTIAL, Inside, leads_out, read_json
 from nextfail.runs.identity import KEYS, READABLE, SCHEMA, Identity, digest
 from nextfail.runs.lock import Lock
+
+HYDRAS = ("config.yaml", "hydra.yaml", "overrides.yaml")
+"""What Hydra writes into a folder of its own before a run begins, if hydra.output_subdir asks for it."""
 
 
 class State(Enum):
@@ -28,6 +30,11 @@ class RunFolder:
     """Paths of a run folder; nothing is read or made until asked."""
 
     path: Path
+
+    @property
+    def files(self) -> Inside:
+        """How anything in here is written or removed."""
+        return Inside(self.path)
 
     @property
     def run_json(self) -> Path:
@@ -125,16 +132,17 @@ class RunFolder:
 
         Raises:
             InUse: another process trains this run.
+            UserError: the folder cannot be written, or is not to be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make {self.path}: {error.strerror}") from error
+        self.require_ours()
+        self.files.make()
         lock = Lock(self.lock)
         lock.acquire()
         try:
-            for left in self.path.glob(f".*{PARTIAL}"):  # by a process that was killed
-                left.unlink(missing_ok=True)
+            for above in ("", f"{self.checkpoints.name}/"):
+                for name in self.files.names(above):
+                    if name.startswith(".") and name.endswith(PARTIAL):  # left by a process that was killed
+                        self.files.remove(f"{above}{name}")
             yield lock
         finally:
             lock.release()
@@ -151,8 +159,8 @@ class RunFolder:
         """
         if on_existing not in ("resume", "restart", "fail"):
             raise UserError(f"on_existing={on_existing!r} is unknown: choose resume, restart or fail")
+        self.require_ours()
         if not (self.checkpoints.exists() or self.result_json.exists()):
-            self._refuse_foreign_files()
             return State.NEW  # of a run there is nothing to lose yet
         self._refuse_another(identity, on_existing)
         if on_existing == "fail":
@@ -173,7 +181,7 @@ class RunFolder:
         state = self.state(identity, on_existing)
         if state is State.NEW:
             self._clear()
-            write_json(self.run_json, record(identity, extra))
+            self.files.write_json(self.run_json.name, record(identity, extra))
         return state
 
     def _refuse_another(self, identity: Identity, on_existing: str) -> None:
@@ -189,20 +197,49 @@ class RunFolder:
         raise UserError(f"{self.path} holds another run, and is left as it is. They differ in\n  {listed}\n"
                         f"Choose another with name=... or hydra.run.dir=..., or {replace}.")  # fmt: skip
 
-    def _refuse_foreign_files(self) -> None:
+    def require_ours(self) -> None:
+        """Make sure that a run may write here: the folder is new, empty or a run's, and nothing in it leads out of it.
+
+        Raises:
+            UserError: it holds files of somebody else's, or a link that leads out of it.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is a file: choose another folder")
         run = read_json(self.run_json)
-        ours = isinstance(run, dict) and "hash" in run
-        if ours or (self.status_json.exists() and not self.run_json.exists()):
-            return  # a run that was sent off, or began and wrote no checkpoint
-        names = (self.run_json, self.metrics_csv, self.timing_csv, self.examples_json, self.error_txt)
-        if theirs := [path.name for path in names if path.exists()]:
-            raise UserError(f"{self.path} has {' and '.join(theirs)}, and is no run of nextfail: choose another folder")
+        if not (isinstance(run, dict) and "hash" in run):
+            theirs = [name for name in self.files.names() if not self._before_run(name)]
+            if theirs:
+                more = f" and {len(theirs) - 3} more" if len(theirs) > 3 else ""
+                raise UserError(f"{self.path} has {', '.join(theirs[:3])}{more}, and is no run of nextfail: choose "
+                                "another folder")  # fmt: skip
+        if link := leads_out(self.path):
+            raise UserError(f"{link} is a link that leads out of the run folder, and nextfail writes nothing outside "
+                            "of it: remove the link, or make the whole run folder one")  # fmt: skip
+
+    def owns(self, name: str) -> bool:
+        """Whether a file or folder of this name is one that nextfail writes here."""
+        own = (self.run_json, self.status_json, self.result_json, self.metrics_csv, self.timing_csv, self.examples_json,
+               self.error_txt, self.job_json, self.lock, self.checkpoints)  # fmt: skip
+        return name in [path.name for path in own]
+
+    def _before_run(self, name: str) -> bool:
+        """Whether a file may be there before run.json is: of a run that was sent off, or failed before it began."""
+        if name in (self.status_json.name, self.job_json.name):
+            content = read_json(self.path / name)
+            return isinstance(content, dict) and ("state" in content or "job" in content)
+        if name == self.error_txt.name:
+            return self.status_json.exists()
+        if (folder := self.path / name).is_dir():
+            return {path.name for path in folder.iterdir()} <= set(HYDRAS)
+        return name.startswith(".lock") or name.endswith((".log", PARTIAL))
 
     def _clear(self) -> None:
         for path in (self.result_json, self.status_json, self.metrics_csv, self.timing_csv, self.examples_json):
-            path.unlink(missing_ok=True)
-        self.error_txt.unlink(missing_ok=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.files.remove(path.name)
+        self.files.remove(self.error_txt.name)
+        self.files.remove_tree(self.checkpoints.name)
 
 
 def record(identity: Identity, extra: dict[str, Any]) -> dict[str, Any]:

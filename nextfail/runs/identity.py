@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from nextfail import source
 from nextfail.errors import UserError
+from nextfail.files import open_regular
 
 SCHEMA = 2
 """Version of what stands in a run folder."""
@@ -266,7 +267,7 @@ def file_digest(name: str | None) -> dict[str, str] | None:
     if name is None:
         return None
     try:
-        with Path(name).open("rb") as file:
+        with open_regular(Path(name)) as file:
             return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}") from error

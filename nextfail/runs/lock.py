@@ -13,10 +13,17 @@ from pathlib import Path
 
 from nextfail import process
 from nextfail.errors import RunCut, UserError
+from nextfail.files import Inside, read_text
 from nextfail.runs import slurm
 
 BEAT = 10.0  # seconds between two signs of life of an owner
 STALE = 180.0  # seconds without one after which an owner that cannot be asked counts as dead
+
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOTCONN,
+           errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET)  # fmt: skip
+"""Errors of a disk that is away for a moment; all others last until somebody mends their cause."""
+
+MOST = 10_000  # bytes of a lock that makes sense
 
 
 Answer = Mapping[str, slurm.Job] | None
@@ -57,6 +64,15 @@ class Owner:
         return cls(secrets.token_hex(8), socket.gethostname(), process.machine(), pid, process.started(pid),
                    slurm.this_job(), slurm.restarts(), os.environ.get("SLURM_CLUSTER_NAME"))  # fmt: skip
 
+    @property
+    def sensible(self) -> bool:
+        """Whether a process can be looked for by it."""
+        texts, optional = (self.token, self.host, self.machine), (self.job, self.cluster)
+        return (all(isinstance(text, str) for text in texts)
+                and all(text is None or isinstance(text, str) for text in optional)
+                and type(self.pid) is int and 0 < self.pid < 2**31 and type(self.restarts) is int
+                and (self.started is None or type(self.started) is int))  # fmt: skip
+
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f", job {self.job}" if self.job else "")
 
@@ -69,7 +85,7 @@ class Owner:
 
         A process of this machine and a job of this cluster can be asked after. Of others nothing counts but silence.
         """
-        heard = silence < STALE
+        heard = recent(silence)
         if self.machine == process.machine():
             # where a process has no start time, its number may have been given to another
             return process.alive(self.pid, self.started) and (self.started is not None or heard)
@@ -91,6 +107,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self.path, self.owner = path, Owner.here()
+        self.files = Inside(path.parent)
         self.lost = False
         self._released = threading.Event()
 
@@ -99,35 +116,36 @@ class Lock:
 
         Raises:
             InUse: the owner lives.
-            UserError: the folder cannot be written.
+            UserError: the folder cannot be written, or something that is no lock has its name.
         """
-        mine = self.path.with_name(f".lock-{self.owner.token}")
+        mine = f".lock-{self.owner.token}"
         try:
-            mine.write_text(json.dumps(asdict(self.owner)), encoding="utf-8")
-            while not _link(mine, self.path):
+            self.files.write(mine, json.dumps(asdict(self.owner)))
+            while not self.files.link(mine, self.path.name):
                 found = read(self.path)
                 if found is None:
                     continue  # released in this moment
                 owner, last = found
                 if owner == self.owner:
                     break  # it was linked, and a network file system said otherwise
-                mine.touch()
-                silence = mine.stat().st_mtime - last  # by one clock, that of the file system
-                if silence < STALE if owner is None else owner.alive(silence):
+                self.files.touch(mine)
+                silence = self.path.with_name(mine).stat().st_mtime - last  # by one clock, that of the file system
+                if recent(silence) if owner is None else owner.alive(silence):
                     raise InUse(f"{self.path.parent} is in use: {owner or 'somebody'} trains this run")
                 self._bury(owner)
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+            raise UserError(f"cannot lock the run: {self.path}: {error.strerror}") from error
         finally:
-            mine.unlink(missing_ok=True)
+            with suppress(UserError):
+                self.files.remove(mine)
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
 
     def release(self) -> None:
         """Give the lock up, unless somebody else has it by now."""
         self._released.set()
         if self._ours():
-            with suppress(OSError):  # a disk that is away: the lock of a dead process holds nobody up
-                self.path.unlink(missing_ok=True)
+            with suppress(UserError):  # a disk that is away: the lock of a dead process holds nobody up
+                self.files.remove(self.path.name)
 
     def check(self) -> None:
         """Called before anything is written that another owner would miss.
@@ -142,52 +160,47 @@ class Lock:
     def _ours(self) -> bool:
         try:
             found = read(self.path)
-        except OSError:
-            return True  # a disk that is away for a moment
+        except OSError as error:
+            return error.errno in PASSING
         return found is not None and found[0] == self.owner
 
     def _bury(self, dead: Owner | None) -> None:
         """Remove the lock of a dead owner; should it be somebody else's by now, put it back."""
-        grave = self.path.with_name(f".lock-{self.owner.token}-dead")
-        with suppress(FileNotFoundError):  # another was quicker
-            self.path.rename(grave)
-            found = read(grave)
+        grave = f".lock-{self.owner.token}-dead"
+        if self.files.move(self.path.name, grave):  # else another was quicker
+            found = read(self.path.with_name(grave))
             if found is not None and found[0] != dead:
-                _link(grave, self.path)
-            grave.unlink()
+                self.files.link(grave, self.path.name)
+            self.files.remove(grave)
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
-            with suppress(OSError):  # a disk that is away for a moment
+            with suppress(UserError):  # a disk that is away for a moment
                 if not self._ours():
                     self.lost = True
                     return
-                os.utime(self.path)
+                self.files.touch(self.path.name)
+
+
+def recent(silence: float) -> bool:
+    """Whether seconds since the last sign of life are few enough.
+
+    A sign of life from the future is none: it was set by a wrong clock or by hand, and nobody has renewed it since.
+    """
+    return abs(silence) < STALE
 
 
 def read(path: Path) -> tuple[Owner | None, float] | None:
-    """Owner of a lock file (None if it makes no sense) and time of its last sign of life; None if there is no lock."""
+    """Owner of a lock file (None if it makes no sense) and time of its last sign of life; None if there is no lock.
+
+    Raises:
+        OSError: it cannot be read now (see PASSING), or ever: it is a folder, for one.
+    """
     try:
-        text, last = path.read_text(encoding="utf-8"), path.stat().st_mtime
+        last = path.lstat().st_mtime
+        owner = Owner(**json.loads(read_text(path, MOST, follow=False)))
+        return (owner if owner.sensible else None), last
     except FileNotFoundError:
         return None
-    try:
-        return Owner(**json.loads(text)), last
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None, last
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Give a file a second name, which must not exist yet; False if it does."""
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        with suppress(FileExistsError), target.open("x", encoding="utf-8") as file:  # a file system without links
-            file.write(source.read_text(encoding="utf-8"))
-            return True
-        return False
-    return True

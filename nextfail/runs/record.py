@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from nextfail.errors import UserError
-from nextfail.runs.files import read_json
+from nextfail.files import read_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import READABLE, Identity
 from nextfail.runs.naming import graph_name
 from nextfail.runs.status import survey
 from nextfail.runs.table import Row, read_rows
+from nextfail.text import line
+
+LONGEST_NAME = 200  # characters, of a model, an objective or an outcome
 
 _MALFORMED = (OSError, LookupError, TypeError, ValueError, ArithmeticError)
 
@@ -151,7 +154,7 @@ def read_run(folder: Path) -> Run:
         settings = identity.settings
         # what is read later without a second look
         int(settings["seed"]), graph_name(settings["graph"]), 1 / settings["graph"]["degree"]
-        model, objective = str(run["choices"]["model"]), str(run["choices"]["objective"])
+        model, objective = _name(run["choices"]["model"]), _name(run["choices"]["objective"])
         status = survey([folder])[folder]
     except _MALFORMED as error:
         raise UserError(_explain("run.json", error)) from error
@@ -177,7 +180,13 @@ def _result(record: Any, run_hash: str) -> Result:
     cheat = None if record["cheat_accuracy"] is None else _proportion(record["cheat_accuracy"])
     forced = record.get("forced_token_accuracy")
     hop = None if forced is None else _proportion(forced[1])
-    return Result(str(record["outcome"]), exact, hard, cheat, hop, int(record["samples_seen"]), record)
+    return Result(_name(record["outcome"]), exact, hard, cheat, hop, int(record["samples_seen"]), record)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > LONGEST_NAME:
+        raise ValueError(f"{str(value)[:LONGEST_NAME]!r} is no name")
+    return line(value)
 
 
 def _proportion(value: dict[str, Any]) -> Proportion:

@@ -1,7 +1,6 @@
 """The report on a collection of runs: tables, sentences, results.csv, report.md and figures."""
 
-import csv
-import io
+import os
 from collections.abc import Container, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -11,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from nextfail.errors import UserError
+from nextfail.files import Inside, read_text
 from nextfail.runs import leaderboard
 from nextfail.runs.collect import Collection, Group, telling
-from nextfail.runs.files import write_text
 from nextfail.runs.identity import SECTIONS
 from nextfail.runs.outcome import HARD_TOKEN_ALONE, OUTCOMES
 from nextfail.runs.record import Run
+from nextfail.runs.table import csv_text
+from nextfail.text import line, markdown
 
 MARK = "<!-- written by nextfail-report, which replaces it -->"
 FIGURES = {
@@ -88,7 +89,7 @@ def print_report(collection: Collection, console: Console) -> None:
         if took := _took(collection, graph):
             _print_table(console, f"{graph}, what it took", leaderboard.COLUMNS, took)
     for sentence in in_words(collection):
-        console.print(sentence)
+        console.print(line(sentence))
     if collection.problems:
         _print_table(console, "not done, or not whole", PROBLEM_COLUMNS, _problem_rows(collection))
 
@@ -117,35 +118,37 @@ def claim(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: choose a folder")
     names = ("report.md", "results.csv", "index.html", "claims.csv", "figures")
-    theirs = [name for name in names if (out / name).exists()]
-    earlier = out / "report.md"
-    if theirs and not (earlier.is_file() and earlier.read_text(encoding="utf-8", errors="replace").startswith(MARK)):
+    theirs = [name for name in names if os.path.lexists(out / name)]
+    if theirs and not _earlier(out / "report.md"):
         raise UserError(f"{out} has {' and '.join(theirs)}, and not from an earlier report: choose another --out")
 
 
-def write(collection: Collection, out: Path) -> list[Path]:
+def _earlier(path: Path) -> bool:
+    """Whether a report.md is ours."""
+    try:
+        return read_text(path, follow=False).startswith(MARK)
+    except (OSError, ValueError):
+        return False
+
+
+def write(collection: Collection, files: Inside) -> list[Path]:
     """Write report.md, results.csv and figures into a folder; returns their paths.
 
     Raises:
         UserError: something is in the way, or the folder cannot be written.
     """
-    claim(out)
+    claim(files.root)
     figures = draw(collection)
-    try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-        write_text(out / "report.md", page(collection, figures))  # first: its mark says whose folder this is
-        write_text(out / "results.csv", table_csv(collection))
-        for name in FIGURES:
-            for suffix in SUFFIXES:
-                path = out / "figures" / f"{name}.{suffix}"
-                if name in figures:
-                    path.write_bytes(figures[name][suffix])
-                else:
-                    path.unlink(missing_ok=True)  # of an earlier report
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
-    made = [out / "figures" / f"{name}.{suffix}" for name in figures for suffix in SUFFIXES]
-    return [out / "report.md", out / "results.csv", *made]
+    files.write("report.md", page(collection, figures))  # first: its mark says whose folder this is
+    files.write("results.csv", table_csv(collection))
+    for name in FIGURES:
+        for suffix in SUFFIXES:
+            if name in figures:
+                files.write(f"figures/{name}.{suffix}", figures[name][suffix])
+            else:
+                files.remove(f"figures/{name}.{suffix}")  # of an earlier report
+    made = [files.root / "figures" / f"{name}.{suffix}" for name in figures for suffix in SUFFIXES]
+    return [files.root / "report.md", files.root / "results.csv", *made]
 
 
 def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
@@ -166,11 +169,7 @@ def table_csv(collection: Collection) -> str:
     # the graph has columns already, and so have names
     keys = [key for key in telling([run for _, run in runs]) if not key.startswith("graph") and key not in SECTIONS]
     rows = [_record(group, run) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["graph"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(list(rows[0]) if rows else ["graph"], rows)
 
 
 def _record(group: Group, run: Run) -> dict[str, Any]:
@@ -198,17 +197,17 @@ def _record(group: Group, run: Run) -> dict[str, Any]:
         **{cost: record.get(cost) for cost in costs},
         "identity": run.hash,
         "git_commit": record.get("git_commit"),
-        "folder": run.folder,
+        "folder": str(run.folder),
     }
 
 
 def page(collection: Collection, figures: Container[str]) -> str:
     """report.md, with the named figures in it."""
-    parts = [MARK, "# Report", *in_words(collection)]
+    parts = [MARK, "# Report", *map(markdown, in_words(collection))]
     for graph, groups in collection.by_graph.items():
-        parts += [f"## {heading(graph, groups)}", _markdown(COLUMNS, [cells(group) for group in groups])]
+        parts += [f"## {markdown(heading(graph, groups))}", _markdown(COLUMNS, [cells(group) for group in groups])]
         if took := _took(collection, graph):
-            parts += [f"What it took on {graph}, best first:", _markdown(leaderboard.COLUMNS, took)]
+            parts += [f"What it took on {markdown(graph)}, best first:", _markdown(leaderboard.COLUMNS, took)]
     seen = dict.fromkeys(outcome for group in collection.groups for outcome in group.outcomes)
     meanings = [f"{outcome}: {OUTCOMES[outcome]}" for outcome in seen if outcome in OUTCOMES]
     parts.append("\n".join(f"- {line}" for line in [*NOTES, *leaderboard.NOTES, *meanings]))
@@ -220,12 +219,12 @@ def page(collection: Collection, figures: Container[str]) -> str:
 
 
 def _markdown(columns: Sequence[str], rows: list[list[str]]) -> str:
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    escaped = [[markdown(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *escaped])
 
 
 def _problem_rows(collection: Collection) -> list[list[str]]:
-    return [[str(problem.folder), problem.state, " ".join(problem.reason.split())] for problem in collection.problems]
+    return [[str(problem.folder), problem.state, line(problem.reason)] for problem in collection.problems]
 
 
 def _number(value: float | None) -> str:

@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nextfail.files import read_json
 from nextfail.runs import lock, slurm
-from nextfail.runs.files import read_json, write_json
 from nextfail.runs.folder import RunFolder
 
 Status = dict[str, Any]
 STATES = ("done", "running", "pending", "cut", "failed", "missing")
 COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
 
-ON = "the same command goes on from there"
+ON = "the same command goes on from"
 VAGUE = "status.json is missing or not whole"
 
 
@@ -21,7 +21,7 @@ def note(run: RunFolder, state: str, **more: Any) -> Status:
     """Replace state and time in status.json, keeping what is not said anew; what it says now."""
     kept = read_json(run.status_json)
     status = {**(kept if isinstance(kept, dict) else {}), "state": state, "time": time.time(), **more}
-    write_json(run.status_json, status)
+    run.files.write_json(run.status_json.name, status)
     return status
 
 
@@ -80,7 +80,7 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
     never_begun = said in ("pending", None)
     fatal = job is not None and said != "cut" and (job.state == "OUT_OF_MEMORY" or (job.fatal and never_begun))
     where = f"{end}, {progress(status)}" if end else progress(status)
-    return status | {"state": "failed" if fatal else "cut", "reason": f"{where}; {ON}"}
+    return status | {"state": "failed" if fatal else "cut", "reason": f"{where}; {_onward(run, status)}"}
 
 
 def progress(status: Status) -> str:
@@ -88,6 +88,14 @@ def progress(status: Status) -> str:
     if isinstance(step := status.get("step"), int) and isinstance(most := status.get("max_steps"), int):
         return f"at step {step:,} of {most:,}"
     return "before its first step"
+
+
+def _onward(run: RunFolder, status: Status) -> str:
+    """From where the same command goes on."""
+    if not run.checkpoints.exists():
+        return f"{ON} the start"
+    step = status.get("checkpoint")
+    return f"{ON} step {step:,}" if isinstance(step, int) and step else f"{ON} its last checkpoint"
 
 
 def log_of(run: RunFolder) -> str:
@@ -117,13 +125,13 @@ def _held(run: RunFolder, jobs: Mapping[str, slurm.Job] | None) -> bool:
     """Whether somebody trains it, as far as its lock tells."""
     try:
         found = lock.read(run.lock)
-    except OSError:
-        return True  # a disk that is away for a moment is no reason to begin the run again
+    except OSError as error:
+        return error.errno in lock.PASSING  # no reason to begin the run again; else the run itself will say what it is
     if found is None:
         return False
     owner, last = found
     silence = time.time() - last
-    return silence < lock.STALE if owner is None else owner.alive(silence, lambda asked: jobs)
+    return lock.recent(silence) if owner is None else owner.alive(silence, lambda asked: jobs)
 
 
 def _ago(status: Status) -> str:

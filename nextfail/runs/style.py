@@ -38,6 +38,7 @@ STYLE: Any = {
     "ytick.major.width": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 7.5,
+    "text.parse_math": False,  # names come from run folders, and a $ in one is no formula
     "svg.hashsalt": "nextfail",  # with a fixed salt the same figure is the same file
 }
 

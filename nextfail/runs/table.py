@@ -2,9 +2,11 @@
 
 import csv
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nextfail.runs.files import write_text
+from nextfail.files import Inside, read_text
+from nextfail.text import csv_cell
 
 Row = dict[str, str]
 
@@ -13,21 +15,34 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a table, without empty cells; none if there is no file."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{key: value for key, value in row.items() if key and value} for row in csv.DictReader(file)]
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    return [{key: value for key, value in row.items() if key and value} for row in rows]
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """A table as the text of a file, with nothing in it that a spreadsheet would compute."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
+    writer.writerows([csv_cell(row.get(column)) for column in columns] for row in rows)
+    return text.getvalue()
 
 
 class Table:
     """Rows with a `step` column, one for each step and split.
 
     Args:
-        path: the file; rows it has already are kept up to `resume_step`.
+        files: of the folder that it is in.
+        name: of the file; rows it has already are kept up to `resume_step`.
         resume_step: the step of the checkpoint gone on from; 0 for a new run.
     """
 
-    def __init__(self, path: Path, resume_step: int) -> None:
-        self.path = path
-        self.rows = [row for row in read_rows(path) if int(row["step"]) <= resume_step]
+    def __init__(self, files: Inside, name: str, resume_step: int) -> None:
+        self.files, self.name = files, name
+        self.rows = [row for row in read_rows(files.root / name) if int(row["step"]) <= resume_step]
         self._write()
 
     def add(self, *rows: Row) -> None:
@@ -45,7 +60,7 @@ class Table:
         writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        self.files.write(self.name, text.getvalue())
 
 
 def _key(row: Row) -> tuple[str, str | None]:

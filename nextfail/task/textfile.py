@@ -5,10 +5,8 @@
 Edges `u,v` joined by "|", then "/start,goal=", then the path from start to goal.
 """
 
-import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nextfail.errors import UserError
+from nextfail.files import Inside, open_regular
 from nextfail.task.graph import Batch, PathStar
 
 _EXAMPLE = "7,1|1,4|7,3|3,9/7,4=7,1,4"
@@ -53,20 +52,11 @@ def write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -
 
 
 def _write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -> Iterator[int]:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("x", encoding="ascii") as file:
-            for done in range(0, count, _BLOCK):
-                block = graph.sample(min(_BLOCK, count - done), generator)
-                file.writelines(line + "\n" for line in format_batch(graph, block))
-                yield min(done + _BLOCK, count)
-        partial.rename(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    with Inside(path.parent).writing(path.name, replace=False) as file:
+        for done in range(0, count, _BLOCK):
+            block = graph.sample(min(_BLOCK, count - done), generator)
+            file.writelines(f"{line}\n".encode() for line in format_batch(graph, block))
+            yield min(done + _BLOCK, count)
 
 
 def load(path: Path, graph: PathStar) -> Batch:
@@ -76,7 +66,8 @@ def load(path: Path, graph: PathStar) -> Batch:
         UserError: the file is missing or empty, or a line is not what it should be (file, line, what was expected).
     """
     try:
-        lines = path.read_bytes().decode("ascii").split("\n")  # nothing else ends a line, such as a form feed
+        with open_regular(path) as file:
+            lines = file.read().decode("ascii").split("\n")  # nothing else ends a line, such as a form feed
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
         raise UserError(f"cannot read data file {path}: {reason}") from error

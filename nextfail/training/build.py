@@ -1,6 +1,7 @@
 """Objects from configuration: freely for a run of one's own, from a closed table for somebody else's run folder."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -15,6 +16,7 @@ from nextfail.runs.identity import file_digest, model_digest
 from nextfail.source import digest, imported
 from nextfail.task.datamodule import DrawnData, FileData, PathStarData
 from nextfail.task.graph import PathStar
+from nextfail.text import line
 from nextfail.training.module import PathStarModule
 
 log = logging.getLogger(__name__)
@@ -95,6 +97,9 @@ def remake_module(folder: RunFolder, trust: bool = False) -> PathStarModule:
     graph = make_graph(run)
     objective = _remake(folder, "objective", {}, trust)
     source = run.get("source")  # identity has its digest, and this is its name
+    if source is not None and not trust and not Path(str(source)).is_dir():
+        raise UserError(f"{folder.path} began with the model {source}, and there is no such folder: it would be asked "
+                        "for on the hub. Give --trust if you trust this folder")  # fmt: skip
     if source is not None and model_digest(source) != run["model"].get("source"):
         raise UserError(f"{source} is not the model that this run began with: it has moved, or its content has changed")
     backbone = _remake(folder, "model", {} if source is None else {"source": source}, trust, **_fit(graph, objective))
@@ -137,9 +142,9 @@ def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: boo
                         "Loading it would run its code: give --trust if you trust this folder")  # fmt: skip
     if made is not None and made.revision != what["revision"]:
         log.warning("%s was trained with revision %s of %s, which computes something else than the present revision %s",
-                    folder.path, what["revision"], what["name"], made.revision)  # fmt: skip
+                    line(folder.path), line(what["revision"]), made.name, made.revision)  # fmt: skip
     if made is None and digest(target) != what.get("sha256"):
-        log.warning("%s was trained with another version of %s", folder.path, target)
+        log.warning("%s was trained with another version of %s", line(folder.path), line(target))
     if made is None or inner:
         return make(section, spec, **more)
     try:

@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from nextfail.errors import UserError
-from nextfail.runs.files import write_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.slurm import this_job
 from nextfail.runs.table import Table
@@ -35,17 +34,22 @@ class Heartbeat(Callback):
     """
 
     def __init__(self, folder: RunFolder, batch_size: int, resume_step: int, every: float = 2.0) -> None:
-        self.path, self.batch_size, self.every = folder.status_json, batch_size, every
-        self.timing = Table(folder.timing_csv, resume_step)
+        self.folder, self.batch_size, self.every = folder, batch_size, every
+        self.timing = Table(folder.files, folder.timing_csv.name, resume_step)
         self.seconds = 0.0  # in training and validation, over all sessions of this run
         self.rate = 0.0
-        self.status: Step = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "step": resume_step}
+        self.status: Step = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "step": resume_step,
+                             "checkpoint": resume_step}  # fmt: skip
         self.write("starting")
 
     def write(self, state: str, **more: Any) -> None:
         """Replace status.json, keeping what is not said anew."""
         self.status |= {"state": state, "time": time.time(), **more}
-        write_json(self.path, self.status)
+        self.folder.files.write_json(self.folder.status_json.name, self.status)
+
+    def saved(self, step: int) -> None:
+        """Note from which step the run would be resumed."""
+        self.write(self.status["state"], checkpoint=step)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._tick = self._beat = time.monotonic()

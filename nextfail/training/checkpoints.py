@@ -1,23 +1,29 @@
 """Checkpoints that survive: written whole or not at all, the one before kept, loaded without running code."""
 
-import os
+import io
 import pickle
 import shutil
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from nextfail import stop
 from nextfail.errors import RunCut, UserError
+from nextfail.files import Inside, open_regular
+from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import READABLE, SCHEMA
 from nextfail.runs.lock import Lock
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+NEW = "new.ckpt"
+"""One that is whole, and not yet in the place of the last."""
 
 
 class NotWholeError(UserError):
@@ -31,14 +37,22 @@ class Checkpoints(Checkpoint):
     Ctrl-C leaves at once.
 
     Args:
-        folder: where they go.
+        run: whose folder they go to.
         identity: hash of the run, written into each.
         val_every: steps between validations.
         lock: of the run's folder; nothing is saved once it is lost.
+        saved: told the step of each that is saved.
     """
 
-    def __init__(self, folder: Path, identity: str, val_every: int, lock: Lock) -> None:
-        self.folder, self.identity, self.val_every, self.lock = folder, identity, val_every, lock
+    def __init__(
+        self,
+        run: RunFolder,
+        identity: str,
+        val_every: int,
+        lock: Lock,
+        saved: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.run, self.identity, self.val_every, self.lock, self.saved = run, identity, val_every, lock, saved
         self.best, self.saved_step = -1.0, -1
         self.handlers: dict[int, Any] = {}
 
@@ -75,23 +89,19 @@ class Checkpoints(Checkpoint):
             RunCut: the run was taken over by another process.
         """
         self.lock.check()
-        last, partial = self.folder / LAST, self.folder / "partial"
+        files = self.run.files.below(self.run.checkpoints.name)
         try:
-            self.folder.mkdir(exist_ok=True)
-            trainer.save_checkpoint(partial)
-            _flush(partial)
+            trainer.save_checkpoint(self.run.checkpoints / NEW)
             if best:  # first, so that a kill in between is mended when this step is reached again
-                shutil.copyfile(partial, self.folder / "partial-best")
-                _flush(self.folder / "partial-best")
-                (self.folder / "partial-best").replace(self.folder / BEST)
-            if last.exists():
-                last.replace(self.folder / PREVIOUS)
-            partial.replace(last)
-            self.saved_step = trainer.global_step
-        except OSError as error:
-            for path in self.folder.glob("partial*"):
-                path.unlink(missing_ok=True)
-            raise UserError(f"cannot save a checkpoint in {self.folder}: {error.strerror or error}") from error
+                with open_regular(self.run.checkpoints / NEW) as whole, files.writing(BEST) as file:
+                    shutil.copyfileobj(whole, file)
+        except UserError:
+            files.remove(NEW)
+            raise
+        files.move(LAST, PREVIOUS)
+        files.move(NEW, LAST)
+        self.saved_step = trainer.global_step
+        self.saved(self.saved_step)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["nextfail"] = {"schema": SCHEMA, "identity": self.identity}
@@ -103,10 +113,13 @@ class Checkpoints(Checkpoint):
         self.best = state_dict["best"]
 
 
-def _flush(path: Path) -> None:
-    """Make sure that a file is on the disk before it gets its name."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+class WholeFiles(TorchCheckpointIO):
+    """Writes what Lightning saves whole or not at all, and through no link."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = io.BytesIO()  # torch hides what a disk that is full says
+        torch.save(checkpoint, content)
+        Inside(Path(path).parent).write(Path(path).name, content.getbuffer())
 
 
 def _leave(trainer: L.Trainer) -> NoReturn:
@@ -120,8 +133,9 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
         UserError: it is missing, not whole, not one of ours, or of another run or schema.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of foreign formats, which are refused below
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        # torch warns of foreign formats, which are refused below
+        with warnings.catch_warnings(action="ignore"), open_regular(path) as file:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError as error:

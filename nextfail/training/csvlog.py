@@ -1,12 +1,12 @@
 """The logger behind metrics.csv: one row a step and split, and no clocks."""
 
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from nextfail.runs.folder import RunFolder
 from nextfail.runs.table import Row, Table
 
 
@@ -16,13 +16,13 @@ class MetricsFile(Logger):
     Lightning's CSVLogger deletes the rows of an earlier start; this one keeps those up to the step resumed from.
 
     Args:
-        path: the file.
+        folder: of the run.
         resume_step: rows after this step are dropped.
     """
 
-    def __init__(self, path: Path, resume_step: int) -> None:
+    def __init__(self, folder: RunFolder, resume_step: int) -> None:
         super().__init__()
-        self.table = Table(path, resume_step)
+        self.table = Table(folder.files, folder.metrics_csv.name, resume_step)
 
     @property
     def name(self) -> str:

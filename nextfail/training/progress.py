@@ -7,12 +7,12 @@ import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from nextfail.runs.status import COLUMNS, Status, cells, describe
+from nextfail.terminal import console, say
 from nextfail.training.callbacks import Heartbeat
 
 
@@ -25,7 +25,7 @@ class Progress(Callback):
 
     def __init__(self, every: float) -> None:
         self.every = every
-        self.console = Console(stderr=True)
+        self.console = console(error=True)
         self.live: Live | None = None
         self.silent = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
@@ -43,7 +43,7 @@ class Progress(Callback):
             if self.live:
                 self.live.update(_bar(status), refresh=True)
             else:
-                print(describe(status), flush=True)
+                say(describe(status))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.live:

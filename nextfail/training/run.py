@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nextfail import __version__
 from nextfail.errors import UserError
-from nextfail.runs.files import write_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import SCHEMA
 from nextfail.runs.lock import Lock
@@ -28,7 +27,7 @@ from nextfail.task.datamodule import PathStarData
 from nextfail.task.graph import Batch
 from nextfail.training.build import make, make_data, make_graph, make_module, require
 from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
-from nextfail.training.checkpoints import Checkpoints, latest_whole, read_checkpoint
+from nextfail.training.checkpoints import Checkpoints, WholeFiles, latest_whole, read_checkpoint
 from nextfail.training.csvlog import MetricsFile
 from nextfail.training.metrics import PathMetrics
 from nextfail.training.module import PathStarModule
@@ -71,7 +70,7 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     graph = make_graph(config)
     data, module = make_data(config, graph), make_module(config, graph)
     diverged = StopWhenDiverged()
-    checkpoints = Checkpoints(folder.checkpoints, run["hash"], settings["val_every"], lock)
+    checkpoints = Checkpoints(folder, run["hash"], settings["val_every"], lock, heartbeat.saved)
     rehearsal = Rehearsal(data)
     own = [rehearsal, diverged, StopAt(settings["stop_at"]), heartbeat, checkpoints]
     trainer = make_trainer(config, folder, own, step)
@@ -98,17 +97,17 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
         "git_commit": commit,
     }
     lock.check()
-    write_json(folder.examples_json, rehearsal.examples)
-    write_json(folder.result_json, result)
+    folder.files.write_json(folder.examples_json.name, rehearsal.examples)
+    folder.files.write_json(folder.result_json.name, result)
     heartbeat.write("done", step=steps, exact_match=result["exact_match"]["value"], outcome=result["outcome"])
-    folder.error_txt.unlink(missing_ok=True)
+    folder.files.remove(folder.error_txt.name)
     return result
 
 
 def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resume_step: int) -> L.Trainer:
     """A Lightning Trainer that does what the configuration says and leaves files to us."""
     settings = config["trainer"]
-    loggers = [MetricsFile(folder.metrics_csv, resume_step)]
+    loggers = [MetricsFile(folder, resume_step)]
     loggers += [make_logger(name, spec, config, folder) for name, spec in config["logger"].items() if spec]
     more = [require(f"callbacks.{name}", make(f"callbacks.{name}", spec), Callback)
             for name, spec in config["callbacks"].items() if spec]  # fmt: skip
@@ -135,7 +134,8 @@ def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], ca
         num_sanity_val_steps=0,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # a run is one process, also inside a SLURM job; requeueing is ours
+        # a run is one process, also inside a SLURM job; requeueing is ours
+        plugins=[LightningEnvironment(), WholeFiles()],
         default_root_dir=folder.path,
         enable_checkpointing=True,  # by our callback
         enable_progress_bar=False,

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from nextfail.launch.job import resolve
 from nextfail.launch.plan import Job, _own, plan
 from nextfail.launch.sweep import counts, unfinished
-from nextfail.runs.files import write_json
 from nextfail.runs.folder import record
 from nextfail.runs.identity import Identity
 from nextfail.runs.sweep import remembered
@@ -43,8 +42,8 @@ def finish(job: Job, **changed: Any) -> None:
     identity = Identity.of(resolve(_own(job.config), Path.cwd()))
     job.folder.path.mkdir(parents=True)
     run = record(replace(identity, settings=identity.settings | changed), {})
-    write_json(job.folder.run_json, run)
-    write_json(job.folder.result_json, {"outcome": "solved", "exact_match": {}, "identity": run["hash"]})
+    job.folder.files.write_json("run.json", run)
+    job.folder.files.write_json("result.json", {"outcome": "solved", "exact_match": {}, "identity": run["hash"]})
 
 
 def test_done_runs_are_told_from_the_rest(planner: Planner) -> None:

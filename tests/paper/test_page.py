@@ -12,6 +12,7 @@ import pytest
 from synthetic import make_run
 
 from nextfail.cli.common import CONF
+from nextfail.files import Inside
 from nextfail.paper import claims, page, verdict
 from nextfail.paper.claims import CLAIMS
 from nextfail.runs.collect import Collection, collect
@@ -125,10 +126,10 @@ def test_verdicts_are_counted_and_listed(collection: Collection, tmp_path: Path)
     assert len(rows) == sum(max(len(cell.rows), 1) for section in held for cell in section.cells)
     (row,) = (row for row in rows if row["claim"] == "reverse" and row["verdict"] == "reproduced")
     assert (row["graph"], row["seeds"], row["problems"], row["command"]) == ("G(2,3)", "2", "2000", "")
-    page.write(collection, held, tmp_path)
+    page.write(collection, held, Inside(tmp_path))
     figures = {path.name for path in (tmp_path / "figures" / "claims").iterdir()}
     assert "reverse_dots.svg" in figures and "forced_vs_free_dots.svg" in figures
-    page.write(collection, [], tmp_path)
+    page.write(collection, [], Inside(tmp_path))
     assert not list((tmp_path / "figures" / "claims").iterdir())
 
 
@@ -158,7 +159,7 @@ def browser() -> Iterator[Any]:
 def test_page_opens_from_disk_without_a_complaint(
     browser: Any, collection: Collection, tmp_path: Path, width: int
 ) -> None:
-    path, _ = page.write(collection, page.sections(collection), tmp_path)
+    path, _ = page.write(collection, page.sections(collection), Inside(tmp_path))
     opened = browser.new_page(viewport={"width": width, "height": 900})
     said: list[str] = []
     asked: list[str] = []

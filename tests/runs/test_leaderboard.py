@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from synthetic import change, make_run
 
+from nextfail.files import Inside
 from nextfail.runs import leaderboard, report
 from nextfail.runs.collect import Collection, Group, collect
 from nextfail.runs.record import read_run
@@ -14,7 +15,7 @@ from nextfail.runs.table import Table
 def curve(folder: Path, exact: dict[int, float]) -> None:
     """Replace metrics.csv: exact match on the validation set by step."""
     (folder / "metrics.csv").unlink()
-    table = Table(folder / "metrics.csv", 0)
+    table = Table(Inside(folder), "metrics.csv", 0)
     for step, value in exact.items():
         table.add({"step": str(step), "split": "train", "loss": "1.5"})
         table.add({"step": str(step), "split": "validation", "exact_match": str(value), "token_accuracy_0": "1"})

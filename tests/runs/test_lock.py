@@ -210,8 +210,9 @@ def test_file_system_without_links(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="cannot write"):
-        Lock(tmp_path / "nowhere" / ".lock").acquire()
+        Lock(tmp_path / "file" / ".lock").acquire()
 
 
 def _eventually(true: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from synthetic import OTHER_EDGES, example, make_run
 
 from nextfail.errors import UserError
+from nextfail.files import Inside
 from nextfail.runs import figures, report, star, style
 from nextfail.runs.collect import collect
 
@@ -41,7 +42,7 @@ def lines(text: str) -> list[list[str]]:
 
 
 def test_markdown_holds_means_seeds_and_outcomes(runs: Path, tmp_path: Path) -> None:
-    report.write(collect([runs]), tmp_path / "out")
+    report.write(collect([runs]), Inside(tmp_path / "out"))
     text = (tmp_path / "out/report.md").read_text()
     assert "## G(2,3), chance 0.500" in text
     table = lines(text)
@@ -57,7 +58,7 @@ def test_markdown_holds_means_seeds_and_outcomes(runs: Path, tmp_path: Path) -> 
         "2,000",
     ] in table
     assert ["reverse", "transformer", "1.000", "1.000", "1/1", "1.000", "-", "1 solved", "2,000"] in table
-    assert [str(runs / "cut"), "cut", "at step 20 of 20; the same command goes on from there"] in table
+    assert [str(runs / "cut"), "cut", "at step 20 of 20; the same command goes on from the start"] in table
     assert {f"figures/{name}" for name in FILES} <= set(text.replace("(", " ").replace(")", " ").split())
 
 
@@ -116,7 +117,7 @@ def test_the_terminal_shows_the_same_table(runs: Path) -> None:
 
 
 def test_figures_are_images(runs: Path, tmp_path: Path) -> None:
-    made = report.write(collect([runs]), tmp_path / "out")
+    made = report.write(collect([runs]), Inside(tmp_path / "out"))
     assert {path.name for path in made} == FILES | {"report.md", "results.csv"}
     for path in (tmp_path / "out/figures").iterdir():
         if path.suffix == ".png":
@@ -130,7 +131,7 @@ def test_figures_are_images(runs: Path, tmp_path: Path) -> None:
 
 def test_a_report_is_the_same_each_time(runs: Path, tmp_path: Path) -> None:
     for out in ("one", "two"):
-        report.write(collect([runs]), tmp_path / out)
+        report.write(collect([runs]), Inside(tmp_path / out))
     for name in FILES:
         assert (tmp_path / "one/figures" / name).read_bytes() == (tmp_path / "two/figures" / name).read_bytes(), name
 
@@ -218,11 +219,11 @@ def test_no_label_lies_over_another(tmp_path: Path, kind: object, many: bool) ->
 
 def test_without_examples_and_curves_there_are_fewer_figures(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    report.write(collect([runs]), out)
+    report.write(collect([runs]), Inside(out))
     (out / "figures/mine.png").write_text("mine")
     for path in [*runs.glob("*/examples.json"), *runs.glob("*/metrics.csv")]:
         path.unlink()
-    report.write(collect([runs]), out)
+    report.write(collect([runs]), Inside(out))
     assert {path.name for path in (out / "figures").iterdir()} == {"exact_match.png", "exact_match.svg", "mine.png"}
     text = (out / "report.md").read_text()
     assert "figures/exact_match.png" in text and "figures/tokens.png" not in text
@@ -231,27 +232,27 @@ def test_without_examples_and_curves_there_are_fewer_figures(runs: Path, tmp_pat
 
 def test_only_unreadable_runs_make_a_report_of_problems(tmp_path: Path) -> None:
     (make_run(tmp_path / "runs/a") / "run.json").write_text("{")
-    report.write(collect([tmp_path / "runs"]), tmp_path / "out")
+    report.write(collect([tmp_path / "runs"]), Inside(tmp_path / "out"))
     assert [str(tmp_path / "runs/a"), "unreadable"] in [
         row[:2] for row in lines((tmp_path / "out/report.md").read_text())
     ]
-    assert list((tmp_path / "out/figures").iterdir()) == []
+    assert not (tmp_path / "out/figures").exists()
 
 
 def test_what_is_not_ours_is_not_replaced(runs: Path, tmp_path: Path) -> None:
     found = collect([runs])
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="is a file"):
-        report.write(found, tmp_path / "file")
+        report.write(found, Inside(tmp_path / "file"))
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/results.csv").write_text("mine")
     with pytest.raises(UserError, match=r"has results\.csv, and not from an earlier report"):
-        report.write(found, tmp_path / "theirs")
+        report.write(found, Inside(tmp_path / "theirs"))
     assert (tmp_path / "theirs/results.csv").read_text() == "mine"
     (tmp_path / "file").unlink()
     (tmp_path / "file").mkdir()
     (tmp_path / "file/notes.txt").write_text("mine")  # a folder with other things may take a report
-    report.write(found, tmp_path / "file")
+    report.write(found, Inside(tmp_path / "file"))
     assert (tmp_path / "file/notes.txt").read_text() == "mine"
 
 

@@ -12,8 +12,8 @@ from synthetic import cut_short, make_run, write
 
 from nextfail.cli.status import counts, statuses
 from nextfail.errors import UserError
+from nextfail.files import read_json
 from nextfail.runs import slurm
-from nextfail.runs.files import read_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.lock import Owner
 from nextfail.runs.slurm import Job
@@ -52,7 +52,7 @@ def test_running_while_its_lock_is_held(tmp_path: Path) -> None:
     assert say(run) == ("running", "at step 20 of 40, last sign of life 0 s ago")
     hold(run, started=1)  # died, and its number was given to this process
     state, reason = say(run)
-    assert state == "cut" and "at step 20 of 40; the same command goes on from there" in reason
+    assert state == "cut" and "at step 20 of 40; the same command goes on from its last checkpoint" in reason
 
 
 def test_failed_keeps_its_error(tmp_path: Path) -> None:
