@@ -215,6 +215,37 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
         Lock(tmp_path / "file" / ".lock").acquire()
 
 
+def test_a_sign_of_life_from_the_future_is_none(path: Path, far: Owner) -> None:
+    for ahead in (30 * 86400, 86400 * 365 * 15):
+        write(path, far, silence=-ahead)
+        mine = Lock(path)
+        mine.acquire()
+        mine.release()
+    write(path, far, silence=-5.0)  # clocks differ a little
+    with pytest.raises(InUse):
+        Lock(path).acquire()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "zero", "nowhere"])
+def test_what_is_no_lock_is_refused_and_not_waited_for(kind: str, path: Path) -> None:
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "zero" else path.parent / "nothing")
+    with pytest.raises(UserError, match=r"cannot lock the run: .*\.lock"):
+        Lock(path).acquire()
+    assert [each.name for each in path.parent.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("change", [{"pid": "../x"}, {"pid": -1}, {"pid": 2**40}, {"machine": None}, {"restarts": "1"}])
+def test_an_owner_that_makes_no_sense_is_nobody(change: dict[str, object], path: Path) -> None:
+    path.write_text(json.dumps(asdict(Owner.here()) | change))
+    found = read(path)
+    assert found is not None and found[0] is None
+
+
 def _eventually(true: Callable[[], bool]) -> None:
     for _ in range(500):
         if true():

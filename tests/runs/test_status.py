@@ -1,5 +1,6 @@
 """What is said of a run, from its folder, its lock and what SLURM says; SLURM's commands are scripts here."""
 
+import errno
 import json
 import os
 import time
@@ -53,6 +54,33 @@ def test_running_while_its_lock_is_held(tmp_path: Path) -> None:
     hold(run, started=1)  # died, and its number was given to this process
     state, reason = say(run)
     assert state == "cut" and "at step 20 of 40; the same command goes on from its last checkpoint" in reason
+
+
+@pytest.mark.parametrize("error, state", [(errno.EIO, "running"), (errno.ESTALE, "running"), (errno.EACCES, "cut")])
+def test_a_disk_that_is_away_is_no_dead_owner(
+    error: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path / "run")
+    hold(run)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("nextfail.runs.lock.read_text", fail)
+    assert say(run)[0] == state
+
+
+def test_a_lock_that_is_a_folder_holds_nobody_up(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    (run / ".lock").mkdir()
+    assert say(run)[0] == "cut"
+
+
+def test_a_cut_run_says_from_which_step_it_goes_on(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", state="cut", checkpoint=1500)
+    assert say(run)[1] == "at step 20 of 40; the same command goes on from step 1,500"
+    (run / "checkpoints").rmdir()
+    assert say(run)[1] == "at step 20 of 40; the same command goes on from the start"
 
 
 def test_failed_keeps_its_error(tmp_path: Path) -> None:
