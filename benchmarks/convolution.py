@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from benchmarks.measure import Row, alternate, at_least, below, repeat
 from benchmarks.work import Work
-from nextfail.models.conv import ShortConv
+from nextfail.models.mixers.conv import ShortConv
 
 
 def convolution() -> list[Row]:

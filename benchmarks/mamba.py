@@ -13,7 +13,7 @@ from transformers.utils import logging
 from benchmarks.measure import Row, alternate, at_least, below, repeat
 from benchmarks.work import Work
 from nextfail.models import Backbone, Mamba, Transformer
-from nextfail.models.selective_scan import selective_scan
+from nextfail.models.scan.selective_scan import selective_scan
 
 DEPTH, WIDTH, STATES, VOCAB = 4, 96, 16, 54  # size demo on N=50
 TOKENS = 4096  # of a batch: 128 problems of G(2,5)

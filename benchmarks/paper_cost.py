@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from nextfail.cli.common import CONF
-from nextfail.launch import job
+from nextfail.sweeps import job
 from nextfail.training.build import make_data, make_graph, make_module
 from nextfail.training.run import flops_per_step
 

@@ -10,7 +10,7 @@ from transformers.utils import logging
 from benchmarks.measure import Row, alternate, at_least, has_bf16
 from benchmarks.work import Work
 from nextfail.objectives import IGNORE
-from nextfail.task.graph import Batch, PathStar
+from nextfail.tasks.path_star.graph import Batch, PathStar
 
 PEER = "GPT2LMHeadModel, fp32, plain loop"
 

@@ -26,7 +26,7 @@ MANY = 5000  # runs whose status is asked for
 # Hydra's own sweeper and launcher, our configuration, and a job that does nothing
 EMPTY = f"""
 import hydra
-from nextfail.launch import job
+from nextfail.sweeps import job
 
 @hydra.main(version_base="1.3", config_path={str(CONF)!r}, config_name="train")
 def nothing(cfg):

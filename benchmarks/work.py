@@ -7,8 +7,8 @@ import hydra
 import torch
 
 from nextfail.cli.common import CONF
-from nextfail.launch.job import resolve
-from nextfail.task.graph import Batch
+from nextfail.sweeps.job import resolve
+from nextfail.tasks.path_star.graph import Batch
 from nextfail.training.build import make_data, make_graph, make_module
 
 

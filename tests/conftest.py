@@ -5,7 +5,7 @@ import torch
 from helpers import LINE, SMALL, hand_batch
 from hypothesis import settings
 
-from nextfail.task import Batch, PathStar
+from nextfail.tasks import Batch, PathStar
 
 torch.set_num_threads(1)
 settings.register_profile("quick", deadline=None, max_examples=40, derandomize=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nextfail.models import Backbone, Transformer
 from nextfail.objectives import AnyOrder, MultiToken, NextLatent, Objective, TokenMasking
 from nextfail.seeding import generator
-from nextfail.task import Batch, PathStar
+from nextfail.tasks import Batch, PathStar
 from nextfail.training.module import PathStarModule
 from nextfail.training.optim import adamw, constant
 

@@ -8,9 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from nextfail.cli.common import CONF
-from nextfail.launch import job
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import Identity
+from nextfail.sweeps import job
 from nextfail.training.run import train
 
 

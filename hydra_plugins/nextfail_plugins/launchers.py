@@ -1,4 +1,4 @@
-"""Hydra's door to nextfail.launch. Hydra imports this at every start, so that all that is slow is imported later."""
+"""Hydra's door to nextfail.sweeps. Hydra imports this at every start, so that all that is slow is imported later."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from nextfail.launch.sweep import Backend
+    from nextfail.sweeps.sweep import Backend
 
 
 class NextfailLauncher(Launcher):
@@ -31,10 +31,10 @@ class NextfailLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Validation exact match of each run; NaN, and a line at the end of the command, for one that is not done."""
         from nextfail.errors import UserError
-        from nextfail.launch import job
-        from nextfail.launch.check import unknown
-        from nextfail.launch.plan import plan
-        from nextfail.launch.sweep import Sweep, finish, values
+        from nextfail.sweeps import job
+        from nextfail.sweeps.check import unknown
+        from nextfail.sweeps.plan import plan
+        from nextfail.sweeps.sweep import Sweep, finish, values
 
         setup_globals()
         job.begun = True
@@ -92,7 +92,7 @@ class LocalLauncher(NextfailLauncher):
     known = ("n_jobs", "per_gpu")
 
     def backend(self) -> "Backend":
-        from nextfail.launch.pool import Pool
+        from nextfail.sweeps.pool import Pool
 
         most = None if self.settings["n_jobs"] == -1 else self.whole("n_jobs", 1)
         return Pool(self.context, most, self.whole("per_gpu", 1))
@@ -150,7 +150,7 @@ def _submit() -> Any:
     from nextfail.errors import UserError
 
     try:
-        from nextfail.launch import submit
+        from nextfail.sweeps import submit
     except ModuleNotFoundError as error:
         raise UserError(f"this launcher needs {error.name}: pip install 'nextfail[slurm]'") from error
     return submit

@@ -151,7 +151,7 @@ class OptunaSweeper(Sweeper):
             UserError: names a trial; that a run is not done is told elsewhere.
         """
         from nextfail.errors import UserError
-        from nextfail.launch import sweep
+        from nextfail.sweeps import sweep
 
         if without and sweep.report()[2]:
             raise UserError(f"{len(without)} trials have no exact match in the validation rows of their metrics.csv "

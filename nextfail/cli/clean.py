@@ -24,7 +24,7 @@ def main() -> None:
 
 def clean(folders: list[Path], keep_last: bool, really: bool) -> None:
     """Remove, or say what would be removed, a line each."""
-    from nextfail.runs.clean import removals, remove
+    from nextfail.sweeps.clean import removals, remove
 
     found = list(removals(folders, keep_last))
     size = 0

@@ -31,8 +31,8 @@ def write(graph: str, count: int, seed: int, out: Path) -> None:
         raise UserError(f"--n {count} is too few: needs at least 1")
 
     from nextfail.seeding import generator  # torch takes a second, which a mistake should not cost
-    from nextfail.task import textfile
-    from nextfail.task.graph import PathStar
+    from nextfail.tasks.path_star import textfile
+    from nextfail.tasks.path_star.graph import PathStar
 
     writing = textfile.write(out, PathStar(**sizes), count, generator("file", seed))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -27,9 +27,9 @@ def run(folders: list[Path], out: Path | None) -> None:
     Args:
         out: folder of the report; None for `report` in the first of the folders, and then nowhere outside of that.
     """
-    from nextfail.paper import page
-    from nextfail.runs import report
-    from nextfail.runs.collect import collect
+    from nextfail.reports import report
+    from nextfail.reports.collect import collect
+    from nextfail.studies.pitfalls import page
 
     collection = collect(folders)
     report.claim(out or folders[0] / "report")

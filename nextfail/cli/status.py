@@ -19,10 +19,10 @@ from rich.text import Text
 
 from nextfail.cli.common import parser_of
 from nextfail.errors import guarded
-from nextfail.runs.collect import find
+from nextfail.runs.find import find
 from nextfail.runs.naming import tally
 from nextfail.runs.status import STATES, Status, describe, survey
-from nextfail.runs.sweep import forget, never_begun, remembered
+from nextfail.sweeps.records import forget, never_begun, remembered
 from nextfail.terminal import console, say
 from nextfail.text import line
 

@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nextfail.cli.common import CONF, is_group, options, version
 from nextfail.errors import UserError, guarded, leave
-from nextfail.launch import job, sweep
-from nextfail.launch.check import unknown
+from nextfail.sweeps import job, sweep
+from nextfail.sweeps.check import unknown
 from nextfail.terminal import mend_pipes, say
 
 NAME = "nextfail-train"

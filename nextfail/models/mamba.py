@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.models.selective_scan import announce, choose, require_form, selective_scan
+from nextfail.models.scan.selective_scan import announce, choose, require_form, selective_scan
 from nextfail.source import public
 
 LEAST_STEP, STEPS = 1e-4, (1e-3, 1e-1)
@@ -39,7 +39,7 @@ class Mamba(Backbone):
         vocab_size: number of token ids V.
         max_length: kept for the protocol; a sequence may be as long as it likes.
         init_std: standard deviation of initial embeddings; what else there is begins as in mamba-ssm.
-        scan: how the scan is computed, see nextfail.models.selective_scan; changes speed and rounding only.
+        scan: how the scan is computed, see nextfail.models.scan.selective_scan; changes speed and rounding only.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ def causal_conv(x: Tensor, conv: nn.Conv1d, form: str) -> Tensor:
     weight, bias = conv.weight.squeeze(1), conv.bias  # (D, K), (D,)
     assert bias is not None
     if form == "fused":
-        from nextfail.models.fused import fused_conv  # numba takes a second to import, which others need not pay
+        from nextfail.models.scan.fused import fused_conv  # numba takes a second to import, which others need not pay
 
         return fused_conv(x, weight, bias).to(x.dtype)
     if form == "mamba_ssm" and (kernel := _conv_kernel()):

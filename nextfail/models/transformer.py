@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, Backbone
-from nextfail.models.conv import ShortConv
+from nextfail.models.mixers.conv import ShortConv
 from nextfail.source import public
 
 CONV_AT = {"both": (True, True), "attention": (True, False), "mlp": (False, True), "none": (False, False)}

@@ -7,7 +7,7 @@ from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, Backbone
 from nextfail.objectives.base import IGNORE, Loss, Objective, cross_entropy
 from nextfail.source import public
-from nextfail.task.graph import Batch
+from nextfail.tasks.path_star.graph import Batch
 
 DECODING = ("confident", "at_once")
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.task.graph import Batch, PathStar
-from nextfail.task.vocab import Vocab
+from nextfail.tasks.path_star.graph import Batch, PathStar
+from nextfail.tasks.path_star.vocab import Vocab
 
 IGNORE = -100
 """The label of a place without a loss, as in torch's cross-entropy."""

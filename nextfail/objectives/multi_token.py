@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, cross_entropy, whole_number
 from nextfail.source import public
-from nextfail.task.graph import Batch
+from nextfail.tasks.path_star.graph import Batch
 
 
 @public("multi_token")

@@ -6,7 +6,7 @@ from torch import Tensor
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Objective
 from nextfail.source import public
-from nextfail.task.graph import Batch
+from nextfail.tasks.path_star.graph import Batch
 
 
 @public("teacherless")

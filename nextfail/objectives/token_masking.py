@@ -5,7 +5,7 @@ import torch
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, number
 from nextfail.source import public
-from nextfail.task.graph import Batch
+from nextfail.tasks.path_star.graph import Batch
 
 
 @public("token_masking")

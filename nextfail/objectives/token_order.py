@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective
 from nextfail.source import public
-from nextfail.task.graph import Batch
+from nextfail.tasks.path_star.graph import Batch
 
 
 @public("token_order")

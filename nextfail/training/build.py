@@ -14,8 +14,8 @@ from nextfail.objectives import ALL, Objective
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import file_digest, model_digest
 from nextfail.source import digest, imported
-from nextfail.task.datamodule import DrawnData, FileData, PathStarData
-from nextfail.task.graph import PathStar
+from nextfail.tasks.data import DrawnData, FileData, PathStarData
+from nextfail.tasks.path_star.graph import PathStar
 from nextfail.text import line
 from nextfail.training.module import PathStarModule
 

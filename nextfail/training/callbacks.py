@@ -15,8 +15,8 @@ from nextfail.errors import UserError
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.slurm import this_job
 from nextfail.runs.table import Table
-from nextfail.task.datamodule import fixed_loader
-from nextfail.task.graph import Batch
+from nextfail.tasks.data import fixed_loader
+from nextfail.tasks.path_star.graph import Batch
 from nextfail.training.metrics import PathMetrics, flat
 from nextfail.training.module import PathStarModule
 

@@ -12,10 +12,10 @@ from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.outcome import judge
-from nextfail.task import textfile
-from nextfail.task.datamodule import DrawnData, PathStarData, fixed_loader
-from nextfail.task.graph import Batch, PathStar
-from nextfail.task.layout import CHOICES, PUBLISHED
+from nextfail.tasks.data import DrawnData, PathStarData, fixed_loader
+from nextfail.tasks.path_star import textfile
+from nextfail.tasks.path_star.graph import Batch, PathStar
+from nextfail.tasks.path_star.layout import CHOICES, PUBLISHED
 from nextfail.training.build import make_graph, remake_data, remake_module, require_unchanged
 from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
 from nextfail.training.metrics import PathMetrics

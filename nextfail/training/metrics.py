@@ -9,7 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassExactMatch
 
 from nextfail.objectives.base import Predictions
-from nextfail.task.graph import PathStar
+from nextfail.tasks.path_star.graph import PathStar
 
 Proportion = dict[str, float | int]
 """{"value", "low", "high", "n"}."""

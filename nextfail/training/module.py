@@ -13,7 +13,7 @@ from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import IGNORE, Loss, Objective
 from nextfail.seeding import derive
-from nextfail.task.graph import Batch, PathStar
+from nextfail.tasks.path_star.graph import Batch, PathStar
 from nextfail.training.metrics import PathMetrics, flat
 
 OptimizerFactory = Callable[[torch.nn.Module], Optimizer]

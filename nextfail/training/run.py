@@ -23,8 +23,8 @@ from nextfail.runs.lock import Lock
 from nextfail.runs.outcome import judge
 from nextfail.runs.provenance import git_commit, versions
 from nextfail.seeding import derive
-from nextfail.task.datamodule import PathStarData
-from nextfail.task.graph import Batch
+from nextfail.tasks.data import PathStarData
+from nextfail.tasks.path_star.graph import Batch
 from nextfail.training.build import make, make_data, make_graph, make_module, require
 from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints, WholeFiles, latest_whole, read_checkpoint

@@ -10,10 +10,10 @@ from inside import train_here
 
 from nextfail.cli.common import CONF
 from nextfail.objectives import ALL
+from nextfail.reports.record import read_run
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.record import read_run
 from nextfail.seeding import generator
-from nextfail.task import PathStar, textfile
+from nextfail.tasks import PathStar, textfile
 from nextfail.training.build import OWN, remake_module
 from nextfail.training.callbacks import Heartbeat
 from nextfail.training.checkpoints import LAST, read_checkpoint

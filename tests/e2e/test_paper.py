@@ -9,8 +9,8 @@ from test_experiments import PUBLISHED, different_runs, runs_of
 from tiny import make_model
 
 from benchmarks.paper_cost import cost
-from nextfail.paper.claims import CLAIMS
 from nextfail.runs.naming import graph_name
+from nextfail.studies.pitfalls.claims import CLAIMS
 
 ASKED = [f"pitfalls/{claim.name}" for claim in CLAIMS if claim.name != "pretrained"]
 ON_A_CPU = ["scale=paper", "trainer.accelerator=cpu", "trainer.precision=32-true"]

@@ -203,7 +203,7 @@ def test_trial_that_was_cut_is_gone_on_with(tmp_path: Path) -> None:
 
 
 PRETENDING = """
-from nextfail.launch import pool
+from nextfail.sweeps import pool
 pool.gpus = lambda: ["GPU-a", "GPU-b"]
 from nextfail.cli.train import main
 main()

@@ -19,10 +19,10 @@ from tiny import make_model
 
 from nextfail.cli import train
 from nextfail.cli.common import CONF
-from nextfail.launch import job, sweep
-from nextfail.paper.claims import CLAIMS, cells
-from nextfail.runs.collect import Collection
+from nextfail.reports.collect import Collection
 from nextfail.runs.identity import Identity
+from nextfail.studies.pitfalls.claims import CLAIMS, cells
+from nextfail.sweeps import job, sweep
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "MODEL_CARD.md", *sorted((ROOT / "docs").glob("*.md"))]

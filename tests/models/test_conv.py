@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from nextfail.errors import UserError
 from nextfail.models import Transformer
 from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS
-from nextfail.models.conv import ShortConv
+from nextfail.models.mixers.conv import ShortConv
 
 VOCAB, LENGTH = 17, 24
 PLACES = ("both", "attention", "mlp")

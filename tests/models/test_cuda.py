@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from nextfail.models import Mamba
-from nextfail.models.selective_scan import choose, missing, selective_scan
+from nextfail.models.scan.selective_scan import choose, missing, selective_scan
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")]
 without = missing("mamba_ssm") if torch.cuda.is_available() else "no CUDA GPU here"

@@ -12,7 +12,7 @@ from nextfail.errors import UserError
 from nextfail.models.pretrained import Pretrained, single_tokens
 from nextfail.objectives import Reverse, TeacherForcing, Teacherless
 from nextfail.seeding import generator
-from nextfail.task.graph import PathStar
+from nextfail.tasks.path_star.graph import PathStar
 from nextfail.training.module import PathStarModule
 
 GRAPH = PathStar(2, 3, 50)

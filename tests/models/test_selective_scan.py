@@ -17,10 +17,10 @@ from numba import njit
 from torch import Tensor
 
 from nextfail.errors import UserError
-from nextfail.models import cpu_kernels, fused, selective_scan
-from nextfail.models.fused import _call
-from nextfail.models.selective_scan import FORMS, announce, choose, loop, missing, parallel
-from nextfail.models.selective_scan import selective_scan as scan
+from nextfail.models.scan import cpu_kernels, fused, selective_scan
+from nextfail.models.scan.fused import _call
+from nextfail.models.scan.selective_scan import FORMS, announce, choose, loop, missing, parallel
+from nextfail.models.scan.selective_scan import selective_scan as scan
 
 OTHERS = ("parallel", "fused")  # that run on this machine; mamba_ssm is in test_cuda.py
 OPTIONAL = ("D", "z", "delta_bias", "initial_state")
@@ -325,8 +325,8 @@ def test_kernels_are_judged_by_a_call(call: Any, expected: str | None, monkeypat
 NO_CACHE = """
 import numba.core.caching as caching
 caching.CacheImpl._locator_classes = []  # no folder can be written
-from nextfail.models.selective_scan import choose, missing
-from nextfail.models.fused import fused_conv
+from nextfail.models.scan.selective_scan import choose, missing
+from nextfail.models.scan.fused import fused_conv
 import torch
 print(missing("fused"), choose("auto", "cpu"), fused_conv(torch.ones(1, 2, 1), torch.ones(1, 2), torch.zeros(1)).shape)
 """

@@ -19,7 +19,7 @@ from nextfail.objectives import (
     TokenMasking,
     TokenOrder,
 )
-from nextfail.task import Batch, PathStar
+from nextfail.tasks import Batch, PathStar
 
 V = 14
 LOOKING_AHEAD = [MultiToken, TokenOrder, NextLatent, FutureSummary]  # the next token's loss, and more

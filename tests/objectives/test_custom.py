@@ -12,8 +12,8 @@ from nextfail.errors import UserError
 from nextfail.models import Backbone
 from nextfail.models.backbone import BIDIRECTIONAL
 from nextfail.objectives import IGNORE, Loss, Objective, Predictions, cross_entropy
-from nextfail.task import Batch, PathStar
-from nextfail.task.datamodule import DrawnData
+from nextfail.tasks import Batch, PathStar
+from nextfail.tasks.data import DrawnData
 from nextfail.training.module import PathStarModule
 
 

@@ -17,7 +17,7 @@ from nextfail.objectives import (
     Teacherless,
     cross_entropy,
 )
-from nextfail.task import Batch
+from nextfail.tasks import Batch
 
 ALL = [TeacherForcing, FirstHopOnly, Reverse, Teacherless]
 WRITING = [TeacherForcing, Reverse]  # those that write token by token

@@ -25,7 +25,7 @@ from nextfail.objectives import (
 )
 from nextfail.objectives.future_summary import bags
 from nextfail.objectives.token_order import shares
-from nextfail.task import Batch
+from nextfail.tasks import Batch
 
 PROMPT = [7, 1, 10, 3, 9, 10, 1, 4, 10, 7, 3, 12, 7, 4, 11]  # of helpers.LINE, whose path is 7 1 4
 BLANK, EQUALS = 13, 11

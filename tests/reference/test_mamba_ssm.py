@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nextfail.models.mamba import Mixer
-from nextfail.models.selective_scan import selective_scan
+from nextfail.models.scan.selective_scan import selective_scan
 
 absent = find_spec("mamba_ssm") is None
 pytestmark = [pytest.mark.reference, pytest.mark.skipif(absent, reason="mamba-ssm is absent: make test-reference")]

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 
 from nextfail import source
 from nextfail.errors import UserError
-from nextfail.launch.job import resolve
-from nextfail.runs.collect import collect
+from nextfail.reports.collect import collect
 from nextfail.runs.folder import RunFolder, State, record
 from nextfail.runs.identity import Identity, digest
-from nextfail.runs.known import Known
+from nextfail.sweeps.job import resolve
+from nextfail.sweeps.known import Known
 
 SCHEMA_1 = Path(__file__).parents[1] / "schema_1"
 OLD = ("data.train=64", "data.validation=16", "data.test=100", "model.depth=1", "model.width=8",

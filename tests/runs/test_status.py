@@ -19,7 +19,7 @@ from nextfail.runs.folder import RunFolder
 from nextfail.runs.lock import Owner
 from nextfail.runs.slurm import Job
 from nextfail.runs.status import look, note, read, survey
-from nextfail.runs.sweep import remember, remembered
+from nextfail.sweeps.records import remember, remembered
 
 NOW = time.time()
 

@@ -7,8 +7,8 @@ from lightning.pytorch.loggers.logger import Logger
 
 from nextfail.models import Backbone
 from nextfail.objectives import Loss, TeacherForcing
-from nextfail.task import Batch
-from nextfail.task.datamodule import DrawnData
+from nextfail.tasks import Batch
+from nextfail.tasks.data import DrawnData
 from nextfail.training.callbacks import StopWhenDiverged, TrainSet
 from nextfail.training.metrics import PathMetrics, flat
 

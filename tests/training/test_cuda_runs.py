@@ -12,7 +12,7 @@ from inside import train_here
 
 from nextfail.objectives import ALL, Objective
 from nextfail.runs.folder import RunFolder
-from nextfail.task import Batch
+from nextfail.tasks import Batch
 from nextfail.training.evaluate import evaluate
 from nextfail.training.module import PathStarModule
 from nextfail.training.optim import adamw

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from nextfail.models import Backbone, Mamba
 from nextfail.objectives import ALL, AnyOrder, Objective
-from nextfail.task import Batch
+from nextfail.tasks import Batch
 from nextfail.training import module as module_file
 from nextfail.training.module import PathStarModule, Window, widest
 from nextfail.training.optim import adamw

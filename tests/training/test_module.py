@@ -8,8 +8,8 @@ from helpers import SMALL, quiet_trainer, tiny, trainable
 from nextfail.errors import UserError
 from nextfail.models import Backbone
 from nextfail.objectives import IGNORE, Loss, TeacherForcing
-from nextfail.task import Batch
-from nextfail.task.datamodule import DrawnData
+from nextfail.tasks import Batch
+from nextfail.tasks.data import DrawnData
 from nextfail.training.module import PathStarModule, Window
 
 

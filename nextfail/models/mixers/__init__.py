@@ -1,0 +1,1 @@
+"""What mixes the places of a sequence, one a file."""

@@ -1,0 +1,260 @@
+"""The selective scan of Mamba (Gu & Dao 2023, section 3): one function, and the forms in which it can be computed.
+
+For each channel d, with a state h of N numbers that starts at zero:
+
+    h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t
+    y_t = C_t . h_t + D u_t        and out_t = y_t silu(z_t), if there is a gate z
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nextfail.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FORMS = {
+    "mamba_ssm": "the fused CUDA kernels of mamba-ssm",
+    "parallel": "a parallel scan in plain torch, on any device",
+    "fused": "a fused kernel for the CPU, compiled by numba",
+    "loop": "one step after the other in plain torch, on any device: the specification of all others",
+}
+"""What computes a scan. "auto" takes mamba_ssm on CUDA, fused on the CPU, and parallel where those cannot be had."""
+
+_QUICKEST = {"cuda": "mamba_ssm", "cpu": "fused"}
+_NEEDS = {  # module, and the package that it stands or falls with
+    "mamba_ssm": ("mamba_ssm.ops.selective_scan_interface", "mamba-ssm"),
+    "fused": ("nextfail.models.scan.fused", "numba"),
+}
+_HINTS = {
+    "mamba_ssm": "pip install --no-build-isolation 'nextfail[gpu]' builds its kernels, where there is a CUDA compiler",
+    "fused": "pip install numba brings the fused kernel",
+}
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    initial_state: Tensor | None = None,
+    form: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The scan above; arguments as those of mamba-ssm's `selective_scan_fn`, and two more.
+
+    Args:
+        u: (B, D, T) inputs. It is quickest where memory has time before channels, as in a transposed (B, T, D).
+        delta: (B, D, T) step sizes.
+        A: (D, N) real. Negative entries decay.
+        B, C: (B, N, T) into the state and out of it.
+        D: (D,) past the state. z: (B, D, T) gate.
+        delta_bias: (D,) added to delta. delta_softplus: whether delta then goes through softplus.
+        return_last_state: whether to return the state after the last step, too.
+        initial_state: (B, D, N) before the first step, zero if None.
+        form: one of FORMS, or "auto".
+
+    Returns:
+        (B, D, T) in the type of u, and, if asked for, (B, D, N) in float32 (float64 for u in float64). All forms but
+        mamba_ssm have gradients for both.
+
+    Raises:
+        UserError: the form does not exist or cannot be had here.
+        ValueError: shapes that do not fit each other.
+    """
+    given = ScanInput(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    given.check()
+    form = choose(form, u.device.type)
+    if form == "mamba_ssm" and initial_state is None:
+        kernel = import_module(_NEEDS[form][0]).selective_scan_fn
+        return kernel(u, delta, A.float(), B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    if form == "fused":
+        out, last = import_module(_NEEDS[form][0]).fused_scan(given.time_first())
+    else:
+        out, last = _plain(loop if form == "loop" else parallel, given.time_first())
+    out = out.to(u.dtype).transpose(1, 2)
+    return (out, last) if return_last_state else out
+
+
+@dataclass(frozen=True)
+class ScanInput:
+    """What a scan is given; see `selective_scan`."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    delta_softplus: bool
+    initial_state: Tensor | None
+
+    @property
+    def real(self) -> torch.dtype:
+        """The type to compute in."""
+        return torch.float64 if self.u.dtype == torch.float64 else torch.float32
+
+    def time_first(self) -> "ScanInput":
+        """The same with time before channels: u, delta, z (B, T, D), and B, C (B, T, N)."""
+        u, delta, B, C = (each.transpose(1, 2) for each in (self.u, self.delta, self.B, self.C))
+        z = self.z if self.z is None else self.z.transpose(1, 2)
+        return replace(self, u=u, delta=delta, B=B, C=C, z=z)
+
+    def check(self) -> None:
+        """Raise a ValueError that names what does not fit u and A."""
+        u, A = self.u, self.A
+        if u.dim() != 3 or A.dim() != 2 or A.is_complex() or not u.shape[2]:
+            got = f"{(*u.shape,)} and {(*A.shape,)}"
+            raise ValueError(f"needs u (B, D, T) with T at least 1 and a real A (D, N), got {got}")
+        (rows, channels, steps), states = u.shape, A.shape[1]
+        wide, narrow = (rows, channels, steps), (rows, states, steps)
+        expected = {
+            "delta": wide, "A": (channels, states), "B": narrow, "C": narrow, "D": (channels,), "z": wide,
+            "delta_bias": (channels,), "initial_state": (rows, channels, states),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            given = getattr(self, name)
+            if given is not None and given.shape != shape:
+                raise ValueError(f"{name} has shape {(*given.shape,)}, and u and A make it {shape}")
+
+
+def choose(form: str, device: str) -> str:
+    """The form that computes a scan on a device ("cpu", "cuda", ...).
+
+    Raises:
+        UserError: `form` names one that does not exist or cannot be had here.
+    """
+    require_form(form)
+    if form == "auto":
+        quickest = _QUICKEST.get(device, "parallel")
+        return "parallel" if missing(quickest) else quickest
+    for home, bound in _QUICKEST.items():
+        if form == bound and device != home:
+            raise UserError(f"model.scan={form} computes on {home}, not on {device}: choose auto, parallel or loop")
+    if trouble := missing(form):
+        raise UserError(f"model.scan={form} cannot be had: {trouble}. Choose auto, parallel or loop")
+    return form
+
+
+def require_form(form: str) -> None:
+    """Refuse what is neither "auto" nor one of FORMS."""
+    if form not in ("auto", *FORMS):
+        raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
+
+
+def announce(form: str, device: str) -> None:
+    """Log what computes scans on a device, and, if a quicker form cannot be had, why, and how it could be."""
+    quickest = _QUICKEST.get(device)
+    if form == "auto" and quickest and (trouble := missing(quickest)):
+        log.warning("scan on %s: falling back to parallel, since %s; %s", device, trouble, _HINTS[quickest])
+    log.info("scan on %s: %s", device, FORMS[choose(form, device)])
+
+
+@cache
+def missing(form: str) -> str | None:
+    """Why a form cannot be had on this machine; None if it can, which kernels of others show by one tiny call."""
+    if form not in _NEEDS:
+        return None
+    module, package = _NEEDS[form]
+    try:
+        made = import_module(module)
+        if form == "mamba_ssm":  # it can be imported without the extension that computes
+            one = torch.ones(1, 1, 1, device=next(device for device, quickest in _QUICKEST.items() if quickest == form))
+            made.selective_scan_fn(one, one, -one[0], one, one).item()
+    except ModuleNotFoundError as error:
+        absent = error.name == package.replace("-", "_")
+        return f"{package} is not installed" if absent else f"{package} is installed but broken ({error})"
+    except Exception as error:  # a build for another torch or another driver fails in ways of its own
+        what = " ".join(f"{type(error).__name__}: {error}".splitlines()[:1])
+        return f"{package} is installed but broken ({what})"
+    return None
+
+
+Scan = Callable[[Tensor, Tensor], Tensor]
+
+
+def loop(decay: Tensor, x: Tensor) -> Tensor:
+    """h_t = decay_t h_{t-1} + x_t from h = 0, one step after the other; all (B, T, ...)."""
+    h = torch.zeros_like(x[:, 0])
+    states = []
+    for t in range(x.shape[1]):
+        h = decay[:, t] * h + x[:, t]
+        states.append(h)
+    return torch.stack(states, 1)
+
+
+def parallel(decay: Tensor, x: Tensor) -> Tensor:
+    """As `loop`, in a number of operations that grows with the logarithm of T (Blelloch 1990).
+
+    Keeps two tensors of this size for the backward pass, which is such a scan itself, from the end to the beginning.
+    """
+    return _Parallel.apply(decay, x)
+
+
+class _Parallel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, x: Tensor) -> Tensor:
+        h = _pairwise(decay, x)
+        ctx.save_for_backward(decay, h)
+        return h
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor, Tensor]:
+        decay, h = ctx.saved_tensors
+        # what reaches h_t: its own gradient, and that of h_{t+1} through decay_{t+1}
+        following = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], 1)
+        g_x = _pairwise(following.flip(1), g_out.flip(1)).flip(1)
+        before = torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1)
+        return g_x * before, g_x
+
+
+def _pairwise(decay: Tensor, x: Tensor) -> Tensor:
+    """Scan pairs of steps as one step each, half as many; the others then follow from their neighbours at once."""
+    steps = x.shape[1]
+    if steps == 1:
+        return x
+    h = torch.empty_like(x)
+    even, odd = slice(0, steps - 1, 2), slice(1, None, 2)
+    h[:, odd] = _pairwise(decay[:, odd] * decay[:, even], decay[:, odd] * x[:, even] + x[:, odd])
+    h[:, 0] = x[:, 0]
+    h[:, 2::2] = decay[:, 2::2] * h[:, 1:-1:2] + x[:, 2::2]
+    return h
+
+
+def _plain(scan: Scan, given: ScanInput) -> tuple[Tensor, Tensor]:
+    """Output (B, T, D) and last state (B, D, N) through all states of all steps; time before channels."""
+    real = given.real
+    u, delta, A, B, C = (each.to(real) for each in (given.u, given.delta, given.A, given.B, given.C))
+    if given.delta_bias is not None:
+        delta = delta + given.delta_bias.to(real)
+    if given.delta_softplus:
+        delta = F.softplus(delta)
+    decay = torch.exp(delta[..., None] * A)  # (B, T, D, N)
+    x = (delta * u)[..., None] * B[:, :, None]  # (B, T, D, N)
+    if given.initial_state is not None:
+        first = x[:, :1] + decay[:, :1] * given.initial_state.to(real)[:, None]
+        x = torch.cat([first, x[:, 1:]], 1)
+    h = scan(decay, x)
+    y = (h * C[:, :, None]).sum(-1)  # (B, T, D)
+    if given.D is not None:
+        y = y + given.D.to(real) * u
+    if given.z is not None:
+        y = y * F.silu(given.z.to(real))
+    return y, h[:, -1]

@@ -1,0 +1,198 @@
+"""Many run folders: found, read, and grouped by everything but the seed."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeVar
+
+from nextfail.errors import UserError
+from nextfail.reports.record import Result, Run, read_run
+from nextfail.runs.find import find
+from nextfail.runs.naming import graph_name
+from nextfail.text import line
+
+T = TypeVar("T")
+
+ORDER = (
+    "teacher_forcing",
+    "reverse",
+    "teacherless",
+    "multi_token",
+    "token_order",
+    "next_latent",
+    "future_summary",
+    "belief_state",
+    "any_order",
+    "token_masking",
+    "scratchpad",
+    "first_hop_only",
+    "transformer",
+    "mamba",
+)
+"""Objectives and models that come before all others, which follow by name."""
+
+MOST_KEYS = 3  # named in a label; more would be no label
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only by their seed, which they are sorted by.
+
+    Args:
+        runs: at least one.
+        differs: what tells this group from others of the same graph, model and objective; empty if there is none.
+    """
+
+    runs: list[Run]
+    differs: str = ""
+
+    @property
+    def graph(self) -> str:
+        """The graph's name."""
+        return graph_name(self.runs[0].graph)
+
+    @property
+    def model(self) -> str:
+        """The model, with the keys in which it differs from others of its name."""
+        return f"{self.runs[0].model} ({self.differs})" if self.differs else self.runs[0].model
+
+    @property
+    def objective(self) -> str:
+        """The objective's name."""
+        return self.runs[0].objective
+
+    @property
+    def chance(self) -> float:
+        """1/d."""
+        return 1 / self.runs[0].graph["degree"]
+
+    @property
+    def results(self) -> list[Result]:
+        """Of the runs that are done."""
+        return [run.result for run in self.runs if run.result]
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many of the results ended in which outcome."""
+        named = [result.outcome for result in self.results]
+        return {outcome: named.count(outcome) for outcome in sorted(set(named))}
+
+    @property
+    def ended(self) -> str:
+        """The outcomes in words: `2 solved, 1 undertrained`."""
+        return ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items())
+
+    @property
+    def so_far(self) -> str:
+        """The same, and how many runs are not done: `2 solved, 1 not done`."""
+        left = len(self.runs) - len(self.results)
+        return ", ".join(filter(None, [self.ended, f"{left} not done" if left else ""]))
+
+    def mean(self, metric: str) -> float | None:
+        """Mean of a proportion over the seeds that are done, or None where it was not asked."""
+        shares = [share.value for result in self.results if (share := getattr(result, metric))]
+        return fmean(shares) if shares else None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A folder that adds nothing to the results, or not all it should, and why."""
+
+    folder: Path
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that was found: every run once, in groups, and what is wrong with which folder."""
+
+    groups: list[Group]
+    problems: list[Problem]
+
+    @property
+    def by_graph(self) -> dict[str, list[Group]]:
+        """Groups with a result, by the graph's name."""
+        done = [group for group in self.groups if group.results]
+        return {groups[0].graph: groups for groups in together(done, lambda group: group.graph)}
+
+
+def collect(folders: Sequence[Path]) -> Collection:
+    """Read every run folder at or below the given ones. What cannot be read becomes a problem and is never fatal.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any of them.
+    """
+    runs: dict[str, Run] = {}
+    problems = []
+    for folder in find(folders):
+        try:
+            run = read_run(folder)
+        except UserError as error:
+            problems.append(Problem(folder, "unreadable", str(error)))
+            continue
+        kept, other = _better(runs.get(run.hash, run), run)
+        runs[run.hash] = kept
+        if other is not kept:
+            problems.append(Problem(other.folder, other.state, f"the same run as {kept.folder}, which counts"))
+    for run in runs.values():
+        if run.state != "done":
+            problems.append(Problem(run.folder, run.state, run.reason))
+        elif empty := _empty_files(run):
+            problems.append(Problem(run.folder, "done", f"not in every figure: nothing to draw in {empty}"))
+    return Collection(grouped(runs.values()), sorted(problems, key=lambda problem: problem.folder))
+
+
+def grouped(runs: Iterable[Run]) -> list[Group]:
+    """Put runs that differ only by seed together, and name what tells groups apart that would share a name."""
+    by_seed = sorted(runs, key=lambda run: run.seed)
+    alike = together(by_seed, lambda run: run.identity.hash_without("seed"))
+    groups = []
+    for namesakes in together(sorted(alike, key=lambda runs: _rank(runs[0])), lambda runs: _rank(runs[0])):
+        labels = _labels([members[0] for members in namesakes])
+        pairs = sorted(zip(labels, namesakes, strict=True), key=lambda pair: (len(pair[0]), pair[0]))
+        groups += [Group(members, label) for label, members in pairs]
+    return groups
+
+
+def together(items: Iterable[T], key: Callable[[T], Any]) -> list[list[T]]:
+    """Items with the same key in one list each, in order of first appearance."""
+    lists: dict[Any, list[T]] = {}
+    for item in items:
+        lists.setdefault(key(item), []).append(item)
+    return list(lists.values())
+
+
+def _rank(run: Run) -> tuple[Any, ...]:
+    names = [(ORDER.index(name) if name in ORDER else len(ORDER), name) for name in (run.objective, run.model)]
+    return run.graph["degree"], run.graph["path_length"], run.graph["num_nodes"], *names
+
+
+def telling(runs: Sequence[Run]) -> list[str]:
+    """Dotted keys of the settings in which some runs differ, seeds apart."""
+    flat = [run.identity.flat for run in runs]
+    keys = dict.fromkeys(key for each in flat for key in each if key != "seed")
+    return [key for key in keys if any(each.get(key) != flat[0].get(key) for each in flat)]
+
+
+def _labels(runs: list[Run]) -> list[str]:
+    """What tells each of some runs from the others, seeds apart: `model.depth=8, optimizer.lr=0.001`."""
+    keys, labels = telling(runs), []
+    for each in (run.identity.flat for run in runs):
+        parts = [line(f"{key}={each[key]}") for key in keys if key in each]
+        labels.append(", ".join(parts if len(parts) <= MOST_KEYS else [*parts[:MOST_KEYS], "..."]))
+    return [label if labels.count(label) == 1 else f"{label} {run.hash[:4]}".strip()
+            for run, label in zip(runs, labels, strict=True)]  # fmt: skip
+
+
+def _empty_files(run: Run) -> str:
+    found = {"metrics.csv": run.curve(), "examples.json": run.examples()}
+    return " and ".join(name for name, content in found.items() if not content)
+
+
+def _better(one: Run, other: Run) -> tuple[Run, Run]:
+    """The run to keep of two with one identity, and the one to drop: done before not done, later before earlier."""
+    if (other.state == "done", other.step) > (one.state == "done", one.step):
+        return other, one
+    return one, other

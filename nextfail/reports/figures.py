@@ -1,0 +1,201 @@
+"""Two figures of a report: exact match of every seed, and accuracy per token over training."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from nextfail.reports.collect import Group, together
+from nextfail.reports.record import Curve
+from nextfail.reports.style import CHANCE, STYLE, WRONG, colour, marker
+
+Array = NDArray[np.float64]
+
+CHEAT: dict[str, Any] = {"color": "0.1", "ls": (0, (4, 2)), "lw": 1.4, "zorder": 5}
+MEAN: dict[str, Any] = {"ms": 16, "mew": 1.6, "color": "0.15"}
+WIDEST = 4  # panels beside each other
+LABEL_GAP = 0.09  # of the height of a panel, between two labels at its edge
+UNJUDGED = ("undertrained", "diverged")  # outcomes that say nothing of the objective; drawn hollow
+
+
+@matplotlib.rc_context(STYLE)
+def exact_match(groups: Sequence[Group]) -> Figure | None:
+    """Exact match of every seed, a row a configuration and a panel a graph; None if no run is done."""
+    panels = together((group for group in groups if group.results), lambda group: group.graph)
+    if not panels:
+        return None
+    names = [[textwrap.fill(f"{group.objective}, {group.model}", 44) for group in panel] for panel in panels]
+    heights = [0.1 + sum(0.15 + 0.12 * (1 + name.count("\n")) for name in panel) for panel in names]  # inches
+    figure = Figure(figsize=(7.2, sum(heights) + 0.4 * len(panels) + 0.75), layout="constrained")
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)
+    for axes, panel, labels in zip(grid[:, 0], panels, names, strict=True):
+        for y, group in enumerate(panel):
+            _seeds(axes, y, group)
+        axes.axvline(panel[0].chance, **CHANCE)
+        axes.set_yticks(range(len(panel)), labels)
+        axes.set(xlim=(0, 1), ylim=(len(panel) - 0.5, -0.5))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", color="0.92", lw=0.6)
+        axes.set_title(panel[0].graph, loc="left", fontweight="bold")
+    grid[-1, 0].set_xlabel("exact match on the test set")
+    models = dict.fromkeys(group.runs[0].model for panel in panels for group in panel)
+    keys = [_dot(marker(model), label=model, color="0.5") for model in models]
+    if any(outcome in UNJUDGED for panel in panels for group in panel for outcome in group.outcomes):
+        keys.append(_dot("o", label=" or ".join(UNJUDGED), mfc="white", mec="0.5"))
+    keys += [_dot("|", label="mean over seeds", **MEAN), Line2D([], [], **CHANCE, label="chance, 1/d")]
+    figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 4))
+    return figure
+
+
+def _seeds(axes: Axes, y: int, group: Group) -> None:
+    """One row: every seed a dot, hollow where its outcome says nothing of the objective."""
+    shade, shape, results = colour(group.objective), marker(group.runs[0].model), group.results
+    spread = np.linspace(-0.2, 0.2, len(results)) if len(results) > 1 else [0.0]
+    for offset, result in zip(spread, results, strict=True):
+        look: dict[str, Any] = {"mfc": shade, "mec": "0.2", "mew": 0.5}
+        if result.outcome in UNJUDGED:
+            look = {"mfc": "white", "mec": shade, "mew": 1.3}
+        axes.plot(result.exact_match.value, y + offset, shape, ms=5, zorder=3, clip_on=False, **look)
+    axes.plot(np.mean([result.exact_match.value for result in results]), y, "|", zorder=2, clip_on=False, **MEAN)
+    _beside(axes, 1.03, y, group.ended, fontsize=7, color="0.3")
+
+
+def _beside(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
+    """Write right of a panel: x in widths of it, y in its data."""
+    axes.annotate(text, (x, y), xycoords=("axes fraction", "data"), va="center", **look)
+
+
+def _dot(shape: str, **look: Any) -> Line2D:
+    return Line2D([], [], ls="", marker=shape, **{"ms": 5} | look)
+
+
+@matplotlib.rc_context(STYLE)
+def tokens(groups: Sequence[Group]) -> Figure | None:
+    """Generated accuracy of every position over training, a panel a configuration; None if no run has a curve.
+
+    A row holds one graph, and one model if there are many panels. The mean over seeds keeps the last value of a run
+    that is done, since it may have stopped early because it was solved.
+    """
+    panels = [(group, curves) for group in groups if (curves := _curves(group))]
+    if not panels:
+        return None
+    rows = []
+    for same in together(panels, lambda panel: panel[0].graph):
+        models = [same] if len(same) <= WIDEST else together(same, lambda panel: panel[0].runs[0].model)
+        rows += [block[i : i + WIDEST] for block in models for i in range(0, len(block), WIDEST)]
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(max(1.85 * columns + 0.4, 4.4), 1.95 * len(rows) + 0.5), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False, sharey=True)
+    for axes, row in zip(grid, rows, strict=True):
+        for place, (group, curves) in zip(axes, row, strict=False):
+            lines(place, group, curves)
+            titled(place, group.objective, f"{group.graph}, {group.model}\n{group.so_far}", colour(group.objective))
+        for place in axes[len(row) :]:
+            place.set_axis_off()
+        axes[0].set_ylabel("accuracy")
+    figure.supxlabel("training problems seen", fontsize=8)
+    legend(figure, max(group.runs[0].graph["path_length"] for group, _ in panels), 3 if columns > 2 else 2)
+    return figure
+
+
+def lines(axes: Axes, group: Group, curves: list[tuple[Curve, bool]], cheat: bool = True) -> None:
+    """Draw accuracies over training: each position, bold the mean over seeds, and the cheat.
+
+    Args:
+        curves: one a seed, and whether that run is done.
+    """
+    length = group.runs[0].graph["path_length"]
+    samples, mean = _mean(curves)
+    shape = "." if len(samples) == 1 else ""  # a single point makes no line
+    for position in sorted(range(length), key=lambda i: i == 1):  # the hard token on top
+        look = _look(position, length)
+        for curve, _ in curves if len(curves) > 1 else []:
+            axes.plot(curve.samples, np.array(curve.tokens)[:, position], **look | {"lw": 0.5, "alpha": 0.4})
+        axes.plot(samples, mean[:, position], marker=shape, **look)
+    names = [*map(str, range(length)), "cheat"] if cheat else [*map(str, range(length))]
+    if cheat:
+        axes.plot(samples, mean[:, length], marker=shape, **CHEAT)
+    axes.axhline(group.chance, **CHANCE)
+    _end_labels(axes, dict(zip(names, mean[-1], strict=False)))
+    axes.set(ylim=(-0.02, 1.03), yticks=(0, 0.5, 1), xlim=(0, samples[-1] * 1.02))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+
+
+def titled(axes: Axes, title: str, text: str, shade: str) -> None:
+    """Put a title, a few words and a coloured rule over a panel."""
+    under = "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, 34))
+    axes.annotate(under, (0, 1), (0, 6), "axes fraction", "offset points", va="bottom", fontsize=6.5, color="0.3")
+    axes.set_title(title, loc="left", fontweight="bold", pad=9 + 8 * (1 + under.count("\n")))
+    axes.spines["top"].set(visible=True, color=shade, linewidth=3, position=("outward", 3))
+
+
+def _curves(group: Group) -> list[tuple[Curve, bool]]:
+    """The curves of a group's runs, and whether each run is done."""
+    found = [(run.curve(), run.state == "done") for run in group.runs]
+    return [(curve, done) for curve, done in found if curve]
+
+
+def _mean(curves: list[tuple[Curve, bool]]) -> tuple[Array, Array]:
+    """Training problems seen (T), and means over seeds: each position and, last, the cheat (T, path_length + 1)."""
+    samples = np.unique(np.concatenate([curve.samples for curve, _ in curves]))
+    seeds = []
+    for curve, done in curves:
+        values = np.column_stack([curve.tokens, curve.cheat])
+        seeds.append([np.interp(samples, curve.samples, column, np.nan, column[-1] if done else np.nan)
+                      for column in values.T])  # fmt: skip
+    return samples, np.ma.masked_invalid(seeds).mean(0).filled(np.nan).T
+
+
+def _look(position: int, length: int) -> dict[str, Any]:
+    """How the line of a position looks: the further from the start, the darker; the hard token stands out."""
+    if position == 1:
+        return {"color": WRONG, "lw": 2.4, "zorder": 4}
+    if position == 0:
+        return {"color": "0.75", "lw": 1.2, "zorder": 2}
+    shade = matplotlib.colormaps["YlGnBu"](0.4 + 0.6 * (position - 2) / max(length - 3, 1))
+    return {"color": shade, "lw": 1.5, "zorder": 3}
+
+
+def _end_labels(axes: Axes, last: dict[str, float]) -> None:
+    """Write at the right edge what ends where: positions and the cheat; those that end close together share a label."""
+    left = {name: value for name, value in last.items() if np.isfinite(value)}
+    while left:
+        top = max(left.values())
+        near = [name for name, value in left.items() if top - value < LABEL_GAP]
+        left = {name: value for name, value in left.items() if name not in near}
+        look: dict[str, Any] = {"color": WRONG, "fontweight": "bold"} if near == ["1"] else {"color": "0.3"}
+        _beside(axes, 1.02, top, _in_short(near), fontsize=6.5, **look)
+
+
+def _in_short(names: list[str]) -> str:
+    """Positions in order, and what is none: `0, 2-4, cheat`."""
+    numbers = [int(name) for name in names if name.isdecimal()]
+    runs = together(
+        enumerate(numbers), lambda pair: pair[1] - pair[0]
+    )  # consecutive ones keep their distance from 0, 1, 2
+    parts = [str(run[0][1]) if len(run) == 1 else f"{run[0][1]}-{run[-1][1]}" for run in runs]
+    return ", ".join(parts + [name for name in names if not name.isdecimal()])
+
+
+def legend(figure: Figure, length: int, columns: int, cheat: bool = True) -> None:
+    """The key of all panels, above them."""
+    keys: dict[str, Any] = {
+        "position 1, the hard token": Line2D([], [], **_look(1, length)),
+        "positions 2 to goal": tuple(Line2D([], [], **_look(i, length)) for i in range(2, length)),
+        "position 0, the start": Line2D([], [], **_look(0, length)),
+        "cheat: the rest, given the first hop": Line2D([], [], **CHEAT),
+        "chance, 1/d": Line2D([], [], **CHANCE),
+    }
+    if not cheat:
+        keys.pop("cheat: the rest, given the first hop")
+    together = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    figure.legend(keys.values(), keys, loc="outside upper center", ncols=columns, handler_map=together)

@@ -1,0 +1,124 @@
+"""What it took: training until a task counts as solved, and what an objective costs beside teacher-forcing."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from nextfail.reports.collect import Group
+from nextfail.reports.record import Run
+from nextfail.runs.outcome import HARD_TOKEN_ALONE, SOLVED
+
+BASELINE = "teacher_forcing"
+COLUMNS = (
+    "objective",
+    "model",
+    "exact match",
+    "solved",
+    "problems to 0.95",
+    "FLOPs to 0.95",
+    "FLOPs a problem",
+    "time a problem",
+    "extra parameters",
+)
+NOTES = (
+    "to 0.95: training problems, and FLOPs of training on them, until the first validation with an exact match (of "
+    "first_hop_only, a hard token) of at least 0.95; means over the seeds that came so far",
+    "FLOPs a problem, time a problem (validation included): times those of teacher_forcing with all else the same; "
+    "extra parameters: beyond its",
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the runs of a group took.
+
+    Args:
+        problems: training problems to the first validation at SOLVED, of the seeds that came so far.
+        flops: of training on those.
+        flops_ratio, time_ratio, parameters: FLOPs and seconds a problem over the baseline's, and trained parameters
+            beyond its; None without a baseline.
+    """
+
+    problems: list[int]
+    flops: list[float]
+    flops_ratio: float | None
+    time_ratio: float | None
+    parameters: int | None
+
+
+def to_solved(run: Run) -> int | None:
+    """Training problems until the first validation at SOLVED, or None if none was."""
+    if (curve := run.curve()) is None:
+        return None
+    judged = [row[1] for row in curve.tokens] if run.objective == HARD_TOKEN_ALONE else curve.exact
+    return next((int(seen) for seen, value in zip(curve.samples, judged, strict=True) if value >= SOLVED), None)
+
+
+def cost(group: Group, others: Sequence[Group]) -> Cost:
+    """What a group took, beside the teacher-forced one among others that has the same graph, model and budget."""
+    done = [run for run in group.runs if run.result]
+    reached = [(run, seen) for run in done if (seen := to_solved(run)) is not None]
+    flops = [each * flops_a_problem for run, each in reached if (flops_a_problem := _per_problem(run, "flops"))]
+    baseline = next((each for each in others if each.results and each.objective == BASELINE
+                     and _setting(each) == _setting(group)), None)  # fmt: skip
+    flops_ratio, time_ratio = (_ratio(group, baseline, key) for key in ("flops", "seconds"))
+    own, plain = (_parameters(each) for each in (group, baseline))
+    extra = None if own is None or plain is None else own - plain
+    return Cost([seen for _, seen in reached], flops, flops_ratio, time_ratio, extra)
+
+
+def cells(group: Group, others: Sequence[Group]) -> list[str]:
+    """A group's row of the table, under COLUMNS."""
+    took, exact = cost(group, others), group.mean("exact_match")
+    return [
+        group.objective,
+        group.model,
+        "-" if exact is None else f"{exact:.3f}",
+        f"{group.outcomes.get('solved', 0)}/{len(group.runs)}",
+        f"{fmean(took.problems):,.0f}" if took.problems else "-",
+        f"{fmean(took.flops):.1e}" if took.flops else "-",
+        *("-" if ratio is None else f"{ratio:.2f}" for ratio in (took.flops_ratio, took.time_ratio)),
+        "-" if took.parameters is None else f"{took.parameters:,}",
+    ]
+
+
+def ranked(groups: Sequence[Group]) -> list[Group]:
+    """Best first: the share of seeds solved, then how few problems that took, then exact match.
+
+    What is judged on the hop comes last: it answers another question.
+    """
+
+    def place(group: Group) -> tuple[bool, float, float, float]:
+        problems = cost(group, ()).problems
+        share = group.outcomes.get("solved", 0) / len(group.runs)
+        exact = group.mean("exact_match") or 0
+        return group.objective == HARD_TOKEN_ALONE, -share, fmean(problems) if problems else math.inf, -exact
+
+    return sorted(groups, key=place)
+
+
+def _setting(group: Group) -> str:
+    """All that decides a result but the objective and the seed."""
+    return group.runs[0].identity.hash_without("objective", "seed")
+
+
+def _ratio(group: Group, baseline: Group | None, key: str) -> float | None:
+    """The median over seeds of a cost a problem, over the baseline's."""
+    medians = []
+    for each in (group, baseline):
+        values = [value for run in each.runs if (value := _per_problem(run, key))] if each else []
+        if not values:
+            return None
+        medians.append(median(values))
+    return medians[0] / medians[1]
+
+
+def _per_problem(run: Run, key: str) -> float | None:
+    record = run.result.record if run.result else {}
+    value, samples = record.get(key), record.get("samples_seen")
+    return value / samples if value and samples else None
+
+
+def _parameters(group: Group | None) -> int | None:
+    return group.results[0].record.get("parameters") if group and group.results else None

@@ -1,0 +1,235 @@
+"""The report on a collection of runs: tables, sentences, results.csv, report.md and figures."""
+
+import os
+from collections.abc import Container, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nextfail.errors import UserError
+from nextfail.files import Inside, read_text
+from nextfail.reports import leaderboard
+from nextfail.reports.collect import Collection, Group, telling
+from nextfail.reports.record import Run
+from nextfail.runs.identity import SECTIONS
+from nextfail.runs.outcome import HARD_TOKEN_ALONE, OUTCOMES
+from nextfail.runs.table import csv_text
+from nextfail.text import line, markdown
+
+MARK = "<!-- written by nextfail-report, which replaces it -->"
+FIGURES = {
+    "exact_match": "Exact match on the test set. Every seed is a dot, and hollow where its outcome says nothing of the "
+    "objective.",
+    "tokens": "Accuracy of each generated position on the validation set, over training; bold the mean over seeds, in "
+    "which a run that ended early keeps its last value. The labels at the right say what ended where.",
+    "paths": "One test graph, and what each model generated for it; of the first ones, the one that tells the models "
+    "apart best. Wrong tokens are set off.",
+}
+SUFFIXES = ("png", "svg")
+COLUMNS = ("objective", "model", "exact match", "every seed", "solved", "hard token", "cheat", "outcome", "samples")
+NOTES = (
+    "exact match, hard token, cheat and samples (training problems seen) are means over the seeds that are done",
+    "hard token: accuracy of position 1, the first hop; cheat: all after it is right, given that hop",
+)
+PROBLEM_COLUMNS = ("folder", "state", "why")
+SAYINGS = {  # outcome: what it says of the configurations named before it
+    "clever_hans": "learned the cheat, the rest of an arm once its first hop is given, and guesses that hop",
+    "at_chance": "learned every token but the hard one, which stayed a guess",
+    "solved": "solved it",
+    "undertrained": "ended undertrained, which says nothing of the objective yet",
+    "diverged": "diverged",
+}
+
+
+def cells(group: Group) -> list[str]:
+    """A group's row of the table, under COLUMNS."""
+    exact = [f"{result.exact_match.value:.3f}" for result in group.results]
+    means = [_number(group.mean(metric)) for metric in ("exact_match", "hard_token", "cheat")]
+    solved = f"{group.outcomes.get('solved', 0)}/{len(exact)}"
+    samples = f"{fmean(result.samples_seen for result in group.results):,.0f}"
+    return [group.objective, group.model, means[0], " ".join(exact), solved, *means[1:], group.ended, samples]
+
+
+def heading(graph: str, groups: Sequence[Group]) -> str:
+    """The title of a graph's table."""
+    return f"{graph}, chance {groups[0].chance:.3f}"
+
+
+def in_words(collection: Collection) -> list[str]:
+    """What is seen, a sentence a graph."""
+    return [f"On {graph}, where a guess of the arm scores {groups[0].chance:.3f}, {_sentence(groups)}."
+            for graph, groups in collection.by_graph.items()]  # fmt: skip
+
+
+def _sentence(groups: Sequence[Group]) -> str:
+    outcomes = dict.fromkeys([*SAYINGS, *(outcome for group in groups for outcome in group.outcomes)])
+    clauses = []
+    for outcome in outcomes:
+        names = []
+        for group in groups:
+            judged = "hard token" if group.objective == HARD_TOKEN_ALONE else "exact match"
+            results = [result for result in group.results if result.outcome == outcome]
+            metric = judged.replace(" ", "_")
+            if scores := [getattr(result, metric).value for result in results]:
+                share = f"{len(scores)} of {len(group.results)} seeds, {judged} {fmean(scores):.3f}"
+                names.append(f"{group.objective} with {group.model} ({share})")
+        if names:
+            subject = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            clauses.append(f"{subject} {SAYINGS.get(outcome, f'ended {outcome}')}")
+    return "; ".join(clauses)
+
+
+def print_report(collection: Collection, console: Console) -> None:
+    """Tables, sentences and problems."""
+    for graph, groups in collection.by_graph.items():
+        _print_table(console, heading(graph, groups), COLUMNS, [cells(group) for group in groups])
+        if took := _took(collection, graph):
+            _print_table(console, f"{graph}, what it took", leaderboard.COLUMNS, took)
+    for sentence in in_words(collection):
+        console.print(line(sentence))
+    if collection.problems:
+        _print_table(console, "not done, or not whole", PROBLEM_COLUMNS, _problem_rows(collection))
+
+
+def _took(collection: Collection, graph: str) -> list[list[str]]:
+    """What each group of a graph took, those without a result included; nothing where there is nothing to compare."""
+    groups = [group for group in collection.groups if group.graph == graph]
+    return [leaderboard.cells(group, groups) for group in leaderboard.ranked(groups)] if len(groups) > 1 else []
+
+
+def _print_table(console: Console, title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def claim(out: Path) -> None:
+    """Make sure that nothing but an earlier report would be replaced.
+
+    Raises:
+        UserError: something is in the way.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: choose a folder")
+    names = ("report.md", "results.csv", "index.html", "claims.csv", "figures")
+    theirs = [name for name in names if os.path.lexists(out / name)]
+    if theirs and not _earlier(out / "report.md"):
+        raise UserError(f"{out} has {' and '.join(theirs)}, and not from an earlier report: choose another --out")
+
+
+def _earlier(path: Path) -> bool:
+    """Whether a report.md is ours."""
+    try:
+        return read_text(path, follow=False).startswith(MARK)
+    except (OSError, ValueError):
+        return False
+
+
+def write(collection: Collection, files: Inside) -> list[Path]:
+    """Write report.md, results.csv and figures into a folder; returns their paths.
+
+    Raises:
+        UserError: something is in the way, or the folder cannot be written.
+    """
+    claim(files.root)
+    figures = draw(collection)
+    files.write("report.md", page(collection, figures))  # first: its mark says whose folder this is
+    files.write("results.csv", table_csv(collection))
+    for name in FIGURES:
+        for suffix in SUFFIXES:
+            if name in figures:
+                files.write(f"figures/{name}.{suffix}", figures[name][suffix])
+            else:
+                files.remove(f"figures/{name}.{suffix}")  # of an earlier report
+    made = [files.root / "figures" / f"{name}.{suffix}" for name in figures for suffix in SUFFIXES]
+    return [files.root / "report.md", files.root / "results.csv", *made]
+
+
+def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
+    """Every figure for which there is something to draw, by name and suffix."""
+    from nextfail.reports import (  # these take most of a second, which the table should not wait for
+        figures,
+        star,
+        style,
+    )
+
+    drawn = {
+        "exact_match": figures.exact_match(collection.groups),
+        "tokens": figures.tokens(collection.groups),
+        "paths": star.paths(collection.groups),
+    }
+    return {name: style.render(figure) for name, figure in drawn.items() if figure}
+
+
+def table_csv(collection: Collection) -> str:
+    """results.csv: a row a run whose identity can be read, done or not, with a column for each setting that differs."""
+    runs = [(group, run) for group in collection.groups for run in group.runs]
+    # the graph has columns already, and so have names
+    keys = [key for key in telling([run for _, run in runs]) if not key.startswith("graph") and key not in SECTIONS]
+    rows = [_record(group, run) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs]
+    return csv_text(list(rows[0]) if rows else ["graph"], rows)
+
+
+def _record(group: Group, run: Run) -> dict[str, Any]:
+    result, record = run.result, run.result.record if run.result else {}
+    exact, hard, cheat = (result.exact_match, result.hard_token, result.cheat) if result else (None, None, None)
+    costs = ("steps", "samples_seen", "flops", "parameters", "seconds", "samples_per_second")
+    return {
+        "graph": group.graph,
+        **{size: run.graph[size] for size in ("degree", "path_length", "num_nodes")},
+        "model": run.model,
+        "objective": run.objective,
+        "differs": group.differs,
+        "seed": run.seed,
+        "outcome": result.outcome if result else "",
+        "state": run.state,
+        "exact_match": exact and exact.value,
+        "exact_match_low": exact and exact.low,
+        "exact_match_high": exact and exact.high,
+        "exact_match_n": exact and exact.n,
+        "hard_token_accuracy": hard and hard.value,
+        "hard_token_accuracy_low": hard and hard.low,
+        "hard_token_accuracy_high": hard and hard.high,
+        "cheat_accuracy": cheat and cheat.value,
+        "samples_to_solved": result and leaderboard.to_solved(run),
+        **{cost: record.get(cost) for cost in costs},
+        "identity": run.hash,
+        "git_commit": record.get("git_commit"),
+        "folder": str(run.folder),
+    }
+
+
+def page(collection: Collection, figures: Container[str]) -> str:
+    """report.md, with the named figures in it."""
+    parts = [MARK, "# Report", *map(markdown, in_words(collection))]
+    for graph, groups in collection.by_graph.items():
+        parts += [f"## {markdown(heading(graph, groups))}", _markdown(COLUMNS, [cells(group) for group in groups])]
+        if took := _took(collection, graph):
+            parts += [f"What it took on {markdown(graph)}, best first:", _markdown(leaderboard.COLUMNS, took)]
+    seen = dict.fromkeys(outcome for group in collection.groups for outcome in group.outcomes)
+    meanings = [f"{outcome}: {OUTCOMES[outcome]}" for outcome in seen if outcome in OUTCOMES]
+    parts.append("\n".join(f"- {line}" for line in [*NOTES, *leaderboard.NOTES, *meanings]))
+    parts += [f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))"
+              for name, caption in FIGURES.items() if name in figures]  # fmt: skip
+    if collection.problems:
+        parts += ["## Not done, or not whole", _markdown(PROBLEM_COLUMNS, _problem_rows(collection))]
+    return "\n\n".join([*parts, "Every run is a row of [results.csv](results.csv)."]) + "\n"
+
+
+def _markdown(columns: Sequence[str], rows: list[list[str]]) -> str:
+    escaped = [[markdown(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *escaped])
+
+
+def _problem_rows(collection: Collection) -> list[list[str]]:
+    return [[str(problem.folder), problem.state, line(problem.reason)] for problem in collection.problems]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

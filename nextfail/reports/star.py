@@ -1,0 +1,209 @@
+"""The third figure of a report: one test graph as a star, the true path, and what each model generated for it."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
+
+from nextfail.reports.collect import Group, together
+from nextfail.reports.record import Example
+from nextfail.reports.style import STYLE, WRONG, colour
+
+# all lengths in inches
+WIDTH = 7.4  # of the figure, at most
+STEP = 0.26  # from a node to the next, or less where the star would not fit
+LEAST = 0.16  # step from which three stars beside each other can be read; longer arms get the whole width
+MARGIN = 0.17  # around a star
+TOKEN = 0.21  # a token of a written path
+LINE = 0.135  # a line of text
+HEAD = 0.21  # of a panel, but for its subtitle
+NARROWEST = 1.8  # a panel, for its title's sake
+
+TRUTH = "#F0E442"  # the highlighter
+Points = dict[int, tuple[float, float]]
+SIGNS = "|=/$"  # the tokens after the nodes' own
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An example under two lines of title; `objective` is None where the problem alone is drawn."""
+
+    example: Example
+    num_nodes: int
+    title: str
+    subtitle: str
+    objective: str | None = None
+
+
+@dataclass(frozen=True)
+class Star:
+    """Where the nodes of a graph are, from the start in the middle, and how much room they need."""
+
+    points: Points
+    step: float
+    width: float
+    height: float
+
+
+@matplotlib.rc_context(STYLE)
+def paths(groups: Sequence[Group]) -> Figure | None:
+    """The same test graph for all models of a graph size, and the paths they generated; None without examples."""
+    rows: list[tuple[Star, list[Panel]]] = []
+    for namesakes in together(groups, lambda group: group.graph):
+        if panels := _panels(namesakes):
+            star = _star(panels[0].example)
+            beside = max(1, int(WIDTH / star.width))
+            rows += [(star, panels[i : i + beside]) for i in range(0, len(panels), beside)]
+    if not rows:
+        return None
+    heights = [star.height + HEAD + LINE * (1 + _lines(star, panels)) for star, panels in rows]
+    width = max(4.6, *(star.width * len(panels) for star, panels in rows))
+    height = sum(heights) + 0.3
+    figure, top = Figure(figsize=(width, height)), height - 0.3
+    for (star, panels), high in zip(rows, heights, strict=True):
+        top -= high
+        for column, panel in enumerate(panels):
+            place = (column * star.width / width, top / height, star.width / width, high / height)
+            _draw(figure.add_axes(place), panel, star, high, _lines(star, panels))
+    figure.legend(handles=[
+        Line2D([], [], color=TRUTH, lw=6, label="true path"),
+        Line2D([], [], color="0.3", lw=1.6, marker=">", ms=4, label="generated"),
+        Line2D([], [], color=WRONG, lw=1.4, ls="--", label="generated, and no edge"),
+        Line2D([], [], color="0.1", marker="o", mfc="white", mew=1.6, ls="", label="goal"),
+    ], loc="upper center", ncols=4)  # fmt: skip
+    return figure
+
+
+def _panels(groups: list[Group]) -> list[Panel]:
+    """The problem that most groups answered and, of those, the one that tells them apart best; with every answer."""
+    answers: dict[Any, dict[int, tuple[int, Example]]] = {}  # by problem and group: seed and answer of its first run
+    for number, group in enumerate(groups):
+        for run in group.runs:
+            for example in run.examples():
+                answers.setdefault(example.problem, {}).setdefault(number, (run.seed, example))
+    if not answers:
+        return []
+
+    def telling(given: dict[int, tuple[int, Example]]) -> tuple[int, int]:
+        right = sum(example.generated == example.path for _, example in given.values())
+        return len(given), min(right, len(given) - right)
+
+    chosen = max(answers.values(), key=telling)
+    num_nodes = groups[0].runs[0].graph["num_nodes"]
+    problem = replace(first := next(iter(chosen.values()))[1], generated=first.path)
+    panels = [Panel(problem, num_nodes, groups[0].graph, f"from {problem.start} to {problem.goal}")]
+    for number, (seed, example) in chosen.items():
+        group, verdict = groups[number], "right" if example.generated == example.path else "wrong"
+        subtitle = f"{group.model}, seed {seed}: {verdict}"
+        panels.append(Panel(example, num_nodes, group.objective, subtitle, group.objective))
+    return panels
+
+
+def _star(example: Example) -> Star:
+    """Arms as rays, the true one to the right."""
+    following = {tail: head for tail, head in example.edges if tail != example.start}
+    firsts = sorted(
+        (head for tail, head in example.edges if tail == example.start), key=lambda head: head != example.path[1]
+    )
+    inner = max(0.0, 0.8 * len(firsts) / math.tau - 1)  # in steps; keeps neighbours on the first ring apart
+    radius = inner + len(example.path) - 1
+    beside = 3 if radius * LEAST < WIDTH / 6 - MARGIN else 1
+    step = min(STEP, (WIDTH / beside - 2 * MARGIN) / (2 * radius))
+    points = {example.start: (0.0, 0.0)}
+    for arm, node in enumerate(firsts):
+        angle, distance = math.tau * arm / len(firsts), inner
+        while node not in points:
+            distance += 1
+            points[node] = step * distance * math.cos(angle), step * distance * math.sin(angle)
+            node = following.get(node, node)
+    highest = max(abs(y) for _, y in points.values())
+    width = max(NARROWEST, 2 * (radius * step + MARGIN))
+    written = LINE * _written(example, width)
+    return Star(points, step, width, 2 * max(highest + MARGIN, 0.3) + written)
+
+
+def _lines(star: Star, panels: list[Panel]) -> int:
+    """Lines of the longest subtitle in a row of panels."""
+    return max(len(_wrapped(star, panel)) for panel in panels)
+
+
+def _wrapped(star: Star, panel: Panel) -> list[str]:
+    return textwrap.wrap(panel.subtitle, int(star.width / 0.055))
+
+
+def _draw(axes: Axes, panel: Panel, star: Star, height: float, lines: int) -> None:
+    example, shade = panel.example, colour(panel.objective) if panel.objective else "0.6"
+    axes.set(xlim=(0, star.width), ylim=(0, height))
+    axes.set_axis_off()
+    rule = height - HEAD - LINE * lines
+    axes.text(0.08, height - 0.09, panel.title, fontweight="bold", va="center")
+    axes.text(0.08, height - 0.17, "\n".join(_wrapped(star, panel)), fontsize=6.5, color="0.3", va="top")
+    axes.plot([0.08, star.width - 0.08], [rule, rule], color=shade, lw=3, solid_capstyle="butt")
+    middle = (rule + LINE * (1 + _written(example, star.width))) / 2
+    points = {node: (x + star.width / 2, y + middle) for node, (x, y) in star.points.items()}
+    for tail, head in example.edges:
+        axes.plot(*zip(points[tail], points[head], strict=True), color="0.8", lw=0.8, zorder=1)
+    axes.plot(*zip(*(points[node] for node in example.path), strict=True), color=TRUTH, lw=20 * star.step, zorder=0)
+    if panel.objective:
+        _arrows(axes, points, example, star.step, shade)
+    _nodes(axes, points, example, star.step, shade if panel.objective else None)
+    _tokens(axes, panel, star.width)
+
+
+def _arrows(axes: Axes, points: Points, example: Example, step: float, shade: str) -> None:
+    """The generated path: what is no edge of the graph as a dashed arc."""
+    for tail, head in pairwise(example.generated):
+        if tail in points and head in points and tail != head:
+            look: dict[str, Any] = {"color": shade}
+            if (tail, head) not in example.edges:
+                look = {"color": WRONG, "ls": (0, (3, 2)), "connectionstyle": "arc3,rad=-0.35"}
+            size = 21 * step  # points: half of a node
+            look |= {"arrowstyle": "-|>", "mutation_scale": 30 * step, "shrinkA": size, "shrinkB": size}
+            axes.add_patch(FancyArrowPatch(points[tail], points[head], lw=1.5, zorder=4, **look))
+
+
+def _nodes(axes: Axes, points: Points, example: Example, step: float, shade: str | None) -> None:
+    """The nodes, those of the generated path in its colour."""
+    size = 42 * step  # points: six tenths of a step
+    for node, (x, y) in points.items():
+        visited = shade is not None and node in example.generated
+        look: dict[str, Any] = {"mec": shade, "mew": 1.4} if visited else {"mec": "0.6", "mew": 0.6}
+        if node == example.goal:
+            axes.plot(x, y, "o", ms=size + 4, mfc="white", mec="0.1", mew=1.4, zorder=2)
+        axes.plot(x, y, "s" if node == example.start else "o", ms=size, mfc="white", zorder=3, **look)
+        if step > 0.14:  # else there is no room for a number
+            axes.text(x, y - 0.003, str(node), fontsize=22 * step, ha="center", va="center_baseline", zorder=5)
+
+
+def _tokens(axes: Axes, panel: Panel, width: float) -> None:
+    """The generated path in words, wrong tokens set off."""
+    generated, path = panel.example.generated, panel.example.path
+    lines, a_line = _written(panel.example, width), int(width / TOKEN)
+    for i, (token, true) in enumerate(zip(generated, path, strict=True)):
+        row, column = divmod(i, a_line)
+        beside = min(a_line, len(path) - row * a_line)
+        x = width / 2 + TOKEN * (column - (beside - 1) / 2)
+        look: dict[str, Any] = {} if token == true else {"color": WRONG, "fontweight": "bold"}
+        axes.text(
+            x, LINE * (lines - row + 0.5), _sign(token, panel.num_nodes), fontsize=7, ha="center", va="center", **look
+        )
+
+
+def _written(example: Example, width: float) -> int:
+    """Lines that a path takes."""
+    return math.ceil(len(example.path) / int(width / TOKEN))
+
+
+def _sign(token: int, num_nodes: int) -> str:
+    """A token as it is written: nodes by number, an objective's own tokens as a question mark."""
+    if token < num_nodes:
+        return str(token)
+    return SIGNS[token - num_nodes] if token - num_nodes < len(SIGNS) else "?"

@@ -1,0 +1,60 @@
+"""Run folders below a folder, those behind links included."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nextfail.errors import UserError
+
+BEHIND_LINKS = 3
+"""Levels that are looked at behind a link, which may lead anywhere: a folder of sweeps, a sweep, a run."""
+
+
+def find(folders: Sequence[Path], empty: bool = False) -> list[Path]:
+    """Folders with a run.json or result.json, at or below the given ones, each once.
+
+    Args:
+        empty: whether there may be none.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any of them.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}")
+        for place, below, files in walk(folder):
+            below[:] = [name for name in below if name not in ("checkpoints", "figures")]  # no need to look there
+            if "run.json" in files or "result.json" in files:
+                found.setdefault(place.resolve(), place)
+    if not (found or empty):
+        raise UserError(f"no run found in {', '.join(map(str, folders))}: a run folder has a run.json in it")
+    return sorted(found.values())
+
+
+def walk(folder: Path, levels: int | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder, the names of folders in it, and those of files; a folder that can be reached twice comes once.
+
+    Names that are taken out of the first list are not looked into.
+
+    Args:
+        levels: how many levels of folders; None for all.
+    """
+    yield from _walk(folder, levels, set())
+
+
+def _walk(folder: Path, levels: int | None, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    for name, below, files in os.walk(folder):
+        place = Path(name)
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        if levels is not None and len(place.relative_to(folder).parts) >= levels:
+            below.clear()
+        below.sort()
+        yield place, below, files
+        for each in below:
+            if (link := place / each).is_symlink():
+                yield from _walk(link, BEHIND_LINKS if levels is None else levels, seen)

@@ -1,0 +1,250 @@
+"""The claims of the paper: what each asks, what was published, which runs answer, and by which rule."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nextfail.reports.collect import Collection, Group, together
+from nextfail.reports.record import Proportion, Result
+from nextfail.studies.pitfalls import verdict
+from nextfail.studies.pitfalls.verdict import Rule, Verdict
+
+Range = tuple[float, float]
+"""A published proportion, or the lowest and highest of several."""
+
+GRAPHS = ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
+"""Those of the paper."""
+
+NAMED = (*GRAPHS, *(f"G({size})" for size in ("2,3", "2,4", "2,6", "2,8", "2,10", "3,3", "3,5", "5,3", "7,7")))
+"""Those that conf/graph has a file for."""
+
+LAPTOP = ("G(2,5)", "G(5,5)")
+"""Those that scale=laptop trains on, unless a claim says otherwise."""
+
+MODELS = ("transformer", "mamba")
+SECOND_HAND = "arXiv 2403.06963, read in a digest of the paper and not in the paper itself"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One question of the paper.
+
+    Args:
+        name: of the experiment, as in experiment=pitfalls/NAME.
+        paper: what the paper says, in a sentence.
+        source: where the published numbers stand, and how they were read.
+        objective: of the runs that answer.
+        metric: which of a result's proportions is set beside the published one.
+        rule: from runs to a verdict; its docstring is printed.
+        published: the numbers, by graph.
+        models: asked about.
+        laptop: graphs of scale=laptop.
+        beside: another objective to be drawn beside the runs.
+        curves: which curves are drawn: of each token as generated, or both as generated and as forced.
+        shown_by: commands of other experiments that answer, by graph and model.
+    """
+
+    name: str
+    title: str
+    question: str
+    paper: str
+    source: str
+    objective: str
+    metric: Literal["exact_match", "hard_token", "cheat"]
+    rule: Rule
+    published: Mapping[str, Range] = field(default_factory=dict)
+    models: tuple[str, ...] = MODELS
+    laptop: tuple[str, ...] = LAPTOP
+    beside: str | None = None
+    curves: Literal["tokens", "forced"] | None = None
+    shown_by: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def rule_in_words(self) -> str:
+        """The docstring of the rule, on one line."""
+        return " ".join((self.rule.__doc__ or "").split())
+
+    def measured(self, result: Result) -> Proportion | None:
+        """The proportion that the claim is about."""
+        share: Proportion | None = getattr(result, self.metric)
+        return share
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A claim on one graph with one model: the configurations that answer it, each with its verdict.
+
+    Args:
+        command: what would train what is missing; empty if nothing is.
+    """
+
+    graph: str
+    model: str
+    rows: list[tuple[Group, Verdict]]
+    command: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """One for all configurations."""
+        return verdict.together([each for _, each in self.rows])
+
+
+CHANCE = {"G(2,5)": (0.48, 0.5), "G(5,5)": (0.19, 0.2), "G(10,5)": (0.08, 0.1), "G(2,20)": (0.48, 0.5)}
+
+DEMO = {("G(2,5)", "transformer"): "nextfail-train experiment=demo seed=0,1,2"}
+"""What shows teacherless training on the published graph on a laptop."""
+
+CLAIMS = (
+    Claim(
+        "failure",
+        "Teacher-forcing fails",
+        "Does a teacher-forced model score 1/d when it generates the path by itself?",
+        "The Transformer and Mamba score about 1/d: 48 to 50 %, 19 to 20 % and 8 to 10 % with 2, 5 and 10 arms.",
+        f"Table 2, by number of arms; {SECOND_HAND}",
+        "teacher_forcing",
+        "exact_match",
+        verdict.guesses,
+        CHANCE,
+    ),
+    Claim(
+        "clever_hans",
+        "It learns the Clever Hans cheat",
+        "Is the rest of the path right once the first hop is given?",
+        "96 to 100 % of paths are completed from the first hop on; G(20,5) was not even fitted.",
+        f"Table 1; {SECOND_HAND}",
+        "teacher_forcing",
+        "cheat",
+        verdict.cheats,
+        {graph: (0.96, 1.0) for graph in GRAPHS if graph != "G(20,5)"},
+        curves="tokens",
+    ),
+    Claim(
+        "indecipherable",
+        "The hard token cannot be learned alone",
+        "Can the first hop be learned when nothing else is asked, so that there is no cheat?",
+        "Trained on the hard token alone, the Transformer stays at 1/d.",
+        f"Table 5; {SECOND_HAND}",
+        "first_hop_only",
+        "hard_token",
+        verdict.guesses_alone,
+        dict(zip(GRAPHS, [(0.502,) * 2, (0.189,) * 2, (0.104,) * 2, (0.045,) * 2, (0.504,) * 2], strict=True)),
+    ),
+    Claim(
+        "reverse",
+        "Reversed, the task is easy",
+        "Is the same path learned when it is written from the goal to the start?",
+        "Every model learns the reversed path.",
+        f"about 100 % on all graphs; {SECOND_HAND}",
+        "reverse",
+        "exact_match",
+        verdict.solves,
+        dict.fromkeys(GRAPHS, (1.0, 1.0)),
+    ),
+    Claim(
+        "teacherless",
+        "Predicting all tokens at once repairs it",
+        "Does the model learn the path without a teacher, where with one, at the same settings, it fails?",
+        "Without a teacher small graphs are solved; where the model cannot fit the training set it learns nothing.",
+        f"near 100 % on G(2,5) and G(2,3), elsewhere “where it fits”; {SECOND_HAND}, and an issue thread of its code",
+        "teacherless",
+        "exact_match",
+        verdict.repairs,
+        {"G(2,5)": (1.0, 1.0), "G(2,3)": (1.0, 1.0)},
+        laptop=("G(2,3)", "G(2,4)"),
+        beside="teacher_forcing",
+        shown_by=DEMO,
+    ),
+    Claim(
+        "forced_vs_free",
+        "Errors do not add up: the predictor was never learned",
+        "Is the hard token wrong even if all before it is given, and is nothing more lost after it?",
+        "The failure is one of learning, not of errors that accumulate while generating.",
+        f"argued in sections 3 and 4, without a table; {SECOND_HAND}",
+        "teacher_forcing",
+        "hard_token",
+        verdict.never_learned,
+        curves="forced",
+    ),
+    Claim(
+        "cascade",
+        "Teacherless tokens come in from right to left",
+        "In which order are the tokens of the path learned without a teacher?",
+        "The goal's parent comes in first, then its parent, and the hard token last.",
+        "described in an issue thread of the paper's code and in arXiv 2510.26745, Figure 5; read second-hand",
+        "teacherless",
+        "exact_match",
+        verdict.right_to_left,
+        laptop=("G(2,3)", "G(2,4)"),
+        beside="teacher_forcing",
+        curves="tokens",
+        shown_by=DEMO,
+    ),
+    Claim(
+        "pretrained",
+        "Pre-training does not change it",
+        "Does a pretrained language model score 1/d as well?",
+        "GPT-2 large, fine-tuned with batches of 16 at a rate of 1e-5, scores about 1/d.",
+        f"Table 2; {SECOND_HAND}",
+        "teacher_forcing",
+        "exact_match",
+        verdict.guesses,
+        CHANCE,
+        models=("gpt2",),
+    ),
+)
+"""In the order of the report."""
+
+
+def cells(claim: Claim, collection: Collection) -> list[Cell]:
+    """A claim's cells: every published graph with every model asked about, and whatever else was run."""
+    answers = [group for group in collection.groups if group.objective == claim.objective and _asked(claim, group)]
+    asked = [(graph, model) for graph in (*GRAPHS, *claim.laptop, *claim.published) for model in claim.models]
+    ran = [(group.graph, group.runs[0].model) for group in answers]
+    return [_cell(claim, collection, graph, model) for graph, model in dict.fromkeys(asked + ran)]
+
+
+def beside(claim: Claim, collection: Collection) -> list[Group]:
+    """The groups to draw: those that answer, and those of the other objective that were trained with their settings."""
+    answers = [group for group in collection.groups if group.objective == claim.objective and _asked(claim, group)]
+    others = [group for group in collection.groups if group.objective == claim.beside
+              and any(verdict.alike(group, answer) for answer in answers)]  # fmt: skip
+    pairs = together([*answers, *others], lambda group: (group.graph, group.model))
+    return [group for pair in pairs for group in pair]
+
+
+def _asked(claim: Claim, group: Group) -> bool:
+    """A claim about models of its own is about no others, and those have no place in other claims on the objective."""
+    model = group.runs[0].model
+    if claim.models != MODELS:
+        return model in claim.models
+    elsewhere = {name for each in CLAIMS if each.objective == claim.objective for name in each.models} - {*MODELS}
+    return model not in elsewhere
+
+
+def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
+    here = [group for group in collection.groups if group.graph == graph and group.runs[0].model == model]
+    rows = [(group, verdict.of(claim.rule, group, here)) for group in here if group.objective == claim.objective]
+    settled = verdict.together([each for _, each in rows]).word in (verdict.REPRODUCED, verdict.NOT_REPRODUCED)
+    done = all(run.result for group, _ in rows for run in group.runs)
+    return Cell(graph, model, rows, "" if settled and done else _command(claim, graph, model))
+
+
+def _command(claim: Claim, graph: str, model: str) -> str:
+    """The smallest scale that has the graph; one that no file names is put together."""
+    if (graph, model) in claim.shown_by:
+        return claim.shown_by[graph, model]
+    degree, path_length, num_nodes = parse(graph)
+    named = graph.partition(", N=")[0] in NAMED
+    option = f"graph=g{degree}_{path_length}" if named else f"graph.degree={degree} graph.path_length={path_length}"
+    labels = f" graph.num_nodes={num_nodes}" if num_nodes else ""
+    scale = "paper" if graph in GRAPHS and graph not in claim.laptop else "laptop"
+    command = f"nextfail-train experiment=pitfalls/{claim.name} scale={scale} {option}{labels} model={model}"
+    return f"{command} model.source=FOLDER" if model == "gpt2" else command
+
+
+def parse(graph: str) -> tuple[int, int, int | None]:
+    """The inverse of `graph_name`: degree, path_length, and num_nodes where the name says it."""
+    found = re.fullmatch(r"G\((\d+),(\d+)\)(?:, N=(\d+))?", graph)
+    assert found is not None, graph
+    return int(found[1]), int(found[2]), int(found[3]) if found[3] else None

@@ -1,0 +1,121 @@
+"""What can be removed from folders of runs, and its removal."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nextfail.errors import UserError
+from nextfail.runs.find import find
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.status import survey
+from nextfail.sweeps.records import forget, never_begun
+
+KEPT = "last.ckpt"
+LOGGERS = ("tensorboard", "wandb", ".hydra")
+
+
+class Removal(Protocol):
+    """Something that can be removed."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    @property
+    def why(self) -> str:
+        """Why it may go."""
+
+    def size(self) -> int:
+        """Bytes."""
+
+    def remove(self) -> str:
+        """Remove it; what was left, and why, or an empty text."""
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that failed, with everything that nextfail wrote into its folder."""
+
+    path: Path
+    why: str
+
+    def size(self) -> int:
+        return _size(self.path)
+
+    def remove(self) -> str:
+        run = RunFolder(self.path)
+        with run.locked():
+            for name in run.files.names():
+                if name != run.lock.name and (run.owns(name) or name in LOGGERS or name.endswith(".log")):
+                    run.files.remove_tree(name)
+        if left := run.files.names():
+            return f"kept {', '.join(left)}, which nextfail did not write"
+        self.path.rmdir()
+        return ""
+
+
+@dataclass(frozen=True)
+class OldCheckpoint:
+    """A checkpoint of a run that is done, and not its last."""
+
+    path: Path
+    why: str = "old checkpoint of a run that is done"
+
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def remove(self) -> str:
+        run = RunFolder(self.path.parent.parent)
+        with run.locked():
+            if run.result() is None:
+                return "kept: the run is trained again"
+            run.files.remove(f"{self.path.parent.name}/{self.path.name}")
+        return ""
+
+
+@dataclass(frozen=True)
+class NeverBegun:
+    """A run that a sweep's record names and that has no folder: its axis was dropped, perhaps."""
+
+    path: Path
+    folder: Path
+    why: str = "never begun: its entry in the sweep's record"
+
+    def size(self) -> int:
+        return 0
+
+    def remove(self) -> str:
+        forget(self.folder, [self.path])
+        return ""
+
+
+def removals(folders: Sequence[Path], keep_last: bool) -> Iterator[Removal]:
+    """All that can be removed at or below some folders.
+
+    Args:
+        keep_last: whether only the last checkpoint of each run that is done is kept.
+
+    Raises:
+        UserError: a folder does not exist, or holds no run and no record of one.
+    """
+    missing = {path: folder for folder in folders for path in (never_begun(folder) if folder.is_dir() else [])}
+    for path, status in survey(find(folders, empty=bool(missing))).items():
+        if status["state"] == "failed":
+            yield FailedRun(path, f"failed: {status['reason']}")
+        elif status["state"] == "done" and keep_last:
+            checkpoints = sorted(RunFolder(path).checkpoints.glob("*.ckpt"))
+            yield from (OldCheckpoint(each) for each in checkpoints if each.name != KEPT)
+    yield from (NeverBegun(path, folder) for path, folder in missing.items())
+
+
+def remove(item: Removal) -> str:
+    """Remove one thing; what was left, and why, or an empty text."""
+    try:
+        return item.remove()
+    except (UserError, OSError) as error:
+        return f"kept: {error}"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))

@@ -1,0 +1,87 @@
+"""One display for all runs of a sweep, whatever launches them: it reads their status.json."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from nextfail.files import read_json
+from nextfail.runs.naming import one_line
+from nextfail.runs.status import COLUMNS, Status, cells, describe
+from nextfail.sweeps.plan import Job
+from nextfail.terminal import console
+
+EVERY = 30.0  # seconds between two lines where there is no terminal
+
+
+class Display:
+    """A live table on a terminal, a line now and then elsewhere, and a line for each run that ends.
+
+    Args:
+        jobs: of the sweep.
+        news: tells what is to be said of jobs that do not run yet.
+    """
+
+    def __init__(self, jobs: Sequence[Job], news: Callable[[], str]) -> None:
+        self.jobs, self.news = jobs, news
+        self.console = console(error=True)
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._show, daemon=True)
+        self.announced = {job.number for job in jobs if job.state == "before"}
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ended.set()
+        self.thread.join()
+        self._announce()
+
+    def say(self, text: str) -> None:
+        """Print a line above whatever else is shown."""
+        self.console.print(text, soft_wrap=True)
+
+    def _show(self) -> None:
+        if self.console.is_terminal:
+            with Live(console=self.console, refresh_per_second=2, transient=True) as live:
+                while not self.ended.wait(1.0):
+                    self._announce()
+                    live.update(Group(_table(self._running()), self.news()))
+            return
+        said = time.monotonic()
+        while not self.ended.wait(1.0):
+            self._announce()
+            if time.monotonic() - said >= EVERY:
+                said = time.monotonic()
+                for name, status in self._running().items():
+                    self.say(f"{name}: {describe(status)}")
+                if text := self.news():
+                    self.say(text)
+
+    def _running(self) -> dict[str, Status]:
+        going = [job for job in self.jobs if job.state in ("todo", "elsewhere")]
+        found = {job.name: read_json(job.folder.status_json) for job in going}
+        return {name: status for name, status in found.items() if status and status.get("state") == "running"}
+
+    def _announce(self) -> None:
+        """Print the result of each run that ended since the last look."""
+        for job in self.jobs:
+            if job.state == "done" and job.number not in self.announced:
+                self.announced.add(job.number)
+                if result := job.folder.result():
+                    self.say(one_line(result))
+
+
+def _table(runs: dict[str, Status]) -> Table:
+    table = Table("run", *COLUMNS, box=None)
+    for name, status in runs.items():
+        table.add_row(name, *cells(status))
+    return table

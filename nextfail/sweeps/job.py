@@ -1,0 +1,254 @@
+"""What one job of nextfail-train does, in this process or a worker. Torch is imported only if there is work to do."""
+
+import logging
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from nextfail import __version__, stop
+from nextfail.errors import RunCut, UserError, guarded
+from nextfail.files import Inside, read_json
+from nextfail.runs.folder import RunFolder, State
+from nextfail.runs.identity import SECTIONS, Identity
+from nextfail.runs.lock import Lock
+from nextfail.runs.naming import one_line, run_folder
+from nextfail.runs.provenance import git_commit
+from nextfail.runs.slurm import this_job
+from nextfail.runs.status import note
+from nextfail.source import find
+from nextfail.sweeps.advice import advice
+from nextfail.sweeps.check import check
+from nextfail.sweeps.devices import NEED_GPU
+from nextfail.sweeps.effect import require_in_run
+from nextfail.sweeps.guard import require_name
+from nextfail.sweeps.known import Known
+from nextfail.terminal import say
+
+log = logging.getLogger(__name__)
+
+SUBMITTED = "SUBMITIT_EXECUTOR"
+"""Environment variable that is there in the jobs that we sent, and not in a session that happens to be a job."""
+
+begun = False
+"""Whether this process has got as far as a run or a sweep, so that an error may be one of ours."""
+
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+OmegaConf.register_new_resolver("gpus_for", lambda accelerator: 1 if accelerator in NEED_GPU else None, replace=True)
+
+
+def run(cfg: DictConfig) -> float:
+    """Claim the run folder, train unless it is done, and return the exact match on the test set.
+
+    A single run exits on a user's mistake. In a sweep it is raised, since a launcher sees exceptions, and an exit
+    would take its worker along.
+    """
+    global begun
+    begun = True
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        result, _ = claim_and_train(cfg)
+    else:
+        result, folder = guarded("nextfail-train", lambda: claim_and_train(cfg))
+        say(f"{one_line(result)}\n{os.path.relpath(folder.path, HydraConfig.get().runtime.cwd)}")
+    return float(result["exact_match"]["value"])
+
+
+def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
+    """The result of the run, new or found, and its folder.
+
+    Raises:
+        UserError, RunCut: see nextfail.errors.
+    """
+    hydra = HydraConfig.get()
+    find_classes_in(hydra.runtime.cwd)
+    config = resolve(cfg, Path(hydra.runtime.cwd))
+    choices(hydra, config)
+    identity = Identity.of(config)
+    folder = RunFolder(Path(hydra.runtime.output_dir))
+    if hydra.mode == RunMode.RUN:  # a sweep has done so for all its runs at once
+        require_in_run(hydra)
+        for text in advice(config, hydra):
+            log.warning(text)
+        folder = _known(folder, identity, str(config["on_existing"]), hydra)
+        config = resolve(cfg, Path(hydra.runtime.cwd))  # loggers may be told where to write
+    with folder.locked() as lock:
+        if folder.claim(identity, _extra(config, hydra), _on_existing(config, folder)) is not State.DONE:
+            with _recorded(folder, lock):
+                if stop.requested is not None:
+                    raise RunCut("not begun; the same command goes on from here")
+                from nextfail.training.run import train  # takes seconds, which a finished run should not cost
+
+                return train(config, folder, lock), folder
+    result = folder.result()
+    assert result is not None
+    return result, folder
+
+
+def find_classes_in(folder: str) -> None:
+    """Let a user's own modules be found in a folder, as `python -m` finds them."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) -> RunFolder:
+    """The folder below runs/NAME that has this run already, whatever overrides it was named by; else the one given.
+
+    A folder that was named with hydra.run.dir is used as it is.
+    """
+    usual = Path(hydra.runtime.cwd) / folder.path.parent / run_folder(hydra.overrides.task)
+    chosen = any(text.lstrip("+").startswith("hydra.run.dir=") for text in hydra.overrides.hydra)
+    if chosen or folder.path != usual or folder.state(identity, on_existing) is not State.NEW:
+        return folder
+    known = Known(folder.path.parent)
+    if same := wanted(known, identity, on_existing):
+        _move_log(folder.path, same.path)
+        if hydra.job.chdir:
+            os.chdir(same.path)
+        with read_write(hydra):
+            hydra.runtime.output_dir = str(same.path)
+        return same
+    if shorter := known.shorter(identity):
+        log.warning("%s", describe_shorter([(identity, *shorter)]))
+    return folder
+
+
+def wanted(known: Known, identity: Identity, on_existing: str) -> RunFolder | None:
+    """The folder in which a run was begun under another name, if it is to be continued there.
+
+    Raises:
+        UserError: there is one, and on_existing=fail.
+    """
+    same = None if on_existing == "restart" else known.same(identity)
+    if same and on_existing == "fail":
+        raise UserError(f"{same.path} is this run already, and on_existing=fail: choose another name=..., or resume")
+    return same
+
+
+def describe_shorter(runs: Sequence[tuple[Identity, RunFolder, int]]) -> str:
+    """That runs exist which are the same but for a smaller trainer.max_steps, and are not continued."""
+    identity, folder, steps = runs[0]
+    asked = identity.settings["budget"]["max_steps"]
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    return (f"{os.path.relpath(folder.path)}{more}: the same run exists with trainer.max_steps={steps}. Continuing it "
+            f"to {asked} steps is not supported yet: this one starts at step 0")  # fmt: skip
+
+
+def _move_log(old: Path, new: Path) -> None:
+    """Let Hydra's log go on in another folder, and leave nothing behind that is empty."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == old:
+            handler.close()  # it opens its file again when it has something to write
+            file = Path(handler.baseFilename)
+            if file.exists() and not file.stat().st_size:
+                Inside(old).remove(file.name)
+            handler.baseFilename = str(new / file.name)
+    with suppress(OSError):
+        old.rmdir()
+
+
+def _extra(config: dict[str, Any], hydra: Any) -> dict[str, Any]:
+    """What run.json holds beside the identity."""
+    return {
+        "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
+        "source": config["model"].get("source"),
+        "name": config["name"],
+        "choices": {key: value for key, value in choices(hydra, config).items() if not key.startswith("hydra/")},
+        "overrides": list(hydra.overrides.task),
+        "began": {"id": secrets.token_hex(4), "version": __version__, "commit": git_commit()},
+    }
+
+
+def choices(hydra: Any, config: dict[str, Any]) -> dict[str, str]:
+    """The chosen option of each group; of a section whose class is not that of the option, the name of its class.
+
+    Raises:
+        UserError: several options of one section are mixed.
+    """
+    chosen = {str(group): str(option) for group, option in hydra.runtime.choices.items() if option is not None}
+    for section in (*SECTIONS[:-1], "trainer"):
+        target = config[section].get("_target_")
+        if section in chosen and (target is None or _target_of(section, chosen[section], hydra) in (None, target)):
+            continue
+        for text in hydra.overrides.task:
+            key, _, value = text.partition("=")
+            if key == section and value.startswith("["):
+                raise UserError(f"{text} would mix several options: choose one, or run each with "
+                                f"nextfail-train -m {section}={value.strip('[]')}")  # fmt: skip
+        made = find(str(target))
+        chosen[section] = (made and made.name) or str(target or section).rpartition(".")[2]
+    return chosen
+
+
+def _target_of(section: str, option: str, hydra: Any) -> str | None:
+    """The class of an option, or None if its file does not name one."""
+    for each in hydra.runtime.config_sources:
+        file = Path(each.path) / section / f"{option}.yaml"
+        if each.schema == "file" and file.exists():
+            return _target_in(file)
+    return None
+
+
+@cache
+def _target_in(file: Path) -> str | None:
+    return cast(str | None, OmegaConf.select(OmegaConf.load(file), "_target_"))
+
+
+def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
+    """What to do with a folder that exists; a job that was requeued goes on with what is its own."""
+    status = read_json(folder.status_json)
+    if SUBMITTED in os.environ and isinstance(status, dict) and (job := status.get("job")) and job == this_job():
+        return "resume"
+    return str(config["on_existing"])
+
+
+@contextmanager
+def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
+    """Write into the run's folder how it ended, if it did so before its result."""
+    try:
+        yield
+    except (RunCut, KeyboardInterrupt, SystemExit) as error:
+        if not lock.lost:
+            with suppress(UserError):  # a full disk
+                note(folder, "cut", error=None)
+        if isinstance(error, RunCut):
+            raise
+        raise RunCut("cut; the same command goes on from the last checkpoint") from error
+    except Exception as error:
+        with suppress(UserError, OSError):  # a full disk may be what brought us here
+            note(folder, "failed", error=" ".join(str(error).split())[:500] or type(error).__name__)
+            folder.files.write(folder.error_txt.name, traceback.format_exc())
+        raise
+
+
+def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
+    """The composed configuration as plain values, checked as far as is possible without torch.
+
+    Data files and a model's folder are made absolute, from the folder `where` the command was given.
+
+    Raises:
+        UserError: something is missing or of the wrong kind.
+    """
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} has no value: give one, as in {error.full_key}=...") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    check(config)
+    require_name(config["name"])
+    for key, value in config["data"].items():
+        if key.endswith("_file") and value is not None:
+            config["data"][key] = str(where / str(value))
+    if (model := config["model"].get("source")) and (where / str(model)).is_dir():
+        config["model"]["source"] = str(where / str(model))  # else it is a name on the hub
+    return config

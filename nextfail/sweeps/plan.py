@@ -1,0 +1,164 @@
+"""What a sweep has to do: each job composed once, and looked up on the disk before anything is started."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from nextfail.errors import UserError
+from nextfail.runs.folder import RunFolder, State
+from nextfail.runs.identity import Identity
+from nextfail.sweeps import records
+from nextfail.sweeps.advice import advice
+from nextfail.sweeps.compose import Composer
+from nextfail.sweeps.effect import require_in_sweep
+from nextfail.sweeps.job import choices, describe_shorter, find_classes_in, resolve, wanted
+from nextfail.sweeps.known import Known
+from nextfail.terminal import say
+
+
+@dataclass(eq=False)
+class Job:
+    """One run of a sweep, and how far it is.
+
+    Args:
+        name: of its folder, below that of the sweep.
+        config: composed, with Hydra's own part.
+        state: todo; before (done before this command), done, failed, cut; elsewhere (another process or job has it);
+            sent (to SLURM, and not waited for); refused (never begun: a mistake in what was asked).
+        reason: in words, where it is not done.
+    """
+
+    number: int
+    name: str
+    folder: RunFolder
+    overrides: list[str]
+    config: DictConfig
+    state: str = "todo"
+    reason: str = ""
+
+    def move(self, name: str) -> None:
+        """Use another folder of the sweep, in which the same run was begun under other overrides."""
+        self.name, self.folder = name, RunFolder(self.folder.path.with_name(name))
+        with read_write(self.config.hydra):
+            self.config.hydra.sweep.subdir = name
+
+    def refuse(self, reason: str) -> None:
+        """Note that this run cannot be begun."""
+        self.state, self.reason = "refused", reason
+
+
+def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
+    """Compose every job of a batch and see which are done, under whatever overrides that was.
+
+    Args:
+        context: Hydra's, with the configuration loader.
+        master: the composed configuration of the command.
+        batch: overrides of each job.
+        first: number of the first job.
+
+    Returns:
+        A job for each; the same one where two are the same run in the same folder.
+
+    Raises:
+        ConfigCompositionException, OmegaConfBaseException: overrides that Hydra cannot compose.
+    """
+    composer = Composer(context, master)
+    composed = [(list(overrides), _compose(composer, overrides)) for overrides in batch]
+    require_in_sweep(master, composed)
+    jobs = [_job(config, overrides, number) for number, (overrides, config) in enumerate(composed, first)]
+    find_classes_in(str(master.hydra.runtime.cwd))
+    planner = _Planner()
+    for place, job in enumerate(jobs):
+        try:
+            jobs[place] = planner.settle(job)
+        except UserError as error:
+            job.refuse(str(error))
+    _remember(jobs)
+    planner.tell()
+    return jobs
+
+
+class _Planner:
+    """Decides about one job after the other, knowing those before it and what is on the disk."""
+
+    def __init__(self) -> None:
+        self.by_folder: dict[Path, Job] = {}
+        self.by_run: dict[tuple[Path, str], Job] = {}
+        self.known = cache(Known)
+        self.shorter: list[tuple[Identity, RunFolder, int]] = []
+        self.said: dict[str, None] = {}
+
+    def settle(self, job: Job) -> Job:
+        """Find out whether a job is done, and under which name; returns an earlier job that is the same run, if any.
+
+        Raises:
+            UserError: it cannot be begun.
+        """
+        hydra = job.config.hydra
+        config = resolve(_own(job.config), Path(hydra.runtime.cwd))
+        choices(hydra, config)
+        identity, on_existing = Identity.of(config), str(job.config.on_existing)
+        place = job.folder.path.parent, identity.hash
+        if place in self.by_run:
+            return self.by_run[place]
+        state = job.folder.state(identity, on_existing)
+        known = self.known(job.folder.path.parent)
+        if state is State.NEW and (same := wanted(known, identity, on_existing)):
+            job.move(same.path.name)
+            state = job.folder.state(identity, on_existing)
+        if (other := self.by_folder.setdefault(job.folder.path, job)) is not job:
+            raise UserError(f"{job.name} is the folder of another run of this sweep, too: {' '.join(other.overrides)}")
+        if state is State.DONE:
+            job.state = "before"
+        elif state is State.NEW and (shorter := known.shorter(identity)):
+            self.shorter.append((identity, *shorter))
+        self.said |= dict.fromkeys(advice(config, hydra))
+        self.by_run[place] = job
+        return job
+
+    def tell(self) -> None:
+        """Say once what concerns many runs."""
+        for text in [*self.said, *([describe_shorter(self.shorter)] if self.shorter else [])]:
+            say(text, error=True)
+
+
+def _compose(composer: Composer, overrides: Sequence[str]) -> DictConfig:
+    try:
+        return composer.compose(overrides)
+    except (ValueError, AssertionError, TypeError, AttributeError) as error:  # such as a group that is null
+        raise UserError(f"{' '.join(overrides)}: {error}") from error
+
+
+def _job(config: DictConfig, overrides: list[str], number: int) -> Job:
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+        config.hydra.sweep.dir = str(Path(str(config.hydra.sweep.dir)).absolute())
+    HydraConfig.instance().set_config(config)
+    name = str(config.hydra.sweep.subdir)
+    return Job(number, name, RunFolder(Path(config.hydra.sweep.dir) / name), overrides, config)
+
+
+def _own(config: DictConfig) -> DictConfig:
+    """The configuration without Hydra's part."""
+    own = copy.copy(config)
+    OmegaConf.set_struct(own, False)
+    own.pop("hydra")
+    return own
+
+
+def _remember(jobs: list[Job]) -> None:
+    """Write into each sweep's folder which runs it has."""
+    by_sweep: dict[Path, dict[str, list[str]]] = {}
+    for job in jobs:
+        by_sweep.setdefault(Path(job.config.hydra.sweep.dir), {})[job.name] = job.overrides
+    for folder, runs in by_sweep.items():
+        try:
+            records.remember(folder, runs)
+        except OSError as error:
+            raise UserError(f"cannot write into {folder}: {error.strerror}") from error

@@ -1,0 +1,165 @@
+"""Jobs as processes of this machine, a few at a time. None shares its fate with another."""
+
+import multiprocessing
+import multiprocessing.util
+import os
+import signal
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+import cloudpickle
+from hydra.core.singleton import Singleton
+from hydra.types import HydraContext
+
+from nextfail.errors import RunCut
+from nextfail.sweeps.devices import MAY_USE_GPU, NEED_GPU, VISIBLE, Device, gpus, places
+from nextfail.sweeps.plan import Job
+from nextfail.sweeps.sweep import End
+from nextfail.sweeps.work import perform
+
+CUT = 130  # exit code of a run that saved and ended, as a shell gives it after Ctrl-C
+
+SHORT_TMPDIR, LONGEST_TMPDIR = "/tmp", 60  # a socket's path has at most some 100 bytes, of which its name takes 40
+
+LONGEST = 10_000  # characters of an error, which have to fit into a pipe that nobody reads yet
+
+
+@dataclass
+class _Worker:
+    job: Job
+    process: ForkServerProcess
+    words: Connection
+    device: Device
+
+
+class Pool:
+    """Starts each job in a new process, forked from one that has imported torch and nothing else happened in.
+
+    A process sees the GPU that it was given, and no other.
+
+    Args:
+        context: Hydra's.
+        most: processes at once; None for one a core, or `per_gpu` a GPU.
+        per_gpu: processes at once on one GPU, where runs use any.
+    """
+
+    detached = False
+    together = 1
+
+    def __init__(self, context: HydraContext, most: int | None, per_gpu: int) -> None:
+        self.context, self.most, self.per_gpu = context, most, per_gpu
+        self.workers: list[_Worker] = []
+        self.free: list[Device] = []
+        self.forks = multiprocessing.get_context("forkserver")
+        self.forks.set_forkserver_preload(["nextfail.sweeps.work", "nextfail.training.run"])
+
+    def prepare(self, jobs: list[Job]) -> None:
+        """Find places for jobs; one that needs a GPU is refused where there is none."""
+        accelerators = {job: str(job.config.trainer.accelerator) for job in jobs}
+        found = gpus() if MAY_USE_GPU & set(accelerators.values()) else []
+        for job, accelerator in accelerators.items():
+            if not found and accelerator in NEED_GPU:
+                job.refuse(f"trainer.accelerator={accelerator} needs a GPU, and torch {version('torch')} finds none: "
+                           "choose trainer=cpu, or install a torch with CUDA")  # fmt: skip
+        self.free = places(found, self.per_gpu, self.most)
+        _start_server()
+
+    @property
+    def room(self) -> int:
+        """Jobs that can be started now."""
+        return len(self.free)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is under way."""
+        return bool(self.workers)
+
+    def start(self, jobs: list[Job]) -> None:
+        """Start jobs, no more than there is room for."""
+        for job in jobs:
+            try:
+                self.workers.append(self._worker(job, self.free[0]))
+            except (OSError, EOFError) as error:
+                job.refuse(f"no process could be started: {error}")
+            else:
+                del self.free[0]
+
+    def _worker(self, job: Job, device: Device) -> _Worker:
+        payload = cloudpickle.dumps((self.context, job.config, Singleton.get_state()))
+        words, theirs = self.forks.Pipe(duplex=False)
+        process = self.forks.Process(target=_work, args=(payload, theirs, device), name=job.name)
+        process.start()
+        theirs.close()
+        return _Worker(job, process, words, device)
+
+    def news(self) -> str:
+        """Nothing: what waits here waits for its turn."""
+        return ""
+
+    def ended(self) -> list[End]:
+        """Jobs that ended since the last time, and what they said or how they died."""
+        gone = [worker for worker in self.workers if not worker.process.is_alive()]
+        self.workers = [worker for worker in self.workers if worker not in gone]
+        self.free += [worker.device for worker in gone]
+        return [_end(worker) for worker in gone]
+
+    def stop(self) -> bool:
+        """Ask all jobs to save and end.
+
+        Returns:
+            True: they are to be waited for.
+        """
+        for worker in self.workers:
+            worker.process.terminate()
+        return True
+
+
+def _start_server() -> None:
+    """Start the process from which all others are forked, deaf to Ctrl-C, which is for the command to pass on."""
+    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:  # its socket is there, and paths of sockets are short
+        usual, tempfile.tempdir = tempfile.tempdir, SHORT_TMPDIR
+        try:
+            multiprocessing.util.get_temp_dir()  # which is kept
+        finally:
+            tempfile.tempdir = usual
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _work(payload: bytes, words: Connection, device: Device) -> None:
+    if device is not None:
+        os.environ[VISIBLE] = device  # in time: nothing here has asked for GPUs yet
+    threading.Thread(target=_follow, daemon=True).start()
+    try:
+        perform(*cloudpickle.loads(payload))
+    except BaseException as error:  # also what is no Exception must not pass for success
+        words.send(str(error)[:LONGEST] or type(error).__name__)
+        sys.exit(CUT if isinstance(error, RunCut) else 1)
+
+
+def _follow() -> None:
+    """Ask this process to stop when the command dies, so that no worker of a killed sweep goes on alone."""
+    parent: Any = multiprocessing.parent_process()
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end(worker: _Worker) -> End:
+    code = worker.process.exitcode or 0
+    if code < 0:
+        return End(worker.job, "cut", f"killed by {signal.Signals(-code).name}")
+    state = {0: "", CUT: "cut"}.get(code, "failed")
+    try:
+        return End(worker.job, state, str(worker.words.recv()) if worker.words.poll() else "")
+    except EOFError:
+        return End(worker.job, state, f"its process ended with exit code {code} and no word" if code else "")

@@ -1,0 +1,74 @@
+"""Which runs a sweep has, so that the missing ones can be named."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
+
+from nextfail.files import Inside, read_json
+from nextfail.runs.find import walk
+
+RECORDS = ".sweeps"
+"""Folder, inside that of a sweep, with a file for each set of runs that was ever asked for there."""
+
+
+def remember(folder: Path, runs: dict[str, list[str]]) -> None:
+    """Write down that these runs were asked for in one command; asking again changes nothing.
+
+    Args:
+        folder: of the sweep.
+        runs: overrides by the run folder's name, below it.
+    """
+    mark = hashlib.sha256("\n".join(sorted(runs)).encode()).hexdigest()[:16]
+    name = f"{RECORDS}/{mark}.json"
+    if not (folder / name).exists():
+        Inside(folder).write_json(name, {"runs": runs})
+
+
+def remembered(folder: Path) -> dict[str, list[str]]:
+    """Overrides of every run that was ever asked for below a folder, by its path relative to that.
+
+    Records that are not whole are skipped, and so is what leads out of its sweep's folder.
+    """
+    found: dict[str, list[str]] = {}
+    for place, runs in _sweeps(folder):
+        for each in runs.values():
+            found |= {str(place.relative_to(folder) / name): overrides for name, overrides in each.items()}
+    return found
+
+
+def never_begun(folder: Path) -> list[Path]:
+    """Folders of the runs that records below a folder name and that do not exist."""
+    return sorted(path for name in remembered(folder) if not (path := folder / name).exists())
+
+
+def forget(folder: Path, runs: Iterable[Path]) -> None:
+    """Strike runs from the records below a folder, so that nobody misses them; a record without any is removed."""
+    struck = set(runs)
+    for place, records in _sweeps(folder):
+        for record, named in records.items():
+            left = {name: overrides for name, overrides in named.items() if place / name not in struck}
+            if not left:
+                Inside(place).remove(f"{RECORDS}/{record}")
+            elif left != named:
+                Inside(place).write_json(f"{RECORDS}/{record}", {"runs": left})
+
+
+def _sweeps(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, list[str]]]]]:
+    """Folders of sweeps at or below one; of each, the runs of every record by its file's name."""
+    for place, below, files in walk(folder):
+        if "run.json" in files:
+            below.clear()  # a run, and no sweep
+        elif RECORDS in below:
+            below.remove(RECORDS)
+            records = {path.name: _read(path) for path in sorted((place / RECORDS).glob("*.json"))}
+            yield place, {name: runs for name, runs in records.items() if runs}
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    record = read_json(path)
+    runs = record.get("runs") if isinstance(record, dict) else None
+    if not isinstance(runs, dict):
+        return {}
+    return {name: [*map(str, texts)] for name, texts in runs.items()
+            if isinstance(texts, list) and not PurePath(name).is_absolute() and ".." not in PurePath(name).parts
+            and PurePath(name).parts and "\0" not in name}  # fmt: skip

@@ -1,0 +1,38 @@
+"""A job in a process of its own, on this machine or in a cluster."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobStatus, run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from nextfail import stop
+from nextfail.runs.folder import RunFolder
+from nextfail.sweeps import job
+
+
+def perform(context: HydraContext, config: DictConfig, singletons: dict[Any, Any]) -> float:
+    """Run one job of a sweep as Hydra does: output folder, logging, callbacks.
+
+    Returns:
+        Exact match on the test set.
+
+    Raises:
+        Exception: whatever the job raised.
+    """
+    stop.listen()
+    setup_globals()
+    Singleton.set_state(singletons)
+    RunFolder(Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)).require_ours()  # before Hydra logs there
+    done = run_job(
+        task_function=job.run,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=context,
+    )
+    if done.status is not JobStatus.COMPLETED:
+        raise done._return_value
+    return float(done.return_value)

@@ -1,0 +1,236 @@
+"""How problems are written down: every knob, and that none of them changes what nextfail drew before it had them."""
+
+import hashlib
+from itertools import pairwise
+
+import pytest
+import torch
+from helpers import SMALL, drawn, graphs, rows, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from torch import Tensor
+
+from nextfail.errors import UserError
+from nextfail.seeding import generator
+from nextfail.tasks import Batch, PathStar
+from nextfail.tasks.data import DrawnData, shuffled_batch
+from nextfail.tasks.path_star.layout import CHOICES, PUBLISHED, Layout
+
+layouts = st.builds(Layout, **{key: st.sampled_from(choices) for key, choices in CHOICES.items()})
+ALPHA = 1e-6  # significance of the chi-square tests; draws are seeded, so that none fails by bad luck
+
+
+def data(graph: PathStar = SMALL, **settings: object) -> DrawnData:
+    usual = {"train": 60, "validation": 10, "test": 10, "seed": 0, "batch_size": 12, "eval_batch_size": 10}
+    made = DrawnData(graph, **{**usual, "run_seed": 0, **settings})
+    made.setup()
+    return made
+
+
+def arms_of(graph: PathStar, edges: list[list[int]], start: int) -> list[list[int]]:
+    """Edges in the order of the prompt, each with its node nearer to the start first, put into arms by walking."""
+    near = {
+        node: [other for edge in edges if node in edge for other in edge if other != node] for e in edges for node in e
+    }
+    arms = []
+    for hop in near[start]:
+        arm = [start, hop]
+        while len(arm) < graph.path_length:
+            arm += [node for node in near[arm[-1]] if node != arm[-2]]
+        arms.append(arm)
+    return arms
+
+
+# what was drawn before there was a choice
+
+
+def digest(batch: Batch) -> str:
+    both = (batch.prompts.long().numpy().tobytes(), batch.paths.long().numpy().tobytes())
+    return hashlib.sha256(b"".join(both)).hexdigest()[:16]
+
+
+def test_problems_are_bit_for_bit_those_of_the_first_version() -> None:
+    graph = PathStar(2, 5, 50)
+    assert digest(graph.sample(1000, generator("tests", 0))) == "c2a161aa78f8107e"
+    settings = {"validation": 20, "test": 20, "batch_size": 128, "eval_batch_size": 100}
+    fixed, online = (data(graph, train=train, **settings) for train in (300, None))
+    for each in (fixed, online):
+        assert [digest(batch) for batch in (each.test, each.validation)] == ["c39b121840f9ea87", "f49c474c56739488"]
+    assert [digest(fixed.train_batch(k)) for k in (0, 3)] == ["cdf00eae96db0a53", "9c0b4ca92ae8d1a8"]
+    assert [digest(online.train_batch(k)) for k in (0, 3)] == ["7afb4b606c747b0c", "2a683b9be0f1b6f3"]
+
+
+# the query
+
+
+def test_query_by_hand() -> None:
+    edges = torch.tensor([[[7, 1], [3, 9], [1, 4], [7, 3]]])
+    start, goal = torch.tensor([7]), torch.tensor([4])
+    bar, equals, slash = 10, 11, 12
+    after = [7, 1, bar, 3, 9, bar, 1, 4, bar, 7, 3, slash, 7, 4, equals]
+    before = [7, 4, slash, 7, 1, bar, 3, 9, bar, 1, 4, bar, 7, 3, equals]
+    assert SMALL.vocab.layout(edges, start, goal).tolist() == [after]
+    assert SMALL.vocab.layout(edges, start, goal, "after").tolist() == [after]
+    assert SMALL.vocab.layout(edges, start, goal, "before").tolist() == [before]
+
+
+@given(graphs(), layouts, seeds)
+def test_split_undoes_layout(graph: PathStar, layout: Layout, seed: int) -> None:
+    prompts, _ = graph.sample(3, generator("tests", seed), layout)
+    assert prompts.shape == (3, graph.prompt_length)
+    assert torch.equal(graph.vocab.layout(*graph.vocab.split(prompts), layout.query), prompts)
+    slash = 2 if layout.query == "before" else -4
+    assert prompts[:, slash].tolist() == [graph.vocab.slash] * 3
+
+
+@given(graphs(), seeds)
+def test_query_and_order_change_nothing_else(graph: PathStar, seed: int) -> None:
+    """Same draws, other writing: keys, starts, goals and paths are the same."""
+    one, other = (graph.sample(3, generator("tests", seed), Layout(query)) for query in CHOICES["query"])
+    assert torch.equal(graph.keys(one.prompts), graph.keys(other.prompts))
+    assert torch.equal(one.paths, other.paths)
+    for left, right in zip(graph.vocab.split(one.prompts), graph.vocab.split(other.prompts), strict=True):
+        assert torch.equal(left, right)
+
+
+# the edges
+
+
+@given(graphs(), layouts, seeds)
+def test_every_layout_is_a_path_star(graph: PathStar, layout: Layout, seed: int) -> None:
+    batch = graph.sample(3, generator("tests", seed), layout)
+    edges, starts, goals = graph.vocab.split(batch.prompts)
+    for row, start, goal, path in zip(
+        edges.tolist(), starts.tolist(), goals.tolist(), batch.paths.tolist(), strict=True
+    ):
+        arms = arms_of(graph, row, start)
+        assert len(row) == graph.edges
+        assert len({node for arm in arms for node in arm}) == graph.size
+        assert path in arms
+        assert path[-1] == goal
+
+
+@given(graphs(), st.sampled_from(CHOICES["query"]), st.sampled_from(CHOICES["direction"]), seeds)
+def test_order_of_edges(graph: PathStar, query: str, direction: str, seed: int) -> None:
+    for order in ("by_arm", "parents_first"):
+        prompts, _ = graph.sample(3, generator("tests", seed), Layout(query, order, direction))
+        edges, starts, _ = graph.vocab.split(prompts)
+        for row, start in zip(edges.tolist(), starts.tolist(), strict=True):
+            place = {frozenset(edge): i for i, edge in enumerate(row)}
+            for arm in arms_of(graph, row, start):
+                places = [place[frozenset(edge)] for edge in pairwise(arm)]
+                assert places == sorted(places)
+                if order == "by_arm":
+                    assert places == list(range(places[0], places[0] + len(places)))
+
+
+def counts(labels: list[object]) -> Tensor:
+    return torch.tensor([labels.count(each) for each in sorted(set(labels))])
+
+
+@pytest.mark.parametrize(("order", "number"), [("shuffled", 24), ("by_arm", 2), ("parents_first", 6)])
+def test_every_order_is_equally_likely(order: str, number: int) -> None:
+    """G(2,3) has 4! orders of its edges, 2! of whole arms, and 4!/(2! 2!) in which no edge precedes its parent."""
+    seen = [tuple(row) for row in SMALL._order(6000, generator("tests", 0), Layout(edges=order)).tolist()]
+    found = counts(seen)
+    assert len(found) == number
+    assert chisquare(found).pvalue > ALPHA
+
+
+def test_direction_is_a_fair_coin_for_every_edge() -> None:
+    batch = SMALL.sample(4000, generator("tests", 0), Layout(direction="random"))
+    plain = SMALL.sample(4000, generator("tests", 0))
+    edges, _, _ = SMALL.vocab.split(batch.prompts)
+    usual, _, _ = SMALL.vocab.split(plain.prompts)
+    turned = (edges != usual).any(-1)
+    assert torch.equal(torch.where(turned.unsqueeze(-1), edges.flip(-1), edges), usual)
+    patterns = counts([tuple(row) for row in turned.tolist()])
+    assert len(patterns) == 16
+    assert chisquare(patterns).pvalue > ALPHA
+
+
+# several goals of a graph
+
+
+@given(graphs(), layouts, seeds, st.data())
+def test_problems_of_one_graph_differ_by_the_goal_alone(
+    graph: PathStar, layout: Layout, seed: int, draw: st.DataObject
+) -> None:
+    goals = draw.draw(st.integers(1, graph.degree))
+    batch = graph.sample(2 * goals, generator("tests", seed), layout, goals)
+    edges, starts, ends = graph.vocab.split(batch.prompts)
+    assert len(batch.paths) == 2 * goals
+    for first in (0, goals):
+        same = slice(first, first + goals)
+        assert (edges[same] == edges[first]).all()
+        assert (starts[same] == starts[first]).all()
+        assert len(set(ends[same].tolist())) == goals
+    assert torch.equal(batch.paths[:, -1], ends)
+    if goals > 1:
+        assert not torch.equal(edges[0], edges[goals])
+
+
+@pytest.mark.parametrize("train", [60, None])
+def test_training_batches_hold_whole_graphs_and_held_out_sets_do_not(train: int | None) -> None:
+    graph = PathStar(3, 3, 20)
+    made = data(graph, train=train, goals=3)
+    for k in (0, 1, 6):  # of 60 problems, batches of 12 end an epoch after five
+        batch = made.train_batch(k)
+        keys = graph.keys(batch.prompts).view(4, 3)
+        assert (keys == keys[:, :1]).all()
+        assert len(keys.unique()) == 4
+        assert all(len(set(row)) == 3 for row in batch.prompts[:, -2].view(4, 3).tolist())
+    held_out = torch.cat([graph.keys(made.test.prompts), graph.keys(made.validation.prompts)])
+    assert len(held_out.unique()) == 20  # independent graphs
+    for k in range(20):
+        assert not torch.isin(graph.keys(made.train_batch(k).prompts), held_out).any()
+
+
+def test_redrawing_keeps_goals_together() -> None:
+    """So few graphs that many clash with what is held out."""
+    graph = PathStar(2, 3, 6)
+    made = data(graph, train=None, validation=90, test=90, goals=2)
+    held_out = torch.cat([graph.keys(made.test.prompts), graph.keys(made.validation.prompts)])
+    for k in range(30):
+        keys = graph.keys(made.train_batch(k).prompts).view(6, 2)
+        assert (keys[:, 0] == keys[:, 1]).all()
+        assert not torch.isin(keys, held_out).any()
+
+
+@given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 3), seeds)
+def test_epochs_hold_every_problem_once(number: int, size: int, together: int, seed: int) -> None:
+    problems = drawn(SMALL, number * together)
+    tags = Batch(torch.arange(number * together).unsqueeze(1).expand(-1, 15), problems.paths)
+    order = [
+        int(row[0]) for k in range(3 * number) for row in rows(shuffled_batch(tags, k, size * together, seed, together))
+    ]
+    for first in range(0, len(order) - number * together + 1, number * together):
+        assert sorted(order[first : first + number * together]) == list(range(number * together))
+    for first in range(0, len(order), together):
+        assert order[first : first + together] == list(range(order[first], order[first] + together))
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"query": "left"}, r"data\.query='left' is unknown: choose after or before"),
+        ({"edges": "sorted"}, r"data\.edges='sorted' is unknown: choose shuffled or by_arm or parents_first"),
+        ({"direction": None}, r"data\.direction=None is unknown: choose away or random"),
+        ({"goals": 3}, r"data\.goals=3 is too large: G\(2,3\) has 2 different goals"),
+        ({"goals": 0}, r"data\.goals=0 is not a whole number of at least 1"),
+        ({"goals": 2, "batch_size": 5}, r"data\.batch_size=5 is not a multiple of data\.goals=2"),
+        ({"goals": 2, "train": 61}, r"data\.train=61 is not a multiple of data\.goals=2"),
+    ],
+)
+def test_what_cannot_be_is_said(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        data(**settings)
+
+
+def test_published_is_the_default() -> None:
+    assert Layout("after", "shuffled", "away") == PUBLISHED
+    assert data().layout == PUBLISHED
