@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from nextfail.errors import UserError
 from nextfail.seeding import generator
-from nextfail.tasks import Batch, PathStar, textfile
+from nextfail.tasks import Batch, PathStar
 from nextfail.tasks.data import DrawnData, FileData, PathStarData, draw_outside, shuffled_batch
+from nextfail.tasks.path_star import textfile
 
 FEW = PathStar(2, 3, 6)  # 360 graphs: what is held out would be met again and again
 

@@ -13,8 +13,9 @@ from nextfail.errors import UserError
 from nextfail.models import Mamba
 from nextfail.objectives import TeacherForcing
 from nextfail.seeding import generator
-from nextfail.tasks import PathStar, textfile
+from nextfail.tasks import PathStar
 from nextfail.tasks.data import DrawnData, FileData
+from nextfail.tasks.path_star import textfile
 from nextfail.tasks.path_star.layout import Layout
 from nextfail.tasks.path_star.vocab import MOST_JOINED
 from nextfail.training.module import PathStarModule

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nextfail.errors import UserError
 from nextfail.seeding import generator
-from nextfail.tasks import Batch, PathStar, textfile
+from nextfail.tasks import Batch, PathStar
+from nextfail.tasks.path_star import textfile
 
 PUBLISHED = "32,3|16,12|3,19|32,34|34,6|6,16|19,47|47,28/32,12=32,34,6,16,12"
 
