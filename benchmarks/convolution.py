@@ -17,7 +17,7 @@ def convolution() -> list[Row]:
     timings = alternate(9, {"with": both.step, "without": without.step})
     share = 100 * (1 - timings.ratio("without", "with"))
     rows = [Row("convolutions' share of a demo step", share, "%", **below(15, share))]
-    batch, length, width = len(both.batch.paths), both.module.objective.max_length(both.graph), 64
+    batch, length, width = len(both.batch.answers), both.module.objective.max_length(both.task), 64
     conv, x = ShortConv(width, 4), torch.randn(batch, length, width, requires_grad=True)
 
     def torchs(x: Tensor) -> Tensor:

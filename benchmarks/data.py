@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.measure import Row, alternate, at_least, below, repeat
 from benchmarks.work import Work
-from nextfail.tasks.path_star.graph import PathStar
+from nextfail.tasks.path_star.task import PathStar
 
 MANY, FEW = 65536, 2048
 

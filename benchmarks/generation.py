@@ -21,9 +21,9 @@ def generation() -> list[Row]:
 
 def _measure(graph: str, batch: int) -> tuple[float, float]:
     """Samples a second with the cache, and how many times faster that is."""
-    work = Work(f"graph={graph}", "model/size=readme", "data=online", f"data.batch_size={batch}")
+    work = Work(f"task={graph}", "model/size=readme", "data=online", f"data.batch_size={batch}")
     objective, backbone = work.module.objective, work.module.backbone
-    prompts, length = work.batch.prompts, work.graph.path_length
+    prompts, length = work.batch.prompts, work.task.answer_length
     sides = {
         "cache": lambda: objective.generate(backbone, prompts, length),
         "none": lambda: without_cache(backbone, prompts, length),

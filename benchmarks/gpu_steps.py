@@ -24,9 +24,9 @@ def steps(bench: Bench) -> None:
         bench.add(f"matrix product {sizes.square}^3, {name}", peaks[name] / 1e12, "TFLOP/s")
     compiled: list[tuple[str, Callable[[], None], int]] = []
     for graph in sizes.graphs:
-        common = [f"graph={graph}", "data=online", f"size.depth={depth}", f"size.width={width}", f"size.heads={heads}"]
+        common = [f"task={graph}", "data=online", f"size.depth={depth}", f"size.width={width}", f"size.heads={heads}"]
         gpt2 = Work(*common, f"data.batch_size={sizes.batch}", device=sizes.device)
-        make = partial(plain_gpt2, gpt2.graph, gpt2.batch, depth, width, heads)
+        make = partial(plain_gpt2, gpt2.task, gpt2.batch, depth, width, heads)
         with FlopCounterMode(display=False) as counter:
             make()()
         flops = counter.get_total_flops()
@@ -88,7 +88,7 @@ def graphs(bench: Bench) -> None:
     """Steps of the demo's size, one kernel after the other and captured as a CUDA graph; and drawing a batch."""
     for objective in ("teacher_forcing", "reverse", "teacherless"):
         work = Work("experiment=demo", f"objective={objective}", device=bench.sizes.device)
-        size, module = len(work.batch.paths), work.module
+        size, module = len(work.batch.answers), work.module
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True, capturable=bench.on_gpu)
 
         def step(work: Work = work, optimizer: torch.optim.Optimizer = optimizer) -> None:
@@ -117,7 +117,7 @@ def graphs(bench: Bench) -> None:
         note = f"{1e3 * seconds:.2f} ms, {eager / seconds:.2f} times eager"
         bench.add(f"demo step, {objective}, CUDA graph", size / seconds, "problems/s", note)
     for graph in bench.sizes.graphs:
-        data = Work(f"graph={graph}", "data=online", f"data.batch_size={bench.sizes.batch}").data
+        data = Work(f"task={graph}", "data=online", f"data.batch_size={bench.sizes.batch}").data
         seconds = bench.pace(map(data.train_batch, count()).__next__)
         note = f"{1e3 * seconds:.2f} ms a batch of {bench.sizes.batch} on the CPU"
         bench.add(f"{graph} drawing fresh problems", bench.sizes.batch / seconds, "problems/s", note)

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmarks.measure import Row, Timings, below
 from benchmarks.work import Work, compose
 from nextfail.runs.folder import RunFolder
-from nextfail.training.build import make_data, make_graph, make_module
+from nextfail.training.build import make_data, make_module, make_task
 from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints
 from nextfail.training.run import make_trainer, quieten
@@ -39,7 +39,7 @@ def lightning_share() -> list[Row]:
 
 def fit(config: dict[str, Any], folder: RunFolder, turns: "Turns") -> None:
     """Train as nextfail.training.run does, with one callback more."""
-    graph = make_graph(config)
+    graph = make_task(config)
     data, module = make_data(config, graph), make_module(config, graph)
     with folder.locked() as lock:
         heartbeat = Heartbeat(folder, config["data"]["batch_size"], 0)

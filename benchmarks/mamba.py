@@ -21,10 +21,10 @@ TOKENS = 4096  # of a batch: 128 problems of G(2,5)
 
 def mamba_step() -> list[Row]:
     """Forward and backward with a loss on every token, all with the same weights; then as nextfail trains."""
-    work = Work("graph=g2_5", "model=mamba", "data=online")
+    work = Work("task=g2_5", "model=mamba", "data=online")
     ours = work.module.backbone
     assert isinstance(ours, Mamba)
-    tokens = torch.cat([work.batch.prompts, work.batch.paths], 1).long()  # (B, T)
+    tokens = torch.cat([work.batch.prompts, work.batch.answers], 1).long()  # (B, T)
     slow, scanned = theirs(ours, use_mambapy=False), theirs(ours, use_mambapy=True)
     sides = {"ours": lambda: step(ours, tokens), "mambapy": lambda: their_step(scanned, tokens)}
     sides["slow"] = lambda: their_step(slow, tokens)
@@ -64,7 +64,7 @@ def scan_forms() -> list[Row]:
 def second_core() -> list[Row]:
     """Wall time on one thread over that on two; means something on an idle machine alone."""
     given, g_out = scan_input(32)
-    work = Work("graph=g2_5", "model=mamba", "data=online")
+    work = Work("task=g2_5", "model=mamba", "data=online")
     rows = []
     for name, one in (("scan", scan_step(given, g_out, "fused")), ("Mamba step", work.step)):
         sides = {f"{threads}": threaded(threads, one) for threads in (1, 2)}

@@ -13,7 +13,7 @@ STEPS = 4  # a round
 def objectives() -> list[Row]:
     """Training steps of every objective in turn, and the FLOPs of one."""
     names = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
-    usual = ("experiment=leaderboard", f"graph={GRAPH}", "data.test=100")
+    usual = ("experiment=leaderboard", f"task={GRAPH}", "data.test=100")
     works = {name: Work(*usual, f"objective={name}") for name in names}
     timings = alternate(7, {name: repeat(STEPS, work.step) for name, work in works.items()})
     flops = {name: flops_per_step(work.module, work.data) for name, work in works.items()}

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from nextfail.cli.common import CONF
 from nextfail.sweeps import job
-from nextfail.training.build import make_data, make_graph, make_module
+from nextfail.training.build import make_data, make_module, make_task
 from nextfail.training.run import flops_per_step
 
 CLAIMS = (
@@ -64,18 +64,18 @@ def asked() -> set[tuple[str, str, str]]:
     found = set()
     for claim in CLAIMS:
         params = compose(f"experiment=pitfalls/{claim}", "scale=paper").hydra.sweeper.params
-        graphs, models, objectives = (str(params[key]).split(",") for key in ("graph", "model", "objective"))
+        graphs, models, objectives = (str(params[key]).split(",") for key in ("task", "model", "objective"))
         found |= set(itertools.product(graphs, models, objectives))
     return found
 
 
 def cost(graph: str, model: str, objective: str) -> Cost:
     """Count one training step on a few rows."""
-    cfg = compose("scale=paper", f"graph={graph}", f"model={model}", f"objective={objective}", "data.train=64")
+    cfg = compose("scale=paper", f"task={graph}", f"model={model}", f"objective={objective}", "data.train=64")
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     config = job.resolve(cfg, Path())
-    sizes = make_graph(config)
+    sizes = make_task(config)
     data, module = make_data(config, sizes), make_module(config, sizes)
     data.setup()
     steps = config["trainer"]["max_steps"]

@@ -10,7 +10,7 @@ from transformers.utils import logging
 from benchmarks.measure import Row, alternate, at_least, has_bf16
 from benchmarks.work import Work
 from nextfail.objectives import IGNORE
-from nextfail.tasks.path_star.graph import Batch, PathStar
+from nextfail.tasks import Batch, PathStar
 
 PEER = "GPT2LMHeadModel, fp32, plain loop"
 
@@ -29,8 +29,8 @@ def training_step() -> list[Row]:
 
 def _measure(batch: int, rounds: int, bf16: bool) -> tuple[float, float]:
     """Samples a second of ours, and how many times those of GPT-2 of the same size on the same batch."""
-    ours = Work("graph=g2_5", "model/size=readme", "data=online", f"data.batch_size={batch}")
-    peer = plain_gpt2(ours.graph, ours.batch, depth=6, width=384, heads=6)
+    ours = Work("task=g2_5", "model/size=readme", "data=online", f"data.batch_size={batch}")
+    peer = plain_gpt2(ours.task, ours.batch, depth=6, width=384, heads=6)
     timings = alternate(rounds, {"peer": peer, "ours": lambda: ours.step(bf16=bf16)})
     return batch / timings.median("ours"), timings.ratio("peer", "ours")
 
@@ -46,8 +46,8 @@ def plain_gpt2(
         bf16: under autocast.
         backend: of torch.compile; None for eager.
     """
-    tokens = torch.cat([batch.prompts, batch.paths], 1)  # (B, T)
-    labels = torch.cat([torch.full_like(batch.prompts, IGNORE), batch.paths], 1)
+    tokens = torch.cat([batch.prompts, batch.answers], 1)  # (B, T)
+    labels = torch.cat([torch.full_like(batch.prompts, IGNORE), batch.answers], 1)
     config = GPT2Config(
         vocab_size=graph.vocab.size,
         n_positions=tokens.shape[1],

@@ -8,8 +8,8 @@ import torch
 
 from nextfail.cli.common import CONF
 from nextfail.sweeps.job import resolve
-from nextfail.tasks.path_star.graph import Batch
-from nextfail.training.build import make_data, make_graph, make_module
+from nextfail.tasks import Batch
+from nextfail.training.build import make_data, make_module, make_task
 
 
 def compose(*overrides: str) -> dict[str, Any]:
@@ -28,15 +28,15 @@ class Work:
 
     def __init__(self, *overrides: str, device: str = "cpu") -> None:
         config = compose(*overrides)
-        self.graph = make_graph(config)
-        self.data = make_data(config, self.graph)
+        self.task = make_task(config)
+        self.data = make_data(config, self.task)
         self.data.setup()
-        self.module = make_module(config, self.graph).to(device)
+        self.module = make_module(config, self.task).to(device)
         assert self.module.make_optimizer is not None and self.module.make_scheduler is not None
         self.optimizer = self.module.make_optimizer(self.module)
         self.schedule = self.module.make_scheduler(optimizer=self.optimizer, max_steps=config["trainer"]["max_steps"])
         self.clip = config["trainer"]["gradient_clip"]
-        self.batch = Batch(*(each.to(device) for each in self.data.train_batch(0)))
+        self.batch = self.data.train_batch(0).to(device)
 
     def step(self, batch: Batch | None = None, bf16: bool = False) -> None:
         """One optimizer step, on the same batch again if none is given."""

@@ -14,7 +14,7 @@ from nextfail.models import Backbone, Transformer
 from nextfail.objectives import AnyOrder, MultiToken, NextLatent, Objective, TokenMasking
 from nextfail.seeding import generator
 from nextfail.tasks import Batch, PathStar
-from nextfail.training.module import PathStarModule
+from nextfail.training.module import TaskModule
 from nextfail.training.optim import adamw, constant
 
 SMALL = PathStar(degree=2, path_length=3, num_nodes=10)
@@ -58,7 +58,7 @@ def identity(prompt: list[int]) -> tuple[frozenset[frozenset[int]], int]:
 
 def rows(batch: Batch) -> list[tuple[int, ...]]:
     """Each problem, prompt and path together, as plain numbers."""
-    return [tuple(row) for row in torch.cat([batch.prompts.long(), batch.paths.long()], 1).tolist()]
+    return [tuple(row) for row in torch.cat([batch.prompts.long(), batch.answers.long()], 1).tolist()]
 
 
 def tiny(graph: PathStar, objective: Objective | None = None, seed: int = 0, **sizes: Any) -> Transformer:
@@ -91,10 +91,10 @@ def attached(
     return objective, backbone
 
 
-def trainable(objective: Objective, graph: PathStar = SMALL) -> PathStarModule:
+def trainable(objective: Objective, graph: PathStar = SMALL) -> TaskModule:
     """A module with a tiny Transformer and AdamW at a constant rate."""
     optimizer = partial(adamw, lr=1e-3, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1)
-    return PathStarModule(graph, tiny(graph, objective), objective, optimizer, partial(constant, warmup=1))
+    return TaskModule(graph, tiny(graph, objective), objective, optimizer, partial(constant, warmup=1))
 
 
 def quiet_trainer(folder: Path, max_steps: int, **settings: Any) -> L.Trainer:

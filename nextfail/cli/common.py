@@ -1,8 +1,10 @@
-"""What the commands share: where the configuration lies, graphs by name, and how arguments are read."""
+"""What the commands share: where the configuration lies, tasks by name, and how arguments are read."""
 
 import argparse
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nextfail import __version__
 from nextfail.errors import UserError
@@ -13,20 +15,41 @@ CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / 
 """The configuration folder: inside the package in a wheel, beside it in a checkout."""
 
 
-def named_graph(name: str) -> dict[str, int]:
-    """degree, path_length and num_nodes of an option of the group `graph`, such as g2_5.
+def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
+    """Settings of an option of the group `task`, such as g2_5.
+
+    Args:
+        sets: KEY=VALUE, which win over the option's own.
+        whole: with all defaults; else only what the option itself and `sets` say, as where a trained run has the rest.
 
     Raises:
-        UserError: there is no such option.
+        UserError: there is no such option, or a KEY=VALUE is none.
     """
-    known = sorted((path.stem for path in (CONF / "graph").glob("*.yaml")), key=lambda stem: (len(stem), stem))
+    known = sorted((path.stem for path in (CONF / "task").glob("*.yaml")), key=lambda stem: (len(stem), stem))
     if name not in known:
-        raise UserError(f"unknown graph {name!r}: choose one of {', '.join(known)}")
+        raise UserError(f"unknown task {name!r}: choose one of {', '.join(known)}")
     from omegaconf import OmegaConf  # a tenth of a second, which not every command needs
+    from omegaconf.errors import OmegaConfBaseException
 
-    content = OmegaConf.to_container(OmegaConf.load(CONF / "graph" / f"{name}.yaml"))
-    assert isinstance(content, dict)
-    return {str(key): int(value) for key, value in content.items()}
+    content = _option(name, OmegaConf.load)
+    base = next((each for each in content.pop("defaults", []) if each != "_self_"), None)
+    if whole:
+        content = (_option(str(base), OmegaConf.load) if base else {}) | content
+    elif base is None:
+        content = {}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UserError(f"--set {text}: give KEY=VALUE, as in --set degree=4")
+        try:
+            content[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore
+        except OmegaConfBaseException as error:
+            raise UserError(f"--set {text}: {str(error).splitlines()[0]}") from error
+    return content
+
+
+def _option(name: str, load: Callable[[Path], Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in load(CONF / "task" / f"{name}.yaml").items()}
 
 
 def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """nextfail-eval: metrics of a trained run.
 
 nextfail-eval runs/default/plain
-nextfail-eval 'runs/demo/objective=reverse,seed=0' --graph g2_4 --json
+nextfail-eval 'runs/demo/objective=reverse,seed=0' --task g2_4 --json
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from nextfail.cli.common import named_graph, parser_of
+from nextfail.cli.common import named_task, parser_of
 from nextfail.errors import UserError, guarded
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.naming import one_line
@@ -23,8 +23,9 @@ def main() -> None:
     """Entry point."""
     parser = parser_of("nextfail-eval", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("--file", type=Path, metavar="PATH", help="evaluate on a file in the published text format")
-    parser.add_argument("--graph", metavar="NAME", help="evaluate on another size, such as g2_4")
+    parser.add_argument("--file", type=Path, metavar="PATH", help="evaluate on a file in the task's text format")
+    parser.add_argument("--task", metavar="NAME", help="evaluate on another size of the run's task, such as g2_4")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of that task")
     parser.add_argument("--checkpoint", default="last", metavar="last|best|PATH", help="weights to evaluate "
                         "(best was chosen among noisy scores, which biases it upwards)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -36,9 +37,17 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print."""
-    sizes = named_graph(arguments.graph) if arguments.graph else None
     folder = RunFolder(arguments.run)
-    folder.run()  # a mistake here is told before torch is imported
+    own = folder.identity().settings["task"]  # a mistake here is told before torch is imported
+    sizes = None
+    if arguments.task:
+        sizes, asked = (named_task(arguments.task, arguments.set, whole) for whole in (False, True))
+        sizes = {key: value for key, value in sizes.items() if key != "_target_"}
+        if asked.get("_target_") != own.get("_target_"):
+            raise UserError(f"--task {arguments.task} is a {asked.get('_target_')}, and this run's is a "
+                            f"{own.get('_target_')}: choose another size of that")  # fmt: skip
+    elif arguments.set:
+        raise UserError("--set goes with --task")
     if arguments.file and not arguments.file.is_file():
         raise UserError(f"there is no file {arguments.file}")
 
@@ -58,8 +67,10 @@ def run(arguments: argparse.Namespace) -> None:
 def table(result: dict[str, Any]) -> Table:
     """The metrics with their 95 % intervals."""
     drawn = Table("", "value", "95 % interval", "n")
-    for key in ("exact_match", "hard_token_accuracy", "cheat_accuracy"):
-        _row(drawn, key.replace("_", " "), result[key])
+    for key, value in result.items():
+        overall = key == "exact_match" or (key.endswith("_accuracy") and not key.endswith("token_accuracy"))
+        if overall or key == "hard_token_accuracy":
+            _row(drawn, key.replace("_", " "), value)
     for key in ("token_accuracy", "forced_token_accuracy"):
         for position, value in enumerate(result[key] or []):
             _row(drawn, f"{key.replace('_', ' ')} {position}", value)

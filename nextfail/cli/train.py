@@ -1,6 +1,6 @@
 """nextfail-train: one run, or a sweep of many.
 
-nextfail-train objective=reverse graph=g2_4 trainer.max_steps=1000
+nextfail-train objective=reverse task=g2_4 trainer.max_steps=1000
 nextfail-train -m objective=teacher_forcing,reverse seed=0,1,2
 nextfail-train experiment=demo
 """

@@ -167,7 +167,7 @@ def single_tokens(tokenizer_json: Path, texts: Sequence[str]) -> list[int]:
             return [each[0] for each in ids]
     named = ", ".join(split[:5] or texts[:5])
     raise UserError(f"{tokenizer_json} does not have one token for each of {named} ...: "
-                    "use fewer labels (graph.num_nodes), or another model")  # fmt: skip
+                    "use a task with fewer tokens, or another model")  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Any]:

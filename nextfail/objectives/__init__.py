@@ -1,7 +1,7 @@
 """Training objectives, one a file."""
 
 from nextfail.objectives.any_order import AnyOrder
-from nextfail.objectives.base import IGNORE, Loss, Objective, Predictions, cross_entropy
+from nextfail.objectives.base import IGNORE, Loss, Objective, Predictions
 from nextfail.objectives.belief_state import BeliefState
 from nextfail.objectives.first_hop_only import FirstHopOnly
 from nextfail.objectives.future_summary import FutureSummary
@@ -47,5 +47,4 @@ __all__ = [
     "Teacherless",
     "TokenMasking",
     "TokenOrder",
-    "cross_entropy",
 ]

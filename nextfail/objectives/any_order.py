@@ -5,9 +5,9 @@ from torch import Tensor
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, Backbone
-from nextfail.objectives.base import IGNORE, Loss, Objective, cross_entropy
+from nextfail.objectives.base import IGNORE, Loss, Objective
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 DECODING = ("confident", "at_once")
 
@@ -31,6 +31,7 @@ class AnyOrder(Objective):
     """
 
     requires = frozenset({BIDIRECTIONAL})
+    reads_prompt_once = False
 
     def __init__(self, decode: str = "confident") -> None:
         super().__init__()
@@ -46,12 +47,17 @@ class AnyOrder(Objective):
         return hidden
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        paths = batch.paths
+        paths = batch.answers
         draw = torch.rand(paths.shape, device=paths.device)
         rate = torch.rand(len(paths), 1, device=paths.device)
+        if self.vocab.end is not None:
+            draw = draw.masked_fill(~self.counts(paths), 2.0)  # never the lowest
         hide = draw <= torch.maximum(rate, draw.amin(1, keepdim=True))
+        labels = paths.masked_fill(~hide, IGNORE)
+        if self.vocab.end is not None:
+            hide = hide | ~self.counts(paths)  # what is after the end would tell where it is
         hidden = self.states(backbone, batch.prompts, paths.masked_fill(hide, self.vocab.blank))
-        return cross_entropy(backbone.logits(hidden), paths.masked_fill(~hide, IGNORE))
+        return self.cross_entropy(backbone.logits(hidden), labels)
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:

@@ -1,7 +1,8 @@
-"""What is asked of a backbone: everything between a batch and a loss, and between a prompt and a decoded path.
+"""What is asked of a backbone: everything between a batch and a loss, and between a prompt and a decoded answer.
 
-Notation of every drawing: the prompt ends in "=", the path is r0 r1 ... (r0 the start, r1 the hard token, the last one
-the goal). Inputs stand over the labels that the model is asked for at them; `.` marks a place without a loss.
+Notation of every drawing: the prompt ends in "=", the answer is r0 r1 ... (of a path-star problem r0 is the start, r1
+the hard token, the last one the goal). Inputs stand over the labels that the model is asked for at them; `.` marks a
+place without a loss. An answer that is shorter than others ends in the task's end token, after which nothing is asked.
 """
 
 import math
@@ -14,8 +15,7 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.tasks.path_star.graph import Batch, PathStar
-from nextfail.tasks.path_star.vocab import Vocab
+from nextfail.tasks.base import Batch, Task, Vocabulary
 
 IGNORE = -100
 """The label of a place without a loss, as in torch's cross-entropy."""
@@ -38,19 +38,19 @@ class Loss:
 
 @dataclass
 class Predictions:
-    """Decoded paths (B, l), start to goal whatever the order of writing; None where the question makes no sense."""
+    """Decoded answers (B, L), first token first in whatever order they were written; None where nothing is asked."""
 
     generated: Tensor  # fed with itself
     forced: Tensor | None = None  # every token fed with the true ones before it, in the objective's order
-    given_hop: Tensor | None = None  # generated after the true start and first hop
+    probed: dict[str, Tensor] = field(default_factory=dict)  # generated after a true prefix, by the probe's name
 
 
 class Objective(nn.Module):
-    """Next-token prediction of a written path; subclasses change what is written, read and asked.
+    """Next-token prediction of a written answer; subclasses change what is written, read and asked.
 
-    To define another, override the least of these that says it: `write` and `read` (the order), `inputs` (what the
-    model sees), `states` (how it looks at them), `loss` (what is asked), `answer` (how a state becomes a token),
-    `generate` (how a path is decoded), `build` (heads of its own).
+    To define another, override only what differs: `write` and `read` (the order), `inputs` (what the model sees),
+    `states` (how it looks at them), `loss` (what is asked), `answer` (how a state becomes a token), `generate` (how an
+    answer is decoded), `build` (heads of its own).
     """
 
     extra_tokens: int = 0
@@ -60,15 +60,19 @@ class Objective(nn.Module):
     """Capabilities a backbone must have, from nextfail.models.backbone."""
 
     takes_given: bool = True
-    """Whether `generate` can go on from a true prefix of the path, which cheat_accuracy needs."""
+    """Whether `generate` can go on from a true prefix of the answer, which a task's probes need."""
 
-    hard_token_alone: bool = False
-    """Whether only the first hop is asked, so that a run's outcome is judged on it and on nothing else."""
+    reads_prompt_once: bool = True
+    """Whether `predict` may read a prompt once for all its questions: not if `inputs`, `states`, `generate` or `forced`
+    is overridden."""
 
-    graph: PathStar
-    vocab: Vocab
+    judged_by: str = "exact_match"
+    """The metric on which a run's outcome is judged."""
 
-    def attach(self, graph: PathStar, backbone: Backbone) -> None:
+    task: Task
+    vocab: Vocabulary
+
+    def attach(self, task: Task, backbone: Backbone) -> None:
         """Fit this objective to a task and a backbone, once, before training.
 
         Raises:
@@ -80,7 +84,10 @@ class Objective(nn.Module):
                 f"{type(self).__name__} needs a backbone with {missing}, "
                 f"and {type(backbone).__name__} has {sorted(backbone.capabilities)}"
             )
-        self.graph, self.vocab = graph, graph.vocab
+        self.task, self.vocab = task, task.vocab
+        own = [way for way in ("inputs", "states", "generate", "forced") if way in _overridden(type(self))]
+        if own and self.reads_prompt_once:
+            raise UserError(f"{type(self).__name__} has {' and '.join(own)} of its own: set reads_prompt_once = False")
         if self.takes_given and type(self).write is not Objective.write:
             raise UserError(f"{type(self).__name__} writes in an order of its own, in which a prefix from the start "
                             "has no place: set takes_given = False")  # fmt: skip
@@ -89,21 +96,40 @@ class Objective(nn.Module):
     def build(self, backbone: Backbone) -> None:
         """Make heads of one's own here, as submodules; by default there are none."""
 
-    def max_length(self, graph: PathStar) -> int:
+    def max_length(self, task: Task) -> int:
         """Longest sequence in tokens that the backbone will read."""
-        return graph.prompt_length + self.written_length(graph.path_length)
+        return task.prompt_length + self.written_length(task.answer_length)
 
     def written_length(self, length: int) -> int:
-        """How many tokens are written for a path of `length` tokens."""
+        """How many tokens are written for an answer of `length` tokens."""
         return length
 
-    def write(self, paths: Tensor) -> Tensor:
-        """Paths (B, l), or their first tokens, in the order in which the model writes them."""
-        return paths
+    def write(self, answers: Tensor) -> Tensor:
+        """Answers (B, L) in the order in which the model writes them."""
+        return answers
 
     def read(self, written: Tensor) -> Tensor:
         """The inverse of `write`."""
         return written
+
+    def labels(self, written: Tensor) -> Tensor:
+        """Written tokens (B, l) as labels: IGNORE after the end token, where the task has one."""
+        return written if self.vocab.end is None else written.masked_fill(~self.counts(written), IGNORE)
+
+    def counts(self, written: Tensor) -> Tensor:
+        """Which places (B, l) of written answers count: those up to the first end token."""
+        if self.vocab.end is None:
+            return torch.ones_like(written, dtype=torch.bool)
+        ends = written == self.vocab.end
+        return ends.cumsum(1) - ends.long() == 0
+
+    def backwards(self, answers: Tensor) -> Tensor:
+        """Answers (B, L) from their last token to the first; what ends them stays where it is."""
+        if self.vocab.end is None:
+            return answers.flip(1)
+        place = torch.arange(answers.shape[1], device=answers.device)
+        length = (self.counts(answers) & (answers != self.vocab.end)).sum(1, keepdim=True)  # (B, 1)
+        return answers.gather(1, torch.where(place < length, length - 1 - place, place))
 
     def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:
         """What the model reads to predict `written` (B, l): its last l positions answer for it. Returns (B, T)."""
@@ -119,23 +145,42 @@ class Objective(nn.Module):
         return backbone.logits(hidden)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        """Mean cross-entropy over the path's tokens."""
-        written = self.write(batch.paths)
+        """Mean cross-entropy over the answer's tokens."""
+        written = self.write(batch.answers)
         return self.next_token(backbone, self.states(backbone, batch.prompts, written), written)
 
     def next_token(self, backbone: Backbone, hidden: Tensor, written: Tensor) -> Loss:
         """Mean cross-entropy of `written` (B, l) at the states (B, l, C) that answer for it."""
-        return cross_entropy(self.answer(backbone, hidden), written)
+        return self.cross_entropy(self.answer(backbone, hidden), self.labels(written))
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Loss:
+        """Mean cross-entropy of logits (B, K, V) over the labels (B, K) that are not IGNORE; 0 if all are."""
+        flat, wanted = logits.flatten(0, 1).float(), labels.flatten()
+        if self.vocab.end is None:
+            total = F.cross_entropy(flat, wanted, ignore_index=IGNORE)
+        else:
+            total = F.cross_entropy(flat, wanted, ignore_index=IGNORE, reduction="sum")
+            total = total / (wanted != IGNORE).sum().clamp(min=1)
+        return Loss(total, logits, labels)
+
+    def mean(self, values: Tensor, counts: Tensor) -> Tensor:
+        """Mean of values (B, K) over the places (B, K) that count; 0 if none does."""
+        if self.vocab.end is None:
+            return values.mean()
+        return (values * counts).sum() / counts.sum().clamp(min=1)
 
     @torch.no_grad()
     def forced(self, backbone: Backbone, batch: Batch) -> Tensor | None:
-        """Forced predictions (B, l), start to goal, or None if the objective has no forced pass."""
-        hidden = self.states(backbone, batch.prompts, self.write(batch.paths))
+        """Forced predictions (B, L), first token first, or None if the objective has no forced pass."""
+        hidden = self.states(backbone, batch.prompts, self.write(batch.answers))
         return self.read(self.answer(backbone, hidden).argmax(-1))
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
-        """Greedy paths (B, length), start to goal, after the true prefix `given` (B, g) if there is one."""
+        """Greedy answers (B, length), first token first, after the true prefix `given` (B, g) if there is one.
+
+        What stands after an end token means nothing.
+        """
         self.refuse_prefix(given)
         hidden, cache = backbone.step(prompts, last=1)
         return self.read(self._continue(backbone, hidden, cache, self.written_length(length), given))
@@ -152,29 +197,36 @@ class Objective(nn.Module):
     @torch.no_grad()
     def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
         """All that evaluation asks: what `generate` and `forced` answer, with the prompt read once where it can be."""
-        prompts, length, hop = batch.prompts, batch.paths.shape[1], batch.paths[:, :2]
-        ways = ("generate", "forced", "inputs", "states")
-        if any(getattr(type(self), way) is not getattr(Objective, way) for way in ways):
-            given_hop = self.generate(backbone, prompts, length, hop) if self.takes_given else None
-            return Predictions(self.generate(backbone, prompts, length), self.forced(backbone, batch), given_hop)
+        prompts, length = batch.prompts, batch.answers.shape[1]
+        given = {probe.name: batch.answers[:, : probe.prefix] for probe in self.task.probes if self.takes_given}
+        if not self.reads_prompt_once:
+            probed = {name: self.generate(backbone, prompts, length, prefix) for name, prefix in given.items()}
+            return Predictions(self.generate(backbone, prompts, length), self.forced(backbone, batch), probed)
         hidden, cache = backbone.step(prompts, last=1)
         count = self.written_length(length)
         generated = self._continue(backbone, hidden, cache, count)
-        given_hop = self.read(self._continue(backbone, hidden, cache, count, hop)) if self.takes_given else None
-        rest, _ = backbone.step(self.write(batch.paths)[:, :-1], cache)
+        probed = {
+            name: self.read(self._continue(backbone, hidden, cache, count, prefix)) for name, prefix in given.items()
+        }
+        rest, _ = backbone.step(self.write(batch.answers)[:, :-1], cache)
         forced = self.answer(backbone, torch.cat([hidden, rest], 1)).argmax(-1)  # (B, count)
-        return Predictions(self.read(generated), self.read(forced), given_hop)
+        return Predictions(self.read(generated), self.read(forced), probed)
 
     def _continue(
         self, backbone: Backbone, hidden: Tensor, cache: Any, length: int, given: Tensor | None = None
     ) -> Tensor:
-        """Write `length` tokens greedily; hidden (B, 1, C) and cache are those of the prompt."""
+        """Write `length` tokens greedily; hidden (B, 1, C) and cache are those of the prompt.
+
+        Once every answer has ended, the rest is filled with end tokens.
+        """
         written = hidden.new_empty(len(hidden), 0, dtype=torch.long)
         if given is not None and given.shape[1]:
             written = given
             hidden, cache = backbone.step(given, cache, last=1)
         while written.shape[1] < length:
             written = torch.cat([written, self.answer(backbone, hidden).argmax(-1)], 1)
+            if self.vocab.end is not None and bool((written == self.vocab.end).any(1).all()):
+                return F.pad(written, (0, length - written.shape[1]), value=self.vocab.end)
             if written.shape[1] < length:
                 hidden, cache = backbone.step(written[:, -1:], cache)
         return written
@@ -195,7 +247,6 @@ def number(key: str, value: Any, most: float = math.inf) -> float:
     return value
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
-    """Mean cross-entropy of logits (B, K, V) over the labels (B, K) that are not IGNORE."""
-    total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORE)
-    return Loss(total, logits, labels)
+def _overridden(cls: type) -> set[str]:
+    """Methods that a subclass has of its own."""
+    return {name for each in cls.__mro__[: cls.__mro__.index(Objective)] for name in vars(each)}

@@ -2,12 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective
+from nextfail.objectives.base import IGNORE, Loss, Objective
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 
 @public("belief_state")
@@ -41,24 +40,33 @@ class BeliefState(Objective):
     def suffixes(self, paths: Tensor) -> Tensor:
         """States b_1 ... b_l (B, l, C) of suffixes of paths (B, l): from r_1 on, ..., from r_{l-1} on, and empty."""
         blank = paths.new_full((len(paths), 1), self.vocab.blank)
-        states: Tensor = self.backward_encoder(torch.cat([blank, paths.flip(1)[:, :-1]], 1))
-        return states.flip(1)
+        if self.vocab.end is None:
+            states: Tensor = self.backward_encoder(torch.cat([blank, paths.flip(1)[:, :-1]], 1))
+            return states.flip(1)
+        place = torch.arange(paths.shape[1], device=paths.device)
+        length = self.counts(paths).sum(1, keepdim=True)  # (B, 1), the end token counted
+        turned = torch.where(place < length, length - 1 - place, place)  # from the end on, as read by the encoder
+        states = self.backward_encoder(torch.cat([blank, paths.gather(1, turned)[:, :-1]], 1))
+        return states.gather(1, turned.unsqueeze(-1).expand_as(states))
 
     def answer(self, backbone: Backbone, hidden: Tensor) -> Tensor:
         empty = torch.full((1, 1), self.vocab.blank, device=hidden.device)
         return self.pairs(hidden, self.backward_encoder(empty).expand_as(hidden))[0]
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        paths, length = batch.paths, batch.paths.shape[1]
+        paths, length = batch.answers, batch.answers.shape[1]
         prefix, suffix = torch.triu_indices(length, length, device=paths.device)  # pair (i, j) as (i, j - 1)
         before, after = self.states(backbone, batch.prompts, paths), self.suffixes(paths)  # (B, l, C) both
         after_prefix, before_suffix = self.pairs(before[:, prefix], after[:, suffix])  # (B, pairs, V)
+        asked = self.counts(paths)[:, suffix]  # (B, pairs): a suffix begins where the answer has not ended
         losses = {"after_prefix": (after_prefix, paths[:, prefix]), "before_suffix": (before_suffix, paths[:, suffix])}
         parts = {
-            name: F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten()) / 2
+            name: self.cross_entropy(logits, labels.masked_fill(~asked, IGNORE)).total / 2
             for name, (logits, labels) in losses.items()
         }
         # each prefix with the empty suffix, as at test: what the accuracy in training is of
-        prefixes = torch.arange(1, length + 1, device=paths.device)
-        empty = prefixes * length - prefixes * (prefixes - 1) // 2 - 1  # the last pair of each
-        return Loss(torch.stack(list(parts.values())).sum(), after_prefix[:, empty], paths, parts)
+        first = torch.arange(length, device=paths.device)
+        last = self.counts(paths).sum(1, keepdim=True) - 1  # (B, 1): the place that the empty suffix comes after
+        empty = first * length - first * (first - 1) // 2 + (last - first).clamp(min=0)  # (B, l): number of the pair
+        logits = after_prefix.gather(1, empty.unsqueeze(-1).expand(-1, -1, after_prefix.shape[-1]))
+        return Loss(torch.stack(list(parts.values())).sum(), logits, self.labels(paths), parts)

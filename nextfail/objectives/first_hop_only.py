@@ -3,15 +3,16 @@
 import torch
 from torch import Tensor
 
+from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective, cross_entropy
+from nextfail.objectives.base import Loss, Objective
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 
 @public("first_hop_only")
 class FirstHopOnly(Objective):
-    """The first hop from the prompt and the start (Bachmann & Nagarajan 2024, the indecipherable token, Table 5).
+    """The hard token alone (Bachmann & Nagarajan 2024, the indecipherable token, Table 5).
 
         inputs   ...  =   r0
         labels   .    .   r1
@@ -22,18 +23,24 @@ class FirstHopOnly(Objective):
     """
 
     takes_given = False  # what comes after the hop was never asked
-    hard_token_alone = True
+    reads_prompt_once = False
+    judged_by = "hard_token_accuracy"
+
+    def build(self, backbone: Backbone) -> None:
+        if self.task.hard_position is None:
+            raise UserError(f"{type(self).__name__} needs a task with one hard token, and {self.task} has none")
+        self.place = self.task.hard_position
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        hidden = backbone(torch.cat([batch.prompts, batch.paths[:, :1]], 1), last=1)  # (B, 1, C)
-        return cross_entropy(backbone.logits(hidden), batch.paths[:, 1:2])
+        known, hard = batch.answers.split([self.place, batch.answers.shape[1] - self.place], 1)
+        hidden = backbone(torch.cat([batch.prompts, known], 1), last=1)  # (B, 1, C)
+        return self.cross_entropy(backbone.logits(hidden), hard[:, :1])
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
         self.refuse_prefix(given)
         hidden, cache = backbone.step(prompts, last=1)
-        _, start, _ = self.vocab.split(prompts)
-        return self._continue(backbone, hidden, cache, length, start.unsqueeze(1))
+        return self._continue(backbone, hidden, cache, length, self.task.known_prefix(prompts))
 
     def forced(self, backbone: Backbone, batch: Batch) -> None:
         return None

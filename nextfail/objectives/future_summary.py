@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, number
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 
 @public("future_summary")
@@ -35,14 +35,24 @@ class FutureSummary(Objective):
         self.summary = nn.Linear(backbone.width, backbone.vocab_size)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        paths = batch.paths
+        paths = batch.answers
         hidden = self.states(backbone, batch.prompts, paths)  # (B, l, C)
         logits = self.summary(hidden[:, :-1]).float()  # (B, l - 1, V)
-        each = F.binary_cross_entropy_with_logits(logits, bags(paths, logits.shape[-1]), reduction="none")
-        return self.next_token(backbone, hidden, paths).plus(summary=self.weight * each.sum(-1).mean())
+        counts = self.counts(paths)
+        bag = bags(paths, logits.shape[-1], None if self.vocab.end is None else counts)
+        each = F.binary_cross_entropy_with_logits(logits, bag, reduction="none")
+        summary = self.mean(each.sum(-1), counts[:, 1:])  # places after which there is a token
+        return self.next_token(backbone, hidden, paths).plus(summary=self.weight * summary)
 
 
-def bags(paths: Tensor, vocab_size: int) -> Tensor:
-    """For each token of paths (B, l) but the last, which of the vocabulary come after it: 0 or 1, (B, l - 1, V)."""
-    after = F.one_hot(paths[:, 1:], vocab_size).flip(1).cumsum(1).flip(1)  # (B, l - 1, V)
+def bags(paths: Tensor, vocab_size: int, counts: Tensor | None = None) -> Tensor:
+    """For each token of paths (B, l) but the last, which of the vocabulary come after it: 0 or 1, (B, l - 1, V).
+
+    Args:
+        counts: which places (B, l) count; all if None.
+    """
+    tokens = F.one_hot(paths[:, 1:], vocab_size)
+    if counts is not None:
+        tokens = tokens * counts[:, 1:].unsqueeze(-1)
+    after = tokens.flip(1).cumsum(1).flip(1)  # (B, l - 1, V)
     return after.clamp(max=1).float()

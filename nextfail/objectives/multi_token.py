@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective, cross_entropy, whole_number
+from nextfail.objectives.base import Loss, Objective, whole_number
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 
 @public("multi_token")
@@ -28,22 +28,25 @@ class MultiToken(Objective):
         k: number of heads, at least 2; on a path with fewer tokens there are as many as tokens.
     """
 
+    reads_prompt_once = False  # a head looks back over all states
+
     def __init__(self, k: int = 4) -> None:
         super().__init__()
         self.k = whole_number("k", k, least=2)
 
     def build(self, backbone: Backbone) -> None:
-        count = min(self.k, self.graph.path_length)  # beyond it a head would have nothing to predict
+        count = min(self.k, self.task.answer_length)  # beyond it a head would have nothing to predict
         self.heads = nn.ModuleList(backbone.new_block() for _ in range(count))
         self.norm = nn.LayerNorm(backbone.width)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        paths, length = batch.paths, batch.paths.shape[1]
+        paths, length = batch.answers, batch.answers.shape[1]
+        labels = self.labels(paths)
         trunk = backbone(self.inputs(batch.prompts, paths))  # (B, T, C): a head looks back over all of it
         losses = []
         for ahead, head in enumerate(self.heads):
             hidden = self.norm(head(trunk, last=length))[:, : length - ahead]
-            losses.append(cross_entropy(backbone.logits(hidden), paths[:, ahead:]))
+            losses.append(self.cross_entropy(backbone.logits(hidden), labels[:, ahead:]))
         return losses[0].plus(**{f"ahead_{i}": loss.total for i, loss in enumerate(losses) if i})
 
     @torch.no_grad()
@@ -59,7 +62,7 @@ class MultiToken(Objective):
 
     @torch.no_grad()
     def forced(self, backbone: Backbone, batch: Batch) -> Tensor:
-        return self._next(backbone, backbone(self.inputs(batch.prompts, batch.paths)), batch.paths.shape[1])
+        return self._next(backbone, backbone(self.inputs(batch.prompts, batch.answers)), batch.answers.shape[1])
 
     def _next(self, backbone: Backbone, trunk: Tensor, last: int) -> Tensor:
         """The tokens (B, last) that head 0 predicts at the trunk's last states (B, T, C)."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, number, whole_number
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 
 @public("next_latent")
@@ -49,17 +49,22 @@ class NextLatent(Objective):
         return hidden + moved
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        paths, length = batch.paths, batch.paths.shape[1]
+        paths, length = batch.answers, batch.answers.shape[1]
+        counts = self.counts(paths)
         hidden = self.states(backbone, batch.prompts, paths)  # (B, l, C)
         true, embedded = hidden.detach(), backbone.embed(paths)
         predicted = F.log_softmax(backbone.logits(true, frozen=True).float(), -1)  # (B, l, V)
         guess, latent, divergence = hidden, [], []
         for ahead in range(1, min(self.horizon, length - 1) + 1):
             guess = self.foretell(guess[:, : length - ahead], embedded[:, ahead - 1 : length - 1])  # (B, l - ahead, C)
-            latent.append(F.smooth_l1_loss(guess, true[:, ahead:]))
+            if self.vocab.end is None:
+                latent.append(F.smooth_l1_loss(guess, true[:, ahead:]))
+            else:
+                apart = F.smooth_l1_loss(guess, true[:, ahead:], reduction="none").mean(-1)
+                latent.append(self.mean(apart, counts[:, ahead:]))
             logits = backbone.logits(guess, frozen=True).float()
             each = F.kl_div(F.log_softmax(logits, -1), predicted[:, ahead:], reduction="none", log_target=True)
-            divergence.append(each.sum(-1).mean())
+            divergence.append(self.mean(each.sum(-1), counts[:, ahead:]))
         parts = {
             "latent": self.latent_weight * torch.stack(latent).mean(),
             "divergence": self.kl_weight * torch.stack(divergence).mean(),

@@ -18,8 +18,8 @@ class Reverse(Objective):
 
     takes_given = False  # the first hop is written last but one
 
-    def write(self, paths: Tensor) -> Tensor:
-        return paths.flip(1)
+    def write(self, answers: Tensor) -> Tensor:
+        return self.backwards(answers)
 
     def read(self, written: Tensor) -> Tensor:
-        return written.flip(1)
+        return self.backwards(written)

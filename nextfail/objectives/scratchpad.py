@@ -22,10 +22,22 @@ class Scratchpad(Objective):
     takes_given = False  # the first hop comes after the search
 
     def written_length(self, length: int) -> int:
-        return 2 * length + 1
+        return 2 * length + 1 if self.vocab.end is None else 2 * length
 
-    def write(self, paths: Tensor) -> Tensor:
-        return torch.cat([paths.flip(1), paths.new_full((len(paths), 1), self.vocab.equals), paths], 1)
+    def write(self, answers: Tensor) -> Tensor:
+        equals = answers.new_full((len(answers), 1), self.vocab.equals)
+        if self.vocab.end is None:
+            return torch.cat([self.backwards(answers), equals, answers], 1)
+        # the search is as long as its answer, whose end token comes once, last
+        length = (self.counts(answers) & (answers != self.vocab.end)).sum(1, keepdim=True)  # (B, 1)
+        both = torch.cat([self.backwards(answers), equals, answers], 1)  # (B, 2 L + 1)
+        place = torch.arange(self.written_length(answers.shape[1]), device=answers.device)
+        start = answers.shape[1] - length  # how much shorter than the longest
+        return both.gather(1, torch.where(place < length, place, (place + start).clamp(max=both.shape[1] - 1)))
 
     def read(self, written: Tensor) -> Tensor:
-        return written[:, written.shape[1] // 2 + 1 :]
+        if self.vocab.end is None:
+            return written[:, written.shape[1] // 2 + 1 :]
+        first = (written == self.vocab.equals).long().argmax(1, keepdim=True)  # (B, 1)
+        place = first + 1 + torch.arange(written.shape[1] // 2, device=written.device)
+        return written.gather(1, place.clamp(max=written.shape[1] - 1))

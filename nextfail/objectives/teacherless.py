@@ -6,7 +6,7 @@ from torch import Tensor
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Objective
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 
 @public("teacherless")
@@ -20,16 +20,21 @@ class Teacherless(Objective):
     """
 
     takes_given = False  # all tokens are written at once
+    reads_prompt_once = False
 
-    def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:
-        blanks = prompts.new_full((len(prompts), written.shape[1] - 1), self.vocab.blank)
-        return torch.cat([prompts, blanks], 1)
+    def states(self, backbone: Backbone, prompts: Tensor, written: Tensor) -> Tensor:
+        return self.at_once(backbone, prompts, written.shape[1])
+
+    def at_once(self, backbone: Backbone, prompts: Tensor, length: int) -> Tensor:
+        """The states (B, length, C) that answer for each token, none of which is fed."""
+        blanks = prompts.new_full((len(prompts), length - 1), self.vocab.blank)
+        hidden: Tensor = backbone(torch.cat([prompts, blanks], 1), last=length)
+        return hidden
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
         self.refuse_prefix(given)
-        shape = prompts.new_empty(len(prompts), length)  # only its length is looked at
-        return self.answer(backbone, self.states(backbone, prompts, shape)).argmax(-1)
+        return self.answer(backbone, self.at_once(backbone, prompts, length)).argmax(-1)
 
     def forced(self, backbone: Backbone, batch: Batch) -> None:
         return None

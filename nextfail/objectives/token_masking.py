@@ -5,7 +5,7 @@ import torch
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective, number
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 
 @public("token_masking")
@@ -28,6 +28,6 @@ class TokenMasking(Objective):
         self.m = number("m", m, most=1)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        hide = torch.rand(batch.paths.shape, device=batch.paths.device) < self.m
-        fed = batch.paths.masked_fill(hide, self.vocab.blank)
-        return self.next_token(backbone, self.states(backbone, batch.prompts, fed), batch.paths)
+        hide = torch.rand(batch.answers.shape, device=batch.answers.device) < self.m
+        fed = batch.answers.masked_fill(hide, self.vocab.blank)
+        return self.next_token(backbone, self.states(backbone, batch.prompts, fed), batch.answers)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import Loss, Objective
 from nextfail.source import public
-from nextfail.tasks.path_star.graph import Batch
+from nextfail.tasks.base import Batch
 
 
 @public("token_order")
@@ -29,11 +29,13 @@ class TokenOrder(Objective):
         nn.init.normal_(self.order.weight, std=0.02)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        paths, length = batch.paths, batch.paths.shape[1]
+        paths, length = batch.answers, batch.answers.shape[1]
         hidden = self.states(backbone, batch.prompts, paths)  # (B, l, C)
         scores = F.log_softmax(self.order(hidden).float(), -1)  # (B, l, V)
         of_path = scores.gather(2, paths.unsqueeze(1).expand(-1, length, -1))  # (B, l, l): of token j at place i
-        order = -(shares(length, paths.device) * of_path).sum(-1).mean()
+        counts = self.counts(paths)
+        asked = shares(length, paths.device) if self.vocab.end is None else shares_of(counts)
+        order = self.mean(-(asked * of_path).sum(-1), counts)
         return self.next_token(backbone, hidden, paths).plus(order=order)
 
 
@@ -42,3 +44,9 @@ def shares(length: int, device: torch.device | None = None) -> Tensor:
     place = torch.arange(length, device=device)
     ahead = place - place.unsqueeze(1)  # (l, l): j - i
     return torch.softmax(-ahead.float().masked_fill(ahead < 0, torch.inf), -1)
+
+
+def shares_of(counts: Tensor) -> Tensor:
+    """The same for answers of which some places (B, l) count: no share for the others (B, l, l)."""
+    whole = shares(counts.shape[1], counts.device) * counts.unsqueeze(1)
+    return whole / whole.sum(-1, keepdim=True).clamp(min=torch.finfo(whole.dtype).tiny)

@@ -1,5 +1,6 @@
 """Many run folders: found, read, and grouped by everything but the seed."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any, TypeVar
 from nextfail.errors import UserError
 from nextfail.reports.record import Result, Run, read_run
 from nextfail.runs.find import find
-from nextfail.runs.naming import graph_name
 from nextfail.text import line
 
 T = TypeVar("T")
@@ -41,16 +41,16 @@ class Group:
 
     Args:
         runs: at least one.
-        differs: what tells this group from others of the same graph, model and objective; empty if there is none.
+        differs: what tells this group from others of the same task, model and objective; empty if there is none.
     """
 
     runs: list[Run]
     differs: str = ""
 
     @property
-    def graph(self) -> str:
-        """The graph's name."""
-        return graph_name(self.runs[0].graph)
+    def task(self) -> str:
+        """The task's title, such as G(2,5)."""
+        return self.runs[0].facts.title
 
     @property
     def model(self) -> str:
@@ -64,8 +64,9 @@ class Group:
 
     @property
     def chance(self) -> float:
-        """1/d."""
-        return 1 / self.runs[0].graph["degree"]
+        """Exact match of a model that has learned all but what is hard; NaN if unknown."""
+        chance = self.runs[0].facts.chance
+        return math.nan if chance is None else chance
 
     @property
     def results(self) -> list[Result]:
@@ -112,10 +113,10 @@ class Collection:
     problems: list[Problem]
 
     @property
-    def by_graph(self) -> dict[str, list[Group]]:
-        """Groups with a result, by the graph's name."""
+    def by_task(self) -> dict[str, list[Group]]:
+        """Groups with a result, by the task's title."""
         done = [group for group in self.groups if group.results]
-        return {groups[0].graph: groups for groups in together(done, lambda group: group.graph)}
+        return {groups[0].task: groups for groups in together(done, lambda group: group.task)}
 
 
 def collect(folders: Sequence[Path]) -> Collection:
@@ -166,7 +167,7 @@ def together(items: Iterable[T], key: Callable[[T], Any]) -> list[list[T]]:
 
 def _rank(run: Run) -> tuple[Any, ...]:
     names = [(ORDER.index(name) if name in ORDER else len(ORDER), name) for name in (run.objective, run.model)]
-    return run.graph["degree"], run.graph["path_length"], run.graph["num_nodes"], *names
+    return run.facts.title.partition("(")[0], run.facts.order, run.facts.title, *names
 
 
 def telling(runs: Sequence[Run]) -> list[str]:

@@ -28,8 +28,8 @@ UNJUDGED = ("undertrained", "diverged")  # outcomes that say nothing of the obje
 
 @matplotlib.rc_context(STYLE)
 def exact_match(groups: Sequence[Group]) -> Figure | None:
-    """Exact match of every seed, a row a configuration and a panel a graph; None if no run is done."""
-    panels = together((group for group in groups if group.results), lambda group: group.graph)
+    """Exact match of every seed, a row a configuration and a panel a task; None if no run is done."""
+    panels = together((group for group in groups if group.results), lambda group: group.task)
     if not panels:
         return None
     names = [[textwrap.fill(f"{group.objective}, {group.model}", 44) for group in panel] for panel in panels]
@@ -44,7 +44,7 @@ def exact_match(groups: Sequence[Group]) -> Figure | None:
         axes.set(xlim=(0, 1), ylim=(len(panel) - 0.5, -0.5))
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", color="0.92", lw=0.6)
-        axes.set_title(panel[0].graph, loc="left", fontweight="bold")
+        axes.set_title(panel[0].task, loc="left", fontweight="bold")
     grid[-1, 0].set_xlabel("exact match on the test set")
     models = dict.fromkeys(group.runs[0].model for panel in panels for group in panel)
     keys = [_dot(marker(model), label=model, color="0.5") for model in models]
@@ -81,14 +81,14 @@ def _dot(shape: str, **look: Any) -> Line2D:
 def tokens(groups: Sequence[Group]) -> Figure | None:
     """Generated accuracy of every position over training, a panel a configuration; None if no run has a curve.
 
-    A row holds one graph, and one model if there are many panels. The mean over seeds keeps the last value of a run
+    A row holds one task, and one model if there are many panels. The mean over seeds keeps the last value of a run
     that is done, since it may have stopped early because it was solved.
     """
     panels = [(group, curves) for group in groups if (curves := _curves(group))]
     if not panels:
         return None
     rows = []
-    for same in together(panels, lambda panel: panel[0].graph):
+    for same in together(panels, lambda panel: panel[0].task):
         models = [same] if len(same) <= WIDEST else together(same, lambda panel: panel[0].runs[0].model)
         rows += [block[i : i + WIDEST] for block in models for i in range(0, len(block), WIDEST)]
     columns = max(map(len, rows))
@@ -97,12 +97,12 @@ def tokens(groups: Sequence[Group]) -> Figure | None:
     for axes, row in zip(grid, rows, strict=True):
         for place, (group, curves) in zip(axes, row, strict=False):
             lines(place, group, curves)
-            titled(place, group.objective, f"{group.graph}, {group.model}\n{group.so_far}", colour(group.objective))
+            titled(place, group.objective, f"{group.task}, {group.model}\n{group.so_far}", colour(group.objective))
         for place in axes[len(row) :]:
             place.set_axis_off()
         axes[0].set_ylabel("accuracy")
     figure.supxlabel("training problems seen", fontsize=8)
-    legend(figure, max(group.runs[0].graph["path_length"] for group, _ in panels), 3 if columns > 2 else 2)
+    legend(figure, [group for group, _ in panels], 3 if columns > 2 else 2)
     return figure
 
 
@@ -112,11 +112,11 @@ def lines(axes: Axes, group: Group, curves: list[tuple[Curve, bool]], cheat: boo
     Args:
         curves: one a seed, and whether that run is done.
     """
-    length = group.runs[0].graph["path_length"]
+    length, hard = group.runs[0].facts.length, group.runs[0].facts.hard_position
     samples, mean = _mean(curves)
     shape = "." if len(samples) == 1 else ""  # a single point makes no line
-    for position in sorted(range(length), key=lambda i: i == 1):  # the hard token on top
-        look = _look(position, length)
+    for position in sorted(range(length), key=lambda i: i == hard):  # the hard token on top
+        look = _look(position, length, hard)
         for curve, _ in curves if len(curves) > 1 else []:
             axes.plot(curve.samples, np.array(curve.tokens)[:, position], **look | {"lw": 0.5, "alpha": 0.4})
         axes.plot(samples, mean[:, position], marker=shape, **look)
@@ -124,7 +124,7 @@ def lines(axes: Axes, group: Group, curves: list[tuple[Curve, bool]], cheat: boo
     if cheat:
         axes.plot(samples, mean[:, length], marker=shape, **CHEAT)
     axes.axhline(group.chance, **CHANCE)
-    _end_labels(axes, dict(zip(names, mean[-1], strict=False)))
+    _end_labels(axes, dict(zip(names, mean[-1], strict=False)), str(hard))
     axes.set(ylim=(-0.02, 1.03), yticks=(0, 0.5, 1), xlim=(0, samples[-1] * 1.02))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_major_locator(MaxNLocator(3))
@@ -145,7 +145,7 @@ def _curves(group: Group) -> list[tuple[Curve, bool]]:
 
 
 def _mean(curves: list[tuple[Curve, bool]]) -> tuple[Array, Array]:
-    """Training problems seen (T), and means over seeds: each position and, last, the cheat (T, path_length + 1)."""
+    """Training problems seen (T), and means over seeds: each position and, last, the cheat (T, L + 1)."""
     samples = np.unique(np.concatenate([curve.samples for curve, _ in curves]))
     seeds = []
     for curve, done in curves:
@@ -155,9 +155,9 @@ def _mean(curves: list[tuple[Curve, bool]]) -> tuple[Array, Array]:
     return samples, np.ma.masked_invalid(seeds).mean(0).filled(np.nan).T
 
 
-def _look(position: int, length: int) -> dict[str, Any]:
+def _look(position: int, length: int, hard: int | None) -> dict[str, Any]:
     """How the line of a position looks: the further from the start, the darker; the hard token stands out."""
-    if position == 1:
+    if position == hard:
         return {"color": WRONG, "lw": 2.4, "zorder": 4}
     if position == 0:
         return {"color": "0.75", "lw": 1.2, "zorder": 2}
@@ -165,14 +165,14 @@ def _look(position: int, length: int) -> dict[str, Any]:
     return {"color": shade, "lw": 1.5, "zorder": 3}
 
 
-def _end_labels(axes: Axes, last: dict[str, float]) -> None:
+def _end_labels(axes: Axes, last: dict[str, float], hard: str) -> None:
     """Write at the right edge what ends where: positions and the cheat; those that end close together share a label."""
     left = {name: value for name, value in last.items() if np.isfinite(value)}
     while left:
         top = max(left.values())
         near = [name for name, value in left.items() if top - value < LABEL_GAP]
         left = {name: value for name, value in left.items() if name not in near}
-        look: dict[str, Any] = {"color": WRONG, "fontweight": "bold"} if near == ["1"] else {"color": "0.3"}
+        look: dict[str, Any] = {"color": WRONG, "fontweight": "bold"} if near == [hard] else {"color": "0.3"}
         _beside(axes, 1.02, top, _in_short(near), fontsize=6.5, **look)
 
 
@@ -186,15 +186,18 @@ def _in_short(names: list[str]) -> str:
     return ", ".join(parts + [name for name in names if not name.isdecimal()])
 
 
-def legend(figure: Figure, length: int, columns: int, cheat: bool = True) -> None:
-    """The key of all panels, above them."""
+def legend(figure: Figure, groups: Sequence[Group], columns: int, cheat: bool = True) -> None:
+    """The key of all panels, above them, in the words of the task with the longest answers."""
+    known = max((group.runs[0].facts for group in groups), key=lambda facts: facts.length)
+    (hard_one, others, first), hard, length = known.places, known.hard_position, known.length
     keys: dict[str, Any] = {
-        "position 1, the hard token": Line2D([], [], **_look(1, length)),
-        "positions 2 to goal": tuple(Line2D([], [], **_look(i, length)) for i in range(2, length)),
-        "position 0, the start": Line2D([], [], **_look(0, length)),
+        others: tuple(Line2D([], [], **_look(i, length, hard)) for i in range(2, length)),
+        first: Line2D([], [], **_look(0, length, hard)),
         "cheat: the rest, given the first hop": Line2D([], [], **CHEAT),
         "chance, 1/d": Line2D([], [], **CHANCE),
     }
+    if hard is not None:
+        keys = {hard_one: Line2D([], [], **_look(hard, length, hard)), **keys}
     if not cheat:
         keys.pop("cheat: the rest, given the first hop")
     together = {tuple: HandlerTuple(ndivide=None, pad=0)}

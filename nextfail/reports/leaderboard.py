@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from nextfail.reports.collect import Group
 from nextfail.reports.record import Run
-from nextfail.runs.outcome import HARD_TOKEN_ALONE, SOLVED
+from nextfail.tasks.facts import SOLVED
 
 BASELINE = "teacher_forcing"
 COLUMNS = (
@@ -51,12 +51,13 @@ def to_solved(run: Run) -> int | None:
     """Training problems until the first validation at SOLVED, or None if none was."""
     if (curve := run.curve()) is None:
         return None
-    judged = [row[1] for row in curve.tokens] if run.objective == HARD_TOKEN_ALONE else curve.exact
+    hard = run.facts.hard_position if run.judged_by == "hard_token_accuracy" else None
+    judged = curve.exact if hard is None else [row[hard] for row in curve.tokens]
     return next((int(seen) for seen, value in zip(curve.samples, judged, strict=True) if value >= SOLVED), None)
 
 
 def cost(group: Group, others: Sequence[Group]) -> Cost:
-    """What a group took, beside the teacher-forced one among others that has the same graph, model and budget."""
+    """What a group took, beside the teacher-forced one among others that has the same task, model and budget."""
     done = [run for run in group.runs if run.result]
     reached = [(run, seen) for run in done if (seen := to_solved(run)) is not None]
     flops = [each * flops_a_problem for run, each in reached if (flops_a_problem := _per_problem(run, "flops"))]
@@ -93,7 +94,7 @@ def ranked(groups: Sequence[Group]) -> list[Group]:
         problems = cost(group, ()).problems
         share = group.outcomes.get("solved", 0) / len(group.runs)
         exact = group.mean("exact_match") or 0
-        return group.objective == HARD_TOKEN_ALONE, -share, fmean(problems) if problems else math.inf, -exact
+        return group.runs[0].judged_by != "exact_match", -share, fmean(problems) if problems else math.inf, -exact
 
     return sorted(groups, key=place)
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,13 @@ from nextfail.errors import UserError
 from nextfail.files import read_json
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import READABLE, Identity
-from nextfail.runs.naming import graph_name
 from nextfail.runs.status import survey
 from nextfail.runs.table import Row, read_rows
+from nextfail.tasks.facts import Facts, facts
 from nextfail.text import line
+
+OLDER = {"first_hop_only": "hard_token_accuracy"}
+"""What judges objectives other than exact_match, in results that do not say it."""
 
 LONGEST_NAME = 200  # characters, of a model, an objective or an outcome
 
@@ -36,7 +38,7 @@ class Result:
 
     outcome: str
     exact_match: Proportion
-    hard_token: Proportion
+    hard_token: Proportion | None
     cheat: Proportion | None
     forced_hop: Proportion | None
     samples_seen: int
@@ -49,7 +51,7 @@ class Curve:
 
     Args:
         samples: training problems seen (T).
-        tokens: accuracy of each generated position (T, path_length).
+        tokens: accuracy of each generated position (T, L).
         cheat: cheat accuracy (T).
         exact: exact match (T).
     """
@@ -61,26 +63,11 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A test problem and the path that a model generated for it."""
-
-    edges: tuple[tuple[int, int], ...]
-    start: int
-    goal: int
-    path: tuple[int, ...]
-    generated: tuple[int, ...]
-
-    @property
-    def problem(self) -> tuple[Any, ...]:
-        """What was asked, whoever answered."""
-        return self.edges, self.start, self.goal
-
-
-@dataclass(frozen=True)
 class Run:
     """One run, done or not.
 
     Args:
+        facts: of its task.
         state: one of status.STATES, or unreadable.
         reason: why it is not done; empty if it is.
         step: the last one that is known.
@@ -89,6 +76,7 @@ class Run:
 
     folder: Path
     identity: Identity
+    facts: Facts
     model: str
     objective: str
     state: str
@@ -102,10 +90,10 @@ class Run:
         return self.identity.hash
 
     @property
-    def graph(self) -> dict[str, int]:
-        """degree, path_length and num_nodes."""
-        sizes: dict[str, int] = self.identity.settings["graph"]
-        return sizes
+    def judged_by(self) -> str:
+        """The metric on which its outcome is judged."""
+        told = self.result.record.get("judged_by") if self.result else None
+        return str(told or OLDER.get(self.objective, "exact_match"))
 
     @property
     def seed(self) -> int:
@@ -126,20 +114,17 @@ class Run:
             samples = [step * self.identity.settings["data"]["batch_size"] for step in steps]
         except _MALFORMED:
             return None
-        positions = range(self.graph["path_length"])
+        positions = range(self.facts.length)
         tokens = [[_number(by_step[step], f"{kind}_{i}") for i in positions] for step in steps]
         if all(math.isnan(value) for row in tokens for value in row):
             return None
         cheat, exact = ([_number(by_step[step], key) for step in steps] for key in ("cheat_accuracy", "exact_match"))
         return Curve(samples, tokens, cheat, exact)
 
-    def examples(self) -> list[Example]:
-        """The test problems of examples.json; none if it is missing or not as expected."""
-        try:
-            items = read_json(RunFolder(self.folder).examples_json) or []
-            return [_example(item, self.graph["path_length"]) for item in items]
-        except _MALFORMED:
-            return []
+    def examples(self) -> list[dict[str, Any]]:
+        """The test problems of examples.json, as the task writes them; none if it is missing or not whole."""
+        items = read_json(RunFolder(self.folder).examples_json)
+        return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def read_run(folder: Path) -> Run:
@@ -153,7 +138,8 @@ def read_run(folder: Path) -> Run:
         run, identity = files.run(), files.identity()
         settings = identity.settings
         # what is read later without a second look
-        int(settings["seed"]), graph_name(settings["graph"]), 1 / settings["graph"]["degree"]
+        int(settings["seed"])
+        known = facts(str(identity.classes["task"]["name"]), settings["task"], _recorded(files))
         model, objective = _name(run["choices"]["model"]), _name(run["choices"]["objective"])
         status = survey([folder])[folder]
     except _MALFORMED as error:
@@ -161,14 +147,19 @@ def read_run(folder: Path) -> Run:
     state, reason, result = status["state"], status.get("reason", ""), None
     if files.result_json.exists():
         try:
-            state, reason, result = "done", "", _result(read_json(files.result_json), run["hash"])
+            state, reason, result = "done", "", _result(read_json(files.result_json), run["hash"], known.hard_position)
         except _MALFORMED as error:
             state, reason = "unreadable", _explain("result.json", error)
     step = status["step"] if isinstance(status.get("step"), int) else 0
-    return Run(folder, identity, model, objective, state, reason, step, result)
+    return Run(folder, identity, known, model, objective, state, reason, step, result)
 
 
-def _result(record: Any, run_hash: str) -> Result:
+def _recorded(files: RunFolder) -> dict[str, Any] | None:
+    content = read_json(files.result_json)
+    return content if isinstance(content, dict) else None
+
+
+def _result(record: Any, run_hash: str, place: int | None) -> Result:
     if not isinstance(record, dict):
         raise ValueError("not whole")
     if record["schema"] not in READABLE:
@@ -176,10 +167,11 @@ def _result(record: Any, run_hash: str) -> Result:
         raise ValueError(f"schema {record['schema']!r}, and this version reads schema {readable}")
     if record["identity"] != run_hash:
         raise ValueError("of another run than run.json")
-    exact, hard = _proportion(record["exact_match"]), _proportion(record["hard_token_accuracy"])
-    cheat = None if record["cheat_accuracy"] is None else _proportion(record["cheat_accuracy"])
+    exact = _proportion(record["exact_match"])
+    hard, cheat = (None if record.get(key) is None else _proportion(record[key])
+                   for key in ("hard_token_accuracy", "cheat_accuracy"))  # fmt: skip
     forced = record.get("forced_token_accuracy")
-    hop = None if forced is None else _proportion(forced[1])
+    hop = None if forced is None or place is None else _proportion(forced[place])
     return Result(_name(record["outcome"]), exact, hard, cheat, hop, int(record["samples_seen"]), record)
 
 
@@ -191,27 +183,6 @@ def _name(value: Any) -> str:
 
 def _proportion(value: dict[str, Any]) -> Proportion:
     return Proportion(float(value["value"]), float(value["low"]), float(value["high"]), int(value["n"]))
-
-
-def _example(item: dict[str, Any], length: int) -> Example:
-    edges = _away(int(item["start"]), [(int(one), int(other)) for one, other in item["edges"]])
-    path, generated = (tuple(map(int, item[key])) for key in ("path", "generated"))
-    example = Example(edges, int(item["start"]), int(item["goal"]), path, generated)
-    ends = path[:1] + path[-1:] == (example.start, example.goal)
-    if not ends or not set(pairwise(path)) <= set(edges) or not len(path) == len(generated) == length:
-        raise ValueError("the path is not one of the graph's")
-    return example
-
-
-def _away(start: int, edges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The edges of a tree, each with its node nearer to the start first, as a prompt need not have them."""
-    reached = {start}
-    while left := [edge for edge in edges if not reached.issuperset(edge)]:
-        if not (next_ones := {node for edge in left if reached.intersection(edge) for node in edge} - reached):
-            raise ValueError("an edge is not connected to the start")
-        edges = [edge[::-1] if edge[1] in reached and edge[0] in next_ones else edge for edge in edges]
-        reached |= next_ones
-    return tuple(edges)
 
 
 def _number(row: Row, key: str) -> float:

@@ -1,5 +1,6 @@
 """The report on a collection of runs: tables, sentences, results.csv, report.md and figures."""
 
+import math
 import os
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -12,10 +13,9 @@ from rich.table import Table
 from nextfail.errors import UserError
 from nextfail.files import Inside, read_text
 from nextfail.reports import leaderboard
-from nextfail.reports.collect import Collection, Group, telling
+from nextfail.reports.collect import Collection, Group, telling, together
 from nextfail.reports.record import Run
 from nextfail.runs.identity import SECTIONS
-from nextfail.runs.outcome import HARD_TOKEN_ALONE, OUTCOMES
 from nextfail.runs.table import csv_text
 from nextfail.text import line, markdown
 
@@ -53,15 +53,19 @@ def cells(group: Group) -> list[str]:
     return [group.objective, group.model, means[0], " ".join(exact), solved, *means[1:], group.ended, samples]
 
 
-def heading(graph: str, groups: Sequence[Group]) -> str:
-    """The title of a graph's table."""
-    return f"{graph}, chance {groups[0].chance:.3f}"
+def heading(task: str, groups: Sequence[Group]) -> str:
+    """The title of a task's table."""
+    chance = groups[0].chance
+    return task if math.isnan(chance) else f"{task}, chance {chance:.3f}"
 
 
 def in_words(collection: Collection) -> list[str]:
-    """What is seen, a sentence a graph."""
-    return [f"On {graph}, where a guess of the arm scores {groups[0].chance:.3f}, {_sentence(groups)}."
-            for graph, groups in collection.by_graph.items()]  # fmt: skip
+    """What is seen, a sentence a task."""
+    sentences = []
+    for task, groups in collection.by_task.items():
+        known = "" if math.isnan(groups[0].chance) else f", where chance is {groups[0].chance:.3f}"
+        sentences.append(f"On {task}{known}, {_sentence(groups)}.")
+    return sentences
 
 
 def _sentence(groups: Sequence[Group]) -> str:
@@ -70,10 +74,10 @@ def _sentence(groups: Sequence[Group]) -> str:
     for outcome in outcomes:
         names = []
         for group in groups:
-            judged = "hard token" if group.objective == HARD_TOKEN_ALONE else "exact match"
+            judged = group.runs[0].judged_by.removesuffix("_accuracy").replace("_", " ")
             results = [result for result in group.results if result.outcome == outcome]
             metric = judged.replace(" ", "_")
-            if scores := [getattr(result, metric).value for result in results]:
+            if scores := [share.value for result in results if (share := getattr(result, metric, None))]:
                 share = f"{len(scores)} of {len(group.results)} seeds, {judged} {fmean(scores):.3f}"
                 names.append(f"{group.objective} with {group.model} ({share})")
         if names:
@@ -84,19 +88,19 @@ def _sentence(groups: Sequence[Group]) -> str:
 
 def print_report(collection: Collection, console: Console) -> None:
     """Tables, sentences and problems."""
-    for graph, groups in collection.by_graph.items():
-        _print_table(console, heading(graph, groups), COLUMNS, [cells(group) for group in groups])
-        if took := _took(collection, graph):
-            _print_table(console, f"{graph}, what it took", leaderboard.COLUMNS, took)
+    for task, groups in collection.by_task.items():
+        _print_table(console, heading(task, groups), COLUMNS, [cells(group) for group in groups])
+        if took := _took(collection, task):
+            _print_table(console, f"{task}, what it took", leaderboard.COLUMNS, took)
     for sentence in in_words(collection):
         console.print(line(sentence))
     if collection.problems:
         _print_table(console, "not done, or not whole", PROBLEM_COLUMNS, _problem_rows(collection))
 
 
-def _took(collection: Collection, graph: str) -> list[list[str]]:
-    """What each group of a graph took, those without a result included; nothing where there is nothing to compare."""
-    groups = [group for group in collection.groups if group.graph == graph]
+def _took(collection: Collection, task: str) -> list[list[str]]:
+    """What each group of a task took, those without a result included; nothing where there is nothing to compare."""
+    groups = [group for group in collection.groups if group.task == task]
     return [leaderboard.cells(group, groups) for group in leaderboard.ranked(groups)] if len(groups) > 1 else []
 
 
@@ -155,34 +159,40 @@ def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
     """Every figure for which there is something to draw, by name and suffix."""
     from nextfail.reports import (  # these take most of a second, which the table should not wait for
         figures,
-        star,
         style,
     )
 
     drawn = {
         "exact_match": figures.exact_match(collection.groups),
         "tokens": figures.tokens(collection.groups),
-        "paths": star.paths(collection.groups),
     }
+    for made in together(collection.groups, lambda group: group.runs[0].facts.figure):
+        if draws := made[0].runs[0].facts.figure:
+            drawn["paths"] = draws(made)
     return {name: style.render(figure) for name, figure in drawn.items() if figure}
 
 
 def table_csv(collection: Collection) -> str:
     """results.csv: a row a run whose identity can be read, done or not, with a column for each setting that differs."""
     runs = [(group, run) for group in collection.groups for run in group.runs]
-    # the graph has columns already, and so have names
-    keys = [key for key in telling([run for _, run in runs]) if not key.startswith("graph") and key not in SECTIONS]
-    rows = [_record(group, run) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs]
-    return csv_text(list(rows[0]) if rows else ["graph"], rows)
+    sizes = list(dict.fromkeys(size for _, run in runs for size in run.facts.sizes))
+    # the sizes of tasks have columns already, and so have names
+    keys = [
+        key
+        for key in telling([run for _, run in runs])
+        if key.removeprefix("task.") not in sizes and key not in SECTIONS
+    ]
+    rows = [_record(group, run, sizes) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs]
+    return csv_text(list(rows[0]) if rows else ["task"], rows)
 
 
-def _record(group: Group, run: Run) -> dict[str, Any]:
+def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:
     result, record = run.result, run.result.record if run.result else {}
     exact, hard, cheat = (result.exact_match, result.hard_token, result.cheat) if result else (None, None, None)
     costs = ("steps", "samples_seen", "flops", "parameters", "seconds", "samples_per_second")
     return {
-        "graph": group.graph,
-        **{size: run.graph[size] for size in ("degree", "path_length", "num_nodes")},
+        "task": group.task,
+        **{size: run.facts.sizes.get(size) for size in sizes},
         "model": run.model,
         "objective": run.objective,
         "differs": group.differs,
@@ -208,12 +218,13 @@ def _record(group: Group, run: Run) -> dict[str, Any]:
 def page(collection: Collection, figures: Container[str]) -> str:
     """report.md, with the named figures in it."""
     parts = [MARK, "# Report", *map(markdown, in_words(collection))]
-    for graph, groups in collection.by_graph.items():
-        parts += [f"## {markdown(heading(graph, groups))}", _markdown(COLUMNS, [cells(group) for group in groups])]
-        if took := _took(collection, graph):
-            parts += [f"What it took on {markdown(graph)}, best first:", _markdown(leaderboard.COLUMNS, took)]
+    for task, groups in collection.by_task.items():
+        parts += [f"## {markdown(heading(task, groups))}", _markdown(COLUMNS, [cells(group) for group in groups])]
+        if took := _took(collection, task):
+            parts += [f"What it took on {markdown(task)}, best first:", _markdown(leaderboard.COLUMNS, took)]
     seen = dict.fromkeys(outcome for group in collection.groups for outcome in group.outcomes)
-    meanings = [f"{outcome}: {OUTCOMES[outcome]}" for outcome in seen if outcome in OUTCOMES]
+    known = {outcome: words for group in collection.groups for outcome, words in group.runs[0].facts.outcomes.items()}
+    meanings = [f"{outcome}: {known[outcome]}" for outcome in seen if outcome in known]
     parts.append("\n".join(f"- {line}" for line in [*NOTES, *leaderboard.NOTES, *meanings]))
     parts += [f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))"
               for name, caption in FIGURES.items() if name in figures]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from nextfail.errors import UserError
 from nextfail.files import PARTIAL, Inside, leads_out, read_json
-from nextfail.runs.identity import KEYS, READABLE, SCHEMA, Identity, digest
+from nextfail.runs.identity import READABLE, SCHEMA, Identity, digest, keys
 from nextfail.runs.lock import Lock
 
 HYDRAS = ("config.yaml", "hydra.yaml", "overrides.yaml")
@@ -107,8 +107,8 @@ class RunFolder:
         if not isinstance(run, dict) or "hash" not in run:
             raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
         if run.get("schema") not in READABLE:
-            readable = " and ".join(map(str, READABLE))
-            raise UserError(f"{self.run_json} has schema {run.get('schema')!r}; this version reads schema {readable}")
+            readable = ", ".join(map(str, READABLE))
+            raise UserError(f"{self.run_json} has schema {run.get('schema')!r}; this version reads schemas {readable}")
         if not _unchanged(run):
             raise UserError(f"{self.run_json} was changed after it was written: its hash is not that of its content")
         return run
@@ -254,7 +254,8 @@ def record(identity: Identity, extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unchanged(run: dict[str, Any]) -> bool:
-    if run["schema"] == SCHEMA:
-        whole = all(key in run for key in (*KEYS, "classes"))
+    if run["schema"] != 1:
+        whole = all(key in run for key in (*keys(run["schema"]), "classes"))
         return whole and run.get("checksum") == digest({k: v for k, v in run.items() if k != "checksum"})
-    return all(key in run for key in KEYS) and digest({key: run[key] for key in KEYS}) == run["hash"]
+    first = keys(1)
+    return all(key in run for key in first) and digest({key: run[key] for key in first}) == run["hash"]

@@ -12,15 +12,21 @@ from nextfail import source
 from nextfail.errors import UserError
 from nextfail.files import open_regular
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of what stands in a run folder."""
 
-READABLE = (1, SCHEMA)
+READABLE = (1, 2, SCHEMA)
 """Versions that are still found as done, evaluated and reported."""
 
-SECTIONS = ("graph", "data", "model", "objective", "optimizer", "scheduler", "seed")
+SECTIONS = ("task", "data", "model", "objective", "optimizer", "scheduler", "seed")
 KEYS = (*SECTIONS, "budget", "precision", "threads")
 """The keys of an identity in run.json."""
+
+
+def keys(schema: Any) -> tuple[str, ...]:
+    """The same, of some schema."""
+    return KEYS if schema == SCHEMA else ("graph", *KEYS[1:])
+
 
 BUDGET = ("max_steps", "val_every", "stop_at", "gradient_clip")
 
@@ -32,14 +38,17 @@ ABSENT: dict[str, Any] = {
 }
 """What a key outside of any class stands for where it is left out of the hash. Never changed, whatever conf/ says."""
 
-LAYOUT = ("query", "edges", "direction")
-"""Settings of drawn data that describe the task and are hashed with it."""
+WITH_DATA = ("goals", "edges_as")
+"""Settings of a task that are hashed with the data, where they stood up to schema 2."""
+
+OF_THE_TASK = ("query", "edges", "direction", *WITH_DATA)
+"""Settings of the data up to schema 2 that belong to the task."""
 
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 """Lightning's short spellings, and what each stands for."""
 
-GRAPH = "path_star"
-"""Public name of the class behind the section `graph`, which has no _target_."""
+PATH_STAR = {"_target_": "nextfail.tasks.path_star.task.PathStar"}
+"""The class behind the section `graph` of schemas 1 and 2, which had no _target_."""
 
 SCHEMA_1 = {
     "nextfail.models.mamba.Mamba": "mamba",
@@ -73,7 +82,7 @@ class Identity:
 
     Args:
         settings: KEYS as a user spells them, defaults included.
-        classes: of each dictionary in `settings` with a `_target_`, by its dotted key, and of the graph: for nextfail's
+        classes: of each dictionary in `settings` with a `_target_`, by its dotted key: for nextfail's
             own {"name", "revision"}, for a user's {"name", "sha256"} of its source file (None if unknown).
         recorded: the hash that a run folder was given, where it holds for this version.
     """
@@ -103,17 +112,25 @@ class Identity:
         }
         settings = json.loads(json.dumps(settings))  # plain values, as they will be read again
         classes = {key: _class_of(str(spec["_target_"])) for key, spec in _targets(settings)}
-        return cls(*_complete(settings, {"graph": _own_class(source.own()[GRAPH]), **classes}))
+        return cls(*_complete(settings, classes))
 
     @classmethod
     def read(cls, run: dict[str, Any]) -> Self:
         """The identity that a run.json tells of, whatever its schema."""
-        settings = {key: run[key] for key in KEYS}
+        settings = {key: run[key] for key in keys(run["schema"])}
         if run["schema"] == SCHEMA:
             return cls(*_complete(settings, run["classes"]), recorded=run["hash"])
+        data = settings["data"]
+        moved = {key: data[key] for key in OF_THE_TASK if key in data}
+        settings["task"] = PATH_STAR | settings.pop("graph") | moved
+        settings["data"] = {key: value for key, value in data.items() if key not in moved}
+        if run["schema"] == 2:
+            classes = dict(run["classes"])
+            classes["task"] = classes.pop("graph")
+            return cls(*_complete(settings, classes), recorded=run["hash"])
         settings["precision"] = PRECISIONS.get(str(settings["precision"]), settings["precision"])
         first = {key: _class_in_schema_1(str(spec["_target_"])) for key, spec in _targets(settings)}
-        return cls(*_complete(settings, {"graph": {"name": GRAPH, "revision": 1}, **first}))
+        return cls(*_complete(settings, first | {"task": {"name": "path_star", "revision": 1}}))
 
     @cached_property
     def hash(self) -> str:
@@ -134,7 +151,7 @@ class Identity:
     def reduced(self) -> dict[str, Any]:
         """What is hashed: public names instead of paths, and no key that has its default."""
         parts: dict[str, Any] = json.loads(json.dumps({key: self.settings[key] for key in KEYS}))
-        specs = {"graph": parts["graph"], **dict(_targets(parts))}
+        specs = dict(_targets(parts))
         for key, what in self.classes.items():
             spec = specs[key]
             defaults = _defaults(what)
@@ -149,9 +166,8 @@ class Identity:
                 parts[key] = {k: v for k, v in parts[key].items() if k not in implied or not _same(v, implied[k])}
             elif _same(parts[key], implied):
                 del parts[key]
-        parts["task"] = parts.pop("graph")
-        if self.classes.get("data", {}).get("name") == "drawn":
-            parts["task"] |= {key: parts["data"].pop(key) for key in LAYOUT if key in parts["data"]}
+        if self.classes["task"]["name"] == "path_star":
+            parts["data"] |= {key: parts["task"].pop(key) for key in WITH_DATA if key in parts["task"]}
         return _canonical(parts)
 
     def differences(self, other: "Identity") -> dict[str, str]:
@@ -178,7 +194,7 @@ def _complete(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Settings with every default of nextfail's own classes written out."""
     whole: dict[str, Any] = json.loads(json.dumps(settings))
-    specs = {"graph": whole["graph"], **dict(_targets(whole))}
+    specs = dict(_targets(whole))
     for key, what in classes.items():
         spec = specs[key]
         for name, value in _defaults(what).items():

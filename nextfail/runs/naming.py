@@ -30,13 +30,6 @@ def _key(override: str) -> str:
     return key.replace("/", ".").partition(".")[0]
 
 
-def graph_name(graph: dict[str, int]) -> str:
-    """G(2,5), and the number of labels where it is not the usual one."""
-    name = f"G({graph['degree']},{graph['path_length']})"
-    usual = 50 if graph["degree"] * (graph["path_length"] - 1) < 50 else 100
-    return name if graph["num_nodes"] == usual else f"{name}, N={graph['num_nodes']}"
-
-
 def tally(states: Sequence[str], words: Mapping[str, str]) -> str:
     """How many runs are in which state, `6 runs: 3 done before, 3 failed`; `words` names the states, in their order."""
     parts = ", ".join(f"{states.count(state)} {name}" for state, name in words.items() if state in states)
@@ -45,7 +38,8 @@ def tally(states: Sequence[str], words: Mapping[str, str]) -> str:
 
 def one_line(result: dict[str, Any]) -> str:
     """A result as one line of text."""
-    exact, cheat = result["exact_match"], result["cheat_accuracy"]
-    line = f"{graph_name(result['graph'])} {result['model']} {result['objective']} seed {result['seed']}: "
+    exact, cheat = result["exact_match"], result.get("cheat_accuracy")
+    task = result["task"]["name"] if "task" in result else "G({},{})".format(*result["graph"].values())
+    line = f"{task} {result['model']} {result['objective']} seed {result['seed']}: "
     line += f"{result['outcome']}, exact match {exact['value']:.3f} [{exact['low']:.3f}, {exact['high']:.3f}]"
     return line if cheat is None else f"{line}, cheat {cheat['value']:.3f}"

@@ -7,37 +7,35 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-SIZES = ("degree", "path_length")
-
 
 def advice(config: dict[str, Any], hydra: Any) -> list[str]:
-    """What to say of callbacks of one's own; and where a scale has settings for a graph by its name, and the run has
-    that graph by its numbers, or the other way round.
+    """What to say of callbacks of one's own; and where a scale has settings for a task by its name, and the run has
+    that task by its numbers, or the other way round.
 
     Args:
         config: resolved configuration.
         hydra: Hydra's part of it.
     """
     choice = hydra.runtime.choices
-    scale, model, chosen = (choice.get(group) for group in ("scale", "model", "graph"))
+    scale, model, chosen = (choice.get(group) for group in ("scale", "model", "task"))
     said = [f"callbacks.{name} is no part of what identifies a run: with it or without, it counts as the same"
             for name, spec in config["callbacks"].items()
             if spec and not str(spec.get("_target_")).startswith("nextfail.")]  # fmt: skip
     if not scale:
         return said
     folders = [Path(each.path) for each in hydra.runtime.config_sources if each.schema == "file"]
-    made_for = {file.stem: _sizes_in(file) for folder in folders for file in folder.glob("graph/*.yaml")}
+    made_for = {file.stem: _sizes_in(file) for folder in folders for file in folder.glob("task/*.yaml")}
 
-    def has_recipe(graph: str) -> bool:
-        return any((folder / "scale/pair" / f"{scale}_{model}_{graph}.yaml").exists() for folder in folders)
+    def has_recipe(task: str) -> bool:
+        return any((folder / "scale/pair" / f"{scale}_{model}_{task}.yaml").exists() for folder in folders)
 
-    asked = _sizes(config["graph"])
+    asked = _sizes(config["task"])
     if made_for.get(str(chosen)) == asked:
         return said
-    said += [f"scale={scale} has settings for {graph} with {model}, which this run does not get: choose graph={graph}"
-            for graph, sizes in made_for.items() if sizes == asked and has_recipe(graph)]  # fmt: skip
+    said += [f"scale={scale} has settings for {task} with {model}, which this run does not get: choose task={task}"
+            for task, sizes in made_for.items() if sizes and sizes == asked and has_recipe(task)]  # fmt: skip
     if has_recipe(str(chosen)):
-        said.append(f"scale={scale} gives this run its settings for {chosen}, and the graph has other sizes")
+        said.append(f"scale={scale} gives this run its settings for {chosen}, and the task has other sizes")
     return said
 
 
@@ -46,5 +44,5 @@ def _sizes_in(file: Path) -> tuple[Any, ...]:
     return _sizes(OmegaConf.load(file))
 
 
-def _sizes(graph: Mapping[str, Any] | Any) -> tuple[Any, ...]:
-    return tuple(graph.get(size) for size in SIZES)
+def _sizes(task: Mapping[str, Any] | Any) -> tuple[Any, ...]:
+    return tuple(task.get(size) for size in ("degree", "path_length"))

@@ -7,18 +7,18 @@ from typing import Any
 
 from nextfail import source
 from nextfail.errors import UserError
-from nextfail.runs.identity import GRAPH, PRECISIONS, SECTIONS, leaves
+from nextfail.runs.identity import PRECISIONS, SECTIONS, leaves
 
 GIVEN = {
     "model": {"vocab_size", "max_length"},
-    "data": {"graph", "run_seed"},
+    "data": {"task", "run_seed"},
     "optimizer": {"module"},
     "scheduler": {"optimizer", "max_steps"},
 }
 """Arguments that the code gives, and no configuration."""
 
 TRAINER = ("accelerator", "threads", "precision", "max_steps", "val_every", "stop_at", "gradient_clip")
-SIZES = {"size": ("depth", "width", "heads"), "scale": ("graphs", "models", "seeds")}
+SIZES = {"size": ("depth", "width", "heads"), "scale": ("tasks", "models", "seeds")}
 TOP = (*SECTIONS, "trainer", "callbacks", "logger", "name", "on_existing", "vars", *SIZES)
 HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 NEEDED = ("name", "on_existing", "trainer", *SECTIONS)
@@ -30,7 +30,8 @@ MOST_THREADS = 1024
 INSTEAD = {
     "devices": "a run uses one device. To use several, run several at once: nextfail-train -m seed=0,1,2,3 (with "
     "hydra.launcher.per_gpu, or on a cluster)",
-    "num_nodes": "a run uses one device of one machine; for the number of labels set graph.num_nodes",
+    "nodes": "a run uses one device of one machine",
+    "graph": "the graph is a task now: choose task=NAME, or set task.KEY",
     "strategy": "a run uses one device, so there is no strategy to choose",
     "max_epochs": "training is measured in steps: set trainer.max_steps",
     "max_time": "training is measured in steps: set trainer.max_steps",
@@ -186,9 +187,7 @@ def _known(specs: list[Spec]) -> Iterator[str]:
 
 def _specs(config: dict[str, Any]) -> Iterator[Spec]:
     """Every section that becomes an object."""
-    graph = source.own()[GRAPH].parameters
-    yield "graph", config["graph"], graph
-    sections = {section: config[section] for section in SECTIONS[1:-1]}
+    sections = {section: config[section] for section in SECTIONS[:-1]}
     for group in ("callbacks", "logger"):
         sections |= {f"{group}.{name}": spec for name, spec in config[group].items() if isinstance(spec, dict)}
     for key, spec in sections.items():

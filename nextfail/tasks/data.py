@@ -1,4 +1,4 @@
-"""Data sets for training: drawn ones (fixed or endless) and text files, disjoint by canonical graph.
+"""Data sets of any task: drawn ones (fixed or endless) and text files, disjoint by the task's canonical keys.
 
 Batch k of a run is a pure function of the data settings, the run's seed and k, which is what makes resuming exact.
 """
@@ -18,29 +18,26 @@ from torch.utils.data import DataLoader, IterableDataset
 from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.source import public
-from nextfail.tasks.path_star import textfile
-from nextfail.tasks.path_star.graph import Batch, PathStar
-from nextfail.tasks.path_star.layout import PUBLISHED, Layout
+from nextfail.tasks.base import Batch, Task
 
 
-class PathStarData(L.LightningDataModule, ABC):
+class TaskData(L.LightningDataModule, ABC):
     """Train batches for ever, and fixed validation and test sets.
 
     Args:
-        graph: the size of every problem.
+        task: whose problems they are.
         batch_size: problems in a training batch.
         eval_batch_size: problems evaluated at a time.
         run_seed: the run's seed, which orders or draws the training batches.
     """
 
-    def __init__(self, graph: PathStar, batch_size: int, eval_batch_size: int, run_seed: int) -> None:
+    def __init__(self, task: Task, batch_size: int, eval_batch_size: int, run_seed: int) -> None:
         super().__init__()
         require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
-        tokens = graph.prompt_length + graph.path_length
-        logits = graph.path_length * graph.vocab.size
+        tokens = task.prompt_length + task.answer_length
+        logits = task.answer_length * task.vocab.size
         require_memory(8 * tokens + 4 * logits, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        self.graph, self.batch_size, self.eval_batch_size, self.run_seed = graph, batch_size, eval_batch_size, run_seed
-        self.layout = PUBLISHED
+        self.task, self.batch_size, self.eval_batch_size, self.run_seed = task, batch_size, eval_batch_size, run_seed
         self.validation: Batch | None = None
         self.test: Batch | None = None
 
@@ -69,26 +66,22 @@ class PathStarData(L.LightningDataModule, ABC):
 
 
 @public("drawn")
-class DrawnData(PathStarData):
-    """Sets drawn from `seed`: the same for every run with the same graph, whatever the run's own seed.
+class DrawnData(TaskData):
+    """Sets drawn from `seed`: the same for every run with the same task, whatever the run's own seed.
 
     Args:
         train: problems in the training set, or None for an endless fresh stream.
         validation: problems in the validation set.
         test: problems in the test set.
         seed: what the sets are drawn from.
-        query, edges, direction: how problems are written down; see `Layout`.
-        edges_as: an edge is three tokens, as published ("triples"), or one ("tokens"); see `path_star.vocab`.
-        goals: different goals of one graph, everything else the same, that stand together in training; from 1, which
-            is independent problems, to the degree. Validation and test problems are always independent.
 
     Raises:
-        UserError: too few distinct graphs exist for disjoint sets, or `goals` does not divide what it should.
+        UserError: too few distinct problems exist for disjoint sets, or the task's groups do not divide a size.
     """
 
     def __init__(
         self,
-        graph: PathStar,
+        task: Task,
         run_seed: int,
         train: int | None = 200_000,
         validation: int = 1000,
@@ -96,71 +89,63 @@ class DrawnData(PathStarData):
         seed: int = 0,
         batch_size: int = 128,
         eval_batch_size: int = 1000,
-        query: str = "after",
-        edges: str = "shuffled",
-        direction: str = "away",
-        goals: int = 1,
-        edges_as: str = "triples",
     ) -> None:
-        super().__init__(graph.written(edges_as), batch_size, eval_batch_size, run_seed)
+        super().__init__(task, batch_size, eval_batch_size, run_seed)
         given = {} if train is None else {"train": train}
-        require_positive(validation=validation, test=test, goals=goals, **given)
-        self.layout = Layout(query, edges, direction)
-        self.sizes, self.seed, self.goals = (train, validation, test), seed, goals
-        require_memory(graph.prompt_length + graph.path_length, validation=validation, test=test, **given)
-        if goals > graph.degree:
-            raise UserError(f"data.goals={goals} is too large: {graph} has {graph.degree} different goals")
+        require_positive(validation=validation, test=test, **given)
+        self.sizes, self.seed = (train, validation, test), seed
+        require_memory(task.prompt_length + task.answer_length, validation=validation, test=test, **given)
         for key, value in {"batch_size": batch_size, **given}.items():
-            if value % goals:
-                raise UserError(f"data.{key}={value} is not a multiple of data.goals={goals}")
-        # twice as many keeps training graphs at least as various as what is held out, and redrawing them quick
-        if graph.distinct < 2 * (validation + test):
+            if value % task.group:
+                raise UserError(f"data.{key}={value} is not a multiple of {task.group}, and {task} draws so many "
+                                "problems together")  # fmt: skip
+        # twice as many keeps training problems at least as various as what is held out, and redrawing them quick
+        if task.distinct < 2 * (validation + test):
             raise UserError(
-                f"graph.num_nodes={graph.num_nodes} is too small for data.validation={validation}, data.test={test}: "
-                f"only {graph.distinct:,} distinct {graph} graphs exist, and disjoint sets "
-                f"need at least {2 * (validation + test):,}; use more nodes or smaller sets"
+                f"data.validation={validation} and data.test={test} are too many: only {task.distinct:,} distinct "
+                f"problems of {task} exist, and disjoint sets need at least {2 * (validation + test):,}; choose smaller "
+                "sets, or a task with more problems"
             )
 
     def prepare(self) -> None:
         train, validation, test = self.sizes
         nothing = torch.empty(0, dtype=torch.int64)
         self.test = self._draw(test, nothing, generator("test", self.seed))
-        taken = self.graph.keys(self.test.prompts).unique()
+        taken = self.task.keys(self.test).unique()
         self.validation = self._draw(validation, taken, generator("validation", self.seed))
-        self._held_out = torch.cat([taken, self.graph.keys(self.validation.prompts)]).unique()
+        self._held_out = torch.cat([taken, self.task.keys(self.validation)]).unique()
         self.train: Batch | None = None
         if train is not None:
-            self.train = self._draw(train, self._held_out, generator("train", self.seed), self.goals)
+            self.train = self._draw(train, self._held_out, generator("train", self.seed), self.task.group)
 
     def train_batch(self, k: int) -> Batch:
         if self.train is not None:
-            return shuffled_batch(self.train, k, self.batch_size, self.run_seed, self.goals)
+            return shuffled_batch(self.train, k, self.batch_size, self.run_seed, self.task.group)
         source = generator("online", self.seed, self.run_seed, k)
-        return self._draw(self.batch_size, self._held_out, source, self.goals).long()
+        return self._draw(self.batch_size, self._held_out, source, self.task.group).long()
 
-    def _draw(self, count: int, taken: Tensor, source: torch.Generator, goals: int = 1) -> Batch:
-        return draw_outside(self.graph, count, taken, source, self.layout, goals)
+    def _draw(self, count: int, taken: Tensor, source: torch.Generator, group: int = 1) -> Batch:
+        return draw_outside(self.task, count, taken, source, group)
 
 
 @public("files")
-class FileData(PathStarData):
-    """Sets read from files in the published text format.
+class FileData(TaskData):
+    """Sets read from files in the task's text format.
 
     Args:
         train_file: training problems.
         test_file: test problems.
         validation_file: validation problems, or None to hold out the last `validation` lines of the training file.
         validation: how many lines to hold out.
-        overlap: what to do with training problems whose graph is also in another set: "error", or "drop" them.
-        edges_as: as of `DrawnData`; the files are the same.
+        overlap: what to do with training problems that are also in another set: "error", or "drop" them.
 
     Raises:
-        UserError: a file cannot be used, or sets share graphs.
+        UserError: a file cannot be used, or sets share problems.
     """
 
     def __init__(
         self,
-        graph: PathStar,
+        task: Task,
         run_seed: int,
         train_file: str,
         test_file: str,
@@ -169,33 +154,32 @@ class FileData(PathStarData):
         overlap: str = "error",
         batch_size: int = 128,
         eval_batch_size: int = 1000,
-        edges_as: str = "triples",
     ) -> None:
-        super().__init__(graph.written(edges_as), batch_size, eval_batch_size, run_seed)
+        super().__init__(task, batch_size, eval_batch_size, run_seed)
         require_positive(validation=validation)
         for key, name in (("train_file", train_file), ("test_file", test_file)):
             if name is None:
-                raise UserError(f"data.{key} has no value: give a file in the published text format")
+                raise UserError(f"data.{key} has no value: give a file in the task's text format")
         if overlap not in ("error", "drop"):
             raise UserError(f"data.overlap={overlap!r} is unknown: choose error or drop")
         self.files = {"train_file": train_file, "test_file": test_file, "validation_file": validation_file}
         self.held_lines, self.overlap = validation, overlap
 
     def prepare(self) -> None:
-        read = {key: textfile.load(Path(name), self.graph) for key, name in self.files.items() if name}
+        read = {key: self.task.read(Path(name)) for key, name in self.files.items() if name}
         train, test, validation = read["train_file"], read["test_file"], read.get("validation_file")
         if validation is None:
-            cut = len(train.paths) - self.held_lines
+            cut = len(train.answers) - self.held_lines
             if cut < 1:
-                lines = len(train.paths)
+                lines = len(train.answers)
                 raise UserError(
                     f"data.validation={self.held_lines} leaves nothing to train on: train_file has {lines} lines"
                 )
             train, validation = train.rows(slice(cut)), train.rows(slice(cut, None))
-        test_keys, validation_keys = self.graph.keys(test.prompts), self.graph.keys(validation.prompts)
+        test_keys, validation_keys = self.task.keys(test), self.task.keys(validation)
         if shared := int(torch.isin(validation_keys, test_keys).sum()):
             raise UserError(f"{shared} validation graphs are also in the test set: give disjoint files")
-        clash = torch.isin(self.graph.keys(train.prompts), torch.cat([test_keys, validation_keys]))
+        clash = torch.isin(self.task.keys(train), torch.cat([test_keys, validation_keys]))
         if clash.all():
             raise UserError("every training graph is also in the validation or test set: give disjoint files")
         if self.overlap == "error" and clash.any():
@@ -209,21 +193,20 @@ class FileData(PathStarData):
         return shuffled_batch(self.train, k, self.batch_size, self.run_seed)
 
 
-def draw_outside(
-    graph: PathStar, count: int, taken: Tensor, source: torch.Generator, layout: Layout = PUBLISHED, goals: int = 1
-) -> Batch:
+def draw_outside(task: Task, count: int, taken: Tensor, source: torch.Generator, group: int = 1) -> Batch:
     """`count` problems whose canonical keys are not among `taken` (sorted, unique): those that are, are redrawn.
 
     Args:
-        layout, goals: see `PathStar.sample`. Problems that share a graph share its key, and are redrawn together.
+        group: see `Task.sample`. Problems that are drawn together share a key, and are redrawn together.
     """
-    problems = graph.sample(count, source, layout, goals)
+    problems = task.sample(count, source, group)
     if not len(taken):
         return problems
     rows = torch.arange(count)
-    while len(rows := rows[_among(graph.keys(problems.prompts[rows]), taken)]):
-        again = graph.sample(len(rows), source, layout, goals)
-        problems.prompts[rows], problems.paths[rows] = again.prompts, again.paths
+    while len(rows := rows[_among(task.keys(problems.rows(rows)), taken)]):
+        again = task.sample(len(rows), source, group)
+        for old, new in zip(problems, again, strict=True):
+            old[rows] = new
     return problems
 
 
@@ -238,7 +221,7 @@ def shuffled_batch(problems: Batch, k: int, size: int, seed: int, together: int 
     Args:
         together: so many problems in a row stay together, in their order; divides `size` and the number of problems.
     """
-    count, chosen = len(problems.paths) // together, []
+    count, chosen = len(problems.answers) // together, []
     first, end = k * size // together, (k + 1) * size // together
     while first < end:
         epoch, offset = divmod(first, count)
@@ -295,7 +278,7 @@ class _Stream(IterableDataset[Batch]):
 def fixed_loader(problems: Batch | None, size: int) -> DataLoader[Batch]:
     """The problems in order, `size` at a time."""
     assert problems is not None, "setup() comes first"
-    return _loader([problems.rows(slice(i, i + size)).long() for i in range(0, len(problems.paths), size)])
+    return _loader([problems.rows(slice(i, i + size)).long() for i in range(0, len(problems.answers), size)])
 
 
 def _loader(batches: IterableDataset[Batch] | list[Batch]) -> DataLoader[Batch]:

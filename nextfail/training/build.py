@@ -14,14 +14,15 @@ from nextfail.objectives import ALL, Objective
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import file_digest, model_digest
 from nextfail.source import digest, imported
-from nextfail.tasks.data import DrawnData, FileData, PathStarData
-from nextfail.tasks.path_star.graph import PathStar
+from nextfail.tasks.base import Task
+from nextfail.tasks.data import DrawnData, FileData, TaskData
+from nextfail.tasks.path_star.task import PathStar
 from nextfail.text import line
-from nextfail.training.module import PathStarModule
+from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)
 
-_LOADABLE = (Transformer, Mamba, Pretrained, *ALL, DrawnData, FileData)
+_LOADABLE = (PathStar, Transformer, Mamba, Pretrained, *ALL, DrawnData, FileData)
 OWN = {name: made for name, made in imported.items() if made in _LOADABLE}
 """What a run folder may name without being trusted, by its public name."""
 
@@ -42,34 +43,32 @@ def make(section: str, spec: dict[str, Any], **more: Any) -> Any:
         raise UserError(f"{section} cannot be made from {spec['_target_']}: {error.__cause__ or error}") from error
 
 
-def make_graph(config: dict[str, Any]) -> PathStar:
-    """The graph size of a configuration or a run.json, and whether an edge is one token.
+def make_task(config: dict[str, Any]) -> Task:
+    """The task of a composed configuration.
 
     Raises:
-        UserError: it is no size of a path-star graph, or holds other keys.
+        UserError: as `make`; or its sizes do not fit.
     """
-    try:
-        return PathStar(**config["graph"]).written(config["data"].get("edges_as", "triples"))
-    except TypeError as error:
-        raise UserError(f"graph: {error}") from error
+    task: Task = require("task", make("task", config["task"]), Task)
+    return task
 
 
-def make_module(config: dict[str, Any], graph: PathStar) -> PathStarModule:
+def make_module(config: dict[str, Any], task: Task) -> TaskModule:
     """The LightningModule of a composed configuration.
 
     Raises:
         UserError: as `make`; or the objective needs what the model lacks.
     """
     objective = require("objective", make("objective", config["objective"]), Objective)
-    backbone = require("model", make("model", config["model"], **_fit(graph, objective)), Backbone)
+    backbone = require("model", make("model", config["model"], **_fit(task, objective)), Backbone)
     optimizer, scheduler = make("optimizer", config["optimizer"]), make("scheduler", config["scheduler"])
-    return PathStarModule(graph, backbone, objective, optimizer, scheduler, config["seed"])
+    return TaskModule(task, backbone, objective, optimizer, scheduler, config["seed"])
 
 
-def make_data(config: dict[str, Any], graph: PathStar) -> PathStarData:
+def make_data(config: dict[str, Any], task: Task) -> TaskData:
     """The LightningDataModule of a composed configuration."""
-    made = make("data", config["data"], graph=graph, run_seed=config["seed"])
-    data: PathStarData = require("data", made, PathStarData)
+    made = make("data", config["data"], task=task, run_seed=config["seed"])
+    data: TaskData = require("data", made, TaskData)
     return data
 
 
@@ -84,7 +83,7 @@ def require(section: str, made: Any, kind: type) -> Any:
     return made
 
 
-def remake_module(folder: RunFolder, trust: bool = False) -> PathStarModule:
+def remake_module(folder: RunFolder, trust: bool = False) -> TaskModule:
     """The module of a run folder, weights not loaded, from its run.json alone.
 
     Args:
@@ -94,7 +93,7 @@ def remake_module(folder: RunFolder, trust: bool = False) -> PathStarModule:
         UserError: the folder names something else and is not trusted, or is not a run folder.
     """
     run = folder.run()
-    graph = make_graph(run)
+    task = remake_task(folder, trust)
     objective = _remake(folder, "objective", {}, trust)
     source = run.get("source")  # identity has its digest, and this is its name
     if source is not None and not trust and not Path(str(source)).is_dir():
@@ -102,11 +101,17 @@ def remake_module(folder: RunFolder, trust: bool = False) -> PathStarModule:
                         "for on the hub. Give --trust if you trust this folder")  # fmt: skip
     if source is not None and model_digest(source) != run["model"].get("source"):
         raise UserError(f"{source} is not the model that this run began with: it has moved, or its content has changed")
-    backbone = _remake(folder, "model", {} if source is None else {"source": source}, trust, **_fit(graph, objective))
-    return PathStarModule(graph, backbone, objective)
+    backbone = _remake(folder, "model", {} if source is None else {"source": source}, trust, **_fit(task, objective))
+    return TaskModule(task, backbone, objective)
 
 
-def remake_data(folder: RunFolder, graph: PathStar, trust: bool = False) -> PathStarData:
+def remake_task(folder: RunFolder, trust: bool = False) -> Task:
+    """The task of a run folder; as `remake_module`."""
+    task: Task = require("task", _remake(folder, "task", {}, trust), Task)
+    return task
+
+
+def remake_data(folder: RunFolder, task: Task, trust: bool = False) -> TaskData:
     """The data of a run folder; as `remake_module`.
 
     Raises:
@@ -116,7 +121,7 @@ def remake_data(folder: RunFolder, graph: PathStar, trust: bool = False) -> Path
     files = run.get("files", {})  # as the model above
     for key, name in files.items():
         require_unchanged(run, key, name)
-    data: PathStarData = _remake(folder, "data", files, trust, graph=graph, run_seed=run["seed"])
+    data: TaskData = _remake(folder, "data", files, trust, task=task, run_seed=run["seed"])
     return data
 
 
@@ -126,9 +131,9 @@ def require_unchanged(run: dict[str, Any], key: str, name: str | None) -> None:
         raise UserError(f"{name} is not the {key} of this run any more: its content has changed")
 
 
-def _fit(graph: PathStar, objective: Any) -> dict[str, int]:
+def _fit(task: Task, objective: Any) -> dict[str, int]:
     """How large a backbone this task and objective need."""
-    return {"vocab_size": graph.vocab.size + objective.extra_tokens, "max_length": objective.max_length(graph)}
+    return {"vocab_size": task.vocab.size + objective.extra_tokens, "max_length": objective.max_length(task)}
 
 
 def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: bool, **more: Any) -> Any:

@@ -15,10 +15,10 @@ from nextfail.errors import UserError
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.slurm import this_job
 from nextfail.runs.table import Table
+from nextfail.tasks.base import Batch
 from nextfail.tasks.data import fixed_loader
-from nextfail.tasks.path_star.graph import Batch
-from nextfail.training.metrics import PathMetrics, flat
-from nextfail.training.module import PathStarModule
+from nextfail.training.metrics import AnswerMetrics, flat
+from nextfail.training.module import TaskModule
 
 Step = dict[str, Any]
 
@@ -110,16 +110,16 @@ class TrainSet(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         batches = [data.train_batch(k) for k in range(-(-self.problems // data.batch_size))]
-        first = Batch(*map(torch.cat, zip(*batches, strict=True))).rows(slice(self.problems))
+        first = Batch.join(batches).rows(slice(self.problems))
         self.batches = list(fixed_loader(first, data.eval_batch_size))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, PathStarModule)
-        metrics = PathMetrics(pl_module.graph, pl_module.backbone.vocab_size).to(pl_module.device)
+        assert isinstance(pl_module, TaskModule)
+        metrics = AnswerMetrics(pl_module.task).to(pl_module.device)
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             for batch in self.batches:
-                here = Batch(*(tensor.to(pl_module.device) for tensor in batch))
-                metrics.update(pl_module.objective.predict(pl_module.backbone, here), here.paths)
+                here = batch.to(pl_module.device)
+                metrics.update(pl_module.objective.predict(pl_module.backbone, here), here)
         pl_module.log_dict({f"train_set/{key}": value for key, value in flat(metrics.compute()).items()})
 
 
@@ -163,7 +163,7 @@ class StopWhenDiverged(Callback):
         self._look(trainer, float(trainer.callback_metrics["train/loss"]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, PathStarModule)
+        assert isinstance(pl_module, TaskModule)
         self._look(trainer, pl_module.window.mean().get("loss", 0.0))  # steps after the last validation
 
     def _look(self, trainer: L.Trainer, loss: float) -> None:

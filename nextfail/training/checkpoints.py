@@ -148,8 +148,8 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     if not isinstance(own, dict):
         raise UserError(f"{path} is not a checkpoint of nextfail")
     if own.get("schema") not in READABLE:
-        readable = " and ".join(map(str, READABLE))
-        raise UserError(f"{path} has schema {own.get('schema')!r}; this version reads schema {readable}")
+        readable = ", ".join(map(str, READABLE))
+        raise UserError(f"{path} has schema {own.get('schema')!r}; this version reads schemas {readable}")
     if own.get("identity") != identity:
         raise UserError(f"{path} belongs to another run ({own.get('identity')}; this one is {identity})")
     return checkpoint

@@ -1,6 +1,5 @@
 """Metrics of a trained run, on its own test set or on other problems."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,25 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.outcome import judge
-from nextfail.tasks.data import DrawnData, PathStarData, fixed_loader
-from nextfail.tasks.path_star import textfile
-from nextfail.tasks.path_star.graph import Batch, PathStar
-from nextfail.tasks.path_star.layout import CHOICES, PUBLISHED
-from nextfail.training.build import make_graph, remake_data, remake_module, require_unchanged
+from nextfail.tasks.base import Batch, Task
+from nextfail.tasks.data import DrawnData, TaskData, fixed_loader
+from nextfail.training.build import remake_data, remake_module, remake_task, require_unchanged
 from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
-from nextfail.training.metrics import PathMetrics
-from nextfail.training.module import PathStarModule
-from nextfail.training.run import one_process, quieten
+from nextfail.training.metrics import AnswerMetrics
+from nextfail.training.module import TaskModule
+from nextfail.training.run import one_process, quieten, settings_of
 
 
 def evaluate(
-    folder: RunFolder, *, checkpoint: str, sizes: dict[str, int] | None, file: Path | None, trust: bool
+    folder: RunFolder, *, checkpoint: str, sizes: dict[str, Any] | None, file: Path | None, trust: bool
 ) -> dict[str, Any]:
     """Evaluate a run without running any code that its folder names.
 
     Args:
         folder: a run folder.
         checkpoint: "last", "best" or a path.
-        sizes: degree and path_length of other problems than the run's; labels are always the run's.
-        file: problems in the published text format, instead of drawn ones.
+        sizes: settings of the task that other problems than the run's have.
+        file: problems in the task's text format, instead of drawn ones.
         trust: whether classes of the user's own may be imported, as named by run.json.
 
     Returns:
@@ -51,7 +47,7 @@ def evaluate(
     module.load_state_dict(state["state_dict"])
     if sizes is not None:
         fit(module, sizes)
-    problems = read_problems(run, module.graph, file) if file else own_problems(folder, module.graph, trust)
+    problems = module.task.read(file) if file else own_problems(folder, module.task, trust)
     torch.set_num_threads(run["threads"])
     trainer = L.Trainer(
         accelerator="auto",
@@ -67,7 +63,7 @@ def evaluate(
         if isinstance(each, Backbone):
             each.adapt(trainer.strategy.root_device.type)
     trainer.test(module, fixed_loader(problems, run["data"].get("eval_batch_size", 1000)), verbose=False)
-    graph = module.graph
+    task = module.task
     finite = all(bool(p.isfinite().all()) for p in module.parameters())
     return {
         "identity": run["hash"],
@@ -76,50 +72,39 @@ def evaluate(
         "seed": run["seed"],
         "checkpoint": str(path),
         "steps": state["global_step"],
-        "problems": str(file) if file else f"{graph} test set",
-        "graph": {"degree": graph.degree, "path_length": graph.path_length, "num_nodes": graph.num_nodes},
+        "problems": str(file) if file else f"{task} test set",
+        "task": {"name": task.title, "settings": settings_of(task)},
         **module.results,
-        "outcome": judge(module.results, finite, module.objective.hard_token_alone),
+        "outcome": task.outcome(module.results, finite, module.objective.judged_by),
     }
 
 
-def fit(module: PathStarModule, sizes: dict[str, Any]) -> None:
-    """Turn a module to problems of another size, with the labels that it knows.
+def fit(module: TaskModule, sizes: dict[str, Any]) -> None:
+    """Turn a module to problems of another size.
 
     Raises:
         UserError: the model's vocabulary or length does not hold them.
     """
-    labels = module.graph.num_nodes
-    graph = PathStar(**sizes)
-    if graph.size > labels:
-        raise UserError(f"{graph} has {graph.size} nodes, and this run knows only {labels} labels")
-    graph = replace(module.graph, degree=graph.degree, path_length=graph.path_length)
-    needed, most = module.objective.max_length(graph), module.backbone.max_length
+    task = module.task.resized(sizes)
+    needed, most = module.objective.max_length(task), module.backbone.max_length
     if needed > most:
-        raise UserError(f"{graph} needs {needed} tokens, and this run's model reads at most {most}")
-    module.graph = module.objective.graph = graph
-    module.metrics = PathMetrics(graph, module.backbone.vocab_size)
+        raise UserError(f"{task} needs {needed} tokens, and this run's model reads at most {most}")
+    module.task = module.objective.task = task
+    module.metrics = AnswerMetrics(task)
 
 
-def read_problems(run: dict[str, Any], graph: PathStar, file: Path) -> Batch:
-    """The problems of a text file, their edges as they stand there, with the query where the run has it."""
-    prompts, paths = textfile.load(file, graph)
-    return Batch(graph.vocab.layout(*graph.vocab.split(prompts), run["data"].get("query", PUBLISHED.query)), paths)
-
-
-def own_problems(folder: RunFolder, graph: PathStar, trust: bool) -> Batch:
+def own_problems(folder: RunFolder, task: Task, trust: bool) -> Batch:
     """The run's test set; or, for another size, one drawn as the run's would be."""
     run, identity = folder.run(), folder.identity()
-    if graph != make_graph(run):
+    if task != remake_task(folder, trust):
         drawn = identity.classes["data"]["name"] == "drawn"
-        keys = ("validation", "test", "seed", *CHOICES) if drawn else ()
-        settings = {key: identity.settings["data"][key] for key in keys}
-        data: PathStarData = DrawnData(graph, run["seed"], train=None, edges_as=graph.edges_as, **settings)
+        settings = {key: identity.settings["data"][key] for key in ("validation", "test", "seed") if drawn}
+        data: TaskData = DrawnData(task, run["seed"], train=None, **settings)
     elif test_file := run.get("files", {}).get("test_file"):  # without the others, which may be elsewhere by now
         require_unchanged(run, "test_file", test_file)
-        return textfile.load(Path(test_file), graph)
+        return task.read(Path(test_file))
     else:
-        data = remake_data(folder, graph, trust)
+        data = remake_data(folder, task, trust)
     data.setup()
     assert data.test is not None
     return data.test

@@ -1,95 +1,100 @@
-"""How right decoded paths are: every proportion with its count and 95 % Wilson interval."""
+"""How right decoded answers are: every proportion with its count and 95 % Wilson interval."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassExactMatch
 
 from nextfail.objectives.base import Predictions
-from nextfail.tasks.path_star.graph import PathStar
+from nextfail.tasks.base import Batch, Share, Task, all_right
 
 Proportion = dict[str, float | int]
 """{"value", "low", "high", "n"}."""
 
 
 def proportion(hits: int, count: int) -> Proportion:
-    """Hits out of count, with the 95 % Wilson score interval."""
+    """Hits out of count, with the 95 % Wilson score interval; of nothing, nothing is known."""
+    if not count:
+        return {"value": 0.0, "low": 0.0, "high": 1.0, "n": 0}
     interval = binomtest(hits, count).proportion_ci(0.95, method="wilson")
     return {"value": hits / count, "low": float(interval.low), "high": float(interval.high), "n": count}
 
 
-class PositionAccuracy(Metric):
-    """Micro accuracy at each of `length` positions, which torchmetrics has for classes but not for positions."""
+class Shares(Metric):
+    """Micro shares in each of `length` columns, which torchmetrics has for classes but not for positions."""
 
     hits: Tensor
     count: Tensor
 
     def __init__(self, length: int) -> None:
         super().__init__()
-        self.add_state("hits", torch.zeros(length, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        for name in ("hits", "count"):
+            self.add_state(name, torch.zeros(length, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, predicted: Tensor, paths: Tensor) -> None:
-        """Predicted and true tokens, both (B, length)."""
-        self.hits += (predicted == paths).sum(0)
-        self.count += len(paths)
+    def update(self, right: Tensor, asked: Tensor) -> None:
+        """How much is right, of how much was asked: both (B, length), whole numbers or bool."""
+        self.hits += right.sum(0)
+        self.count += asked.sum(0)
 
     def compute(self) -> Tensor:
-        return torch.stack([self.hits, self.count.expand_as(self.hits)], -1)  # (length, 2)
+        return torch.stack([self.hits, self.count], -1)  # (length, 2)
 
 
-class PathMetrics(torch.nn.Module):
-    """The metrics of the contract, gathered over the batches of one set.
+class AnswerMetrics(torch.nn.Module):
+    """Every metric of a task, gathered over the batches of one set.
 
     Args:
-        graph: the size of every problem.
-        num_tokens: size of the model's vocabulary, an objective's own tokens included.
+        task: whose answers they are.
     """
 
-    def __init__(self, graph: PathStar, num_tokens: int) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self.chance = graph.chance
-        self.exact_match = MulticlassExactMatch(num_tokens, validate_args=False)
-        self.cheat = MulticlassExactMatch(num_tokens, validate_args=False)
-        self.generated = PositionAccuracy(graph.path_length)
-        self.forced = PositionAccuracy(graph.path_length)
+        self.task = task
+        self.scores = torch.nn.ModuleDict({name: Shares(1) for name in ("exact_match", *task.metrics)})
+        self.probes = torch.nn.ModuleDict({probe.name: Shares(1) for probe in task.probes})
+        self.generated, self.forced = Shares(task.answer_length), Shares(task.answer_length)
 
-    def update(self, predictions: Predictions, paths: Tensor) -> None:
-        """Count one batch: predictions of paths (B, l)."""
-        self.exact_match.update(predictions.generated, paths)
-        self.generated.update(predictions.generated, paths)
+    def update(self, predictions: Predictions, batch: Batch) -> None:
+        """Count one batch."""
+        for name, share in self.task.score(predictions.generated, batch).items():
+            _add(self.scores[name], share)
+        self.generated.update(*_each(predictions.generated, batch))
         if predictions.forced is not None:
-            self.forced.update(predictions.forced, paths)
-        if predictions.given_hop is not None:
-            self.cheat.update(predictions.given_hop[:, 2:], paths[:, 2:])
+            self.forced.update(*_each(predictions.forced, batch))
+        for probe in self.task.probes:
+            if probe.name in predictions.probed:
+                _add(self.probes[probe.name], all_right(predictions.probed[probe.name], batch, probe.prefix))
 
     def compute(self) -> dict[str, Any]:
         """Metrics by name; None where the objective has no such question."""
-        tokens = _by_position(self.generated)
+        scores = {name: _by_column(metric)[0] for name, metric in self.scores.items()}
+        probes = {name: _by_column(metric)[0] if metric.update_called else None for name, metric in self.probes.items()}
         return {
-            "exact_match": _overall(self.exact_match),
-            "hard_token_accuracy": tokens[1],
-            "cheat_accuracy": _overall(self.cheat) if self.cheat.update_called else None,
-            "token_accuracy": tokens,
-            "forced_token_accuracy": _by_position(self.forced) if self.forced.update_called else None,
-            "chance": self.chance,
+            **scores,
+            **probes,
+            "token_accuracy": _by_column(self.generated),
+            "forced_token_accuracy": _by_column(self.forced) if self.forced.update_called else None,
+            "chance": self.task.chance,
         }
 
     def reset(self) -> None:
         """Forget all batches."""
-        for metric in (self.exact_match, self.cheat, self.generated, self.forced):
-            metric.reset()
+        for metric in (*self.scores.values(), *self.probes.values(), self.generated, self.forced):
+            cast(Shares, metric).reset()
 
 
-def _overall(metric: MulticlassExactMatch) -> Proportion:
-    count = int(metric.total)
-    return proportion(round(float(metric.compute()) * count), count)
+def _add(metric: Any, share: Share) -> None:
+    metric.update(share.right.unsqueeze(1), share.asked.unsqueeze(1))
 
 
-def _by_position(metric: PositionAccuracy) -> list[Proportion]:
+def _each(decoded: Tensor, batch: Batch) -> Share:
+    """Which tokens are right, of those that count, (B, L) both."""
+    return Share((decoded == batch.answers) & batch.mask, batch.mask)
+
+
+def _by_column(metric: Any) -> list[Proportion]:
     return [proportion(*row) for row in metric.compute().tolist()]
 
 

@@ -1,4 +1,4 @@
-"""The one LightningModule: any backbone with any objective."""
+"""The one LightningModule: any task, backbone and objective."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +13,20 @@ from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.objectives.base import IGNORE, Loss, Objective
 from nextfail.seeding import derive
-from nextfail.tasks.path_star.graph import Batch, PathStar
-from nextfail.training.metrics import PathMetrics, flat
+from nextfail.tasks.base import Batch, Task
+from nextfail.training.metrics import AnswerMetrics, flat
 
 OptimizerFactory = Callable[[torch.nn.Module], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
 
 
-class PathStarModule(L.LightningModule):
-    """Trains `backbone` by `objective` and measures the paths it decodes.
+class TaskModule(L.LightningModule):
+    """Trains `backbone` by `objective` and measures the answers it decodes.
 
     Args:
-        graph: the size of every problem.
+        task: whose problems they are.
         backbone: what predicts.
-        objective: what is asked of it; attached to graph and backbone here.
+        objective: what is asked of it; attached to task and backbone here.
         optimizer: makes an optimizer from a module; None for evaluation alone.
         scheduler: makes a schedule from `optimizer` and `max_steps`; stepped after every batch.
         seed: the run's seed; whatever is random in step k is a pure function of it and k.
@@ -34,7 +34,7 @@ class PathStarModule(L.LightningModule):
 
     def __init__(
         self,
-        graph: PathStar,
+        task: Task,
         backbone: Backbone,
         objective: Objective,
         optimizer: OptimizerFactory | None = None,
@@ -42,13 +42,13 @@ class PathStarModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        backbone.name_tokens(graph.vocab.texts)
-        if graph.joined:
-            backbone.join_pairs(graph.num_nodes)
-        objective.attach(graph, backbone)
-        self.graph, self.backbone, self.objective = graph, backbone, objective
+        backbone.name_tokens(task.vocab.texts)
+        if task.vocab.pairs is not None:
+            backbone.join_pairs(task.vocab.pairs)
+        objective.attach(task, backbone)
+        self.task, self.backbone, self.objective = task, backbone, objective
         self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed
-        self.metrics = PathMetrics(graph, backbone.vocab_size)
+        self.metrics = AnswerMetrics(task)
         self.window = Window()
         self.results: dict[str, Any] = {}
         """Metrics of the last validation or test, with counts and intervals."""
@@ -86,7 +86,7 @@ class PathStarModule(L.LightningModule):
         return loss.total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.metrics.update(self.objective.predict(self.backbone, batch), batch.paths)
+        self.metrics.update(self.objective.predict(self.backbone, batch), batch)
 
     test_step = validation_step
 

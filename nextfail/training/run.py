@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import lightning as L
@@ -20,17 +21,16 @@ from nextfail.errors import UserError
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import SCHEMA
 from nextfail.runs.lock import Lock
-from nextfail.runs.outcome import judge
 from nextfail.runs.provenance import git_commit, versions
 from nextfail.seeding import derive
-from nextfail.tasks.data import PathStarData
-from nextfail.tasks.path_star.graph import Batch
-from nextfail.training.build import make, make_data, make_graph, make_module, require
+from nextfail.tasks.base import Task
+from nextfail.tasks.data import TaskData
+from nextfail.training.build import make, make_data, make_module, make_task, require
 from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints, WholeFiles, latest_whole, read_checkpoint
 from nextfail.training.csvlog import MetricsFile
-from nextfail.training.metrics import PathMetrics
-from nextfail.training.module import PathStarModule
+from nextfail.training.metrics import AnswerMetrics
+from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)
 EXAMPLES = 8  # test problems kept with what was generated for them
@@ -67,8 +67,8 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     heartbeat = Heartbeat(folder, config["data"]["batch_size"], step)
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(derive("weights", config["seed"]))
-    graph = make_graph(config)
-    data, module = make_data(config, graph), make_module(config, graph)
+    task = make_task(config)
+    data, module = make_data(config, task), make_module(config, task)
     diverged = StopWhenDiverged()
     checkpoints = Checkpoints(folder, run["hash"], settings["val_every"], lock, heartbeat.saved)
     rehearsal = Rehearsal(data)
@@ -80,12 +80,13 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     result = {
         "schema": SCHEMA,
         "identity": run["hash"],
-        "graph": run["graph"],
+        "task": {"name": task.title, "settings": settings_of(task), "hard_position": task.hard_position},
         "model": run["choices"]["model"],
         "objective": run["choices"]["objective"],
         "seed": config["seed"],
         **module.results,
-        "outcome": judge(module.results, diverged.finite, module.objective.hard_token_alone),
+        "judged_by": module.objective.judged_by,
+        "outcome": task.outcome(module.results, diverged.finite, module.objective.judged_by),
         "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
         "steps": steps,
         "samples_seen": steps * data.batch_size,
@@ -170,26 +171,31 @@ class Rehearsal(Callback):
         data: of the run.
     """
 
-    def __init__(self, data: PathStarData) -> None:
+    def __init__(self, data: TaskData) -> None:
         self.data, self.flops_per_step = data, 0
         self.examples: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, PathStarModule) and self.data.test is not None
+        assert isinstance(pl_module, TaskModule) and self.data.test is not None
         self.flops_per_step = flops_per_step(pl_module, self.data)
         pl_module.eval()
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            batch = Batch(*(each.to(pl_module.device) for each in self.data.test.rows(slice(2)).long()))
-            metrics = PathMetrics(pl_module.graph, pl_module.backbone.vocab_size).to(pl_module.device)
-            metrics.update(pl_module.objective.predict(pl_module.backbone, batch), batch.paths)
-            judge(metrics.compute(), True, pl_module.objective.hard_token_alone)
+            batch = self.data.test.rows(slice(2)).long().to(pl_module.device)
+            metrics = AnswerMetrics(pl_module.task).to(pl_module.device)
+            metrics.update(pl_module.objective.predict(pl_module.backbone, batch), batch)
+            pl_module.task.outcome(metrics.compute(), True, pl_module.objective.judged_by)
         self.on_test_end(trainer, pl_module)
         pl_module.train()
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, PathStarModule)
+        assert isinstance(pl_module, TaskModule)
         with trainer.precision_plugin.val_step_context():  # as the metrics
             self.examples = examples(pl_module, self.data)
+
+
+def settings_of(task: Task) -> dict[str, Any]:
+    """The settings of a task by name."""
+    return {each.name: getattr(task, each.name) for each in fields(task)}  # type: ignore[arg-type]
 
 
 def one_process() -> None:
@@ -206,15 +212,14 @@ def _compare_versions(began: dict[str, Any], commit: str | None) -> None:
         log.warning("begun with nextfail %s (commit %s), resumed with %s (commit %s)", *then, *now)
 
 
-def flops_per_step(module: PathStarModule, data: PathStarData, rows: int = 2) -> int:
+def flops_per_step(module: TaskModule, data: TaskData, rows: int = 2) -> int:
     """Floating-point operations of the products in one training step, forward and backward, counted on a few rows.
 
     Torch counts its own. A module that multiplies otherwise has a method `uncounted_flops`, which is given what its
     forward pass is given; backward counts twice that, as it does for a product of matrices.
     """
     rows = min(rows, data.batch_size)
-    batch = data.train_batch(0).rows(slice(rows))
-    batch = type(batch)(*(tensor.to(module.device) for tensor in batch))
+    batch = data.train_batch(0).rows(slice(rows)).to(module.device)
     others: list[int] = []
     hooks = [
         each.register_forward_pre_hook(lambda owner, given: others.append(owner.uncounted_flops(*given)))
@@ -229,15 +234,12 @@ def flops_per_step(module: PathStarModule, data: PathStarData, rows: int = 2) ->
     return (counter.get_total_flops() + 3 * sum(others)) * data.batch_size // rows
 
 
-def examples(module: PathStarModule, data: PathStarData) -> list[dict[str, Any]]:
+def examples(module: TaskModule, data: TaskData) -> list[dict[str, Any]]:
     """The first test problems and what the model makes of them, for a picture."""
     assert data.test is not None
     batch = data.test.rows(slice(EXAMPLES)).long()
-    paths = module.objective.generate(module.backbone, batch.prompts.to(module.device), batch.paths.shape[1])
-    edges, starts, goals = data.graph.vocab.split(batch.prompts)
-    columns = zip(edges, starts, goals, batch.paths, paths.cpu(), strict=True)
-    keys = ("edges", "start", "goal", "path", "generated")
-    return [dict(zip(keys, (value.tolist() for value in row), strict=True)) for row in columns]
+    decoded = module.objective.generate(module.backbone, batch.prompts.to(module.device), batch.answers.shape[1])
+    return module.task.example(batch, decoded.cpu())
 
 
 def quieten() -> None:

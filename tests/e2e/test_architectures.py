@@ -21,7 +21,7 @@ def test_a_sweep_over_both_architectures(tmp_path: Path) -> None:
     ]
     mamba = next(path.parent for path in folders if json.loads(path.read_text())["model"] == "mamba")
     assert "scan on cpu: a fused kernel for the CPU" in (mamba / "train.log").read_text()
-    evaluated = json.loads(call("eval", mamba, "--graph", "g2_5", "--json", cwd=tmp_path).stdout)
+    evaluated = json.loads(call("eval", mamba, "--task", "g2_5", "--json", cwd=tmp_path).stdout)
     assert evaluated["exact_match"]["n"] > 0
     call("report", "runs/both", cwd=tmp_path)
     table = (tmp_path / "runs" / "both" / "report" / "report.md").read_text()
@@ -41,7 +41,7 @@ def test_every_objective_takes_steps_in_every_form(objective: str, tmp_path: Pat
 
 
 def test_flops_by_hand(tmp_path: Path) -> None:
-    flops = train_here(tmp_path, *RUN, *SHORT, "graph=g2_3")["flops"]
+    flops = train_here(tmp_path, *RUN, *SHORT, "task=g2_3")["flops"]
     T, path, C, D, N, R, K, V = 18, 3, 8, 16, 4, 1, 4, 54  # the last path token is not read
     T -= 1
     products = T * C * D + path * C * D + T * D * (R + 2 * N) + T * R * D + path * D * C + path * C * V

@@ -45,16 +45,16 @@ def test_eval_prints_a_table(run_folder: Path, tmp_path: Path) -> None:
 
 
 def test_eval_on_a_file_and_on_another_size(run_folder: Path, tmp_path: Path) -> None:
-    call("data", "--graph", "g2_4", "--n", 150, "--seed", 3, "--out", "test.txt", cwd=tmp_path)
+    call("data", "--task", "g2_4", "--n", 150, "--seed", 3, "--out", "test.txt", cwd=tmp_path)
     on_file = json.loads(call("eval", run_folder, "--file", "test.txt", "--json", cwd=tmp_path).stdout)
     assert on_file["exact_match"]["n"] == 150
-    smaller = json.loads(call("eval", run_folder, "--graph", "g2_3", "--json", cwd=tmp_path).stdout)
+    smaller = json.loads(call("eval", run_folder, "--task", "g2_3", "--json", cwd=tmp_path).stdout)
     assert smaller["graph"]["path_length"] == 3 and len(smaller["token_accuracy"]) == 3
-    assert "this run's model reads at most" in refused("eval", run_folder, "--graph", "g5_5", cwd=tmp_path)
-    assert "knows only 50 labels" in refused("eval", run_folder, "--graph", "g20_5", cwd=tmp_path)
-    assert "choose one of g2_3" in refused("eval", run_folder, "--graph", "g2", cwd=tmp_path)
+    assert "this run's model reads at most" in refused("eval", run_folder, "--task", "g5_5", cwd=tmp_path)
+    assert "knows only 50 labels" in refused("eval", run_folder, "--task", "g20_5", cwd=tmp_path)
+    assert "choose one of g2_3" in refused("eval", run_folder, "--task", "g2", cwd=tmp_path)
     assert "there is no file" in refused("eval", run_folder, "--file", "no.txt", cwd=tmp_path)
-    assert "test.txt, line 1" in refused("eval", run_folder, "--graph", "g2_3", "--file", "test.txt", cwd=tmp_path)
+    assert "test.txt, line 1" in refused("eval", run_folder, "--task", "g2_3", "--file", "test.txt", cwd=tmp_path)
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_checkpoint_of_another_run_or_schema(copied: Path, tmp_path: Path) -> No
 
 
 def test_data_never_writes_over_a_file(tmp_path: Path) -> None:
-    arguments = ("--graph", "g2_5", "--n", 20, "--seed", 1, "--out", "a.txt")
+    arguments = ("--task", "g2_5", "--n", 20, "--seed", 1, "--out", "a.txt")
     call("data", *arguments, cwd=tmp_path)
     before = (tmp_path / "a.txt").read_text()
     assert "exists already" in refused("data", *arguments, cwd=tmp_path)
@@ -110,9 +110,9 @@ def test_data_never_writes_over_a_file(tmp_path: Path) -> None:
 
 def test_training_on_files(tmp_path: Path) -> None:
     for name, count, seed in (("train.txt", 500, 1), ("test.txt", 100, 2)):
-        call("data", "--graph", "g2_4", "--n", count, "--seed", seed, "--out", name, cwd=tmp_path)
+        call("data", "--task", "g2_4", "--n", count, "--seed", seed, "--out", name, cwd=tmp_path)
     sets = ("data=files", "data.validation=100", "data.train_file=train.txt", "data.test_file=test.txt")
-    call("train", *TINY, *sets, "graph=g2_4", "hydra.run.dir=run", cwd=tmp_path)
+    call("train", *TINY, *sets, "task=g2_4", "hydra.run.dir=run", cwd=tmp_path)
     evaluated = json.loads(call("eval", "run", "--json", cwd=tmp_path).stdout)
     assert evaluated["exact_match"] == json.loads((tmp_path / "run" / "result.json").read_text())["exact_match"]
     run = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -21,7 +21,7 @@ from nextfail.training.evaluate import evaluate, own_problems, read_problems
 
 OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 SMALL = (
-    "graph=g2_5",
+    "task=g2_5",
     "model.depth=1",
     "model.width=16",
     "model.heads=2",
@@ -52,7 +52,7 @@ def counted(init: Callable[..., None], starts: list[int]) -> Callable[..., None]
     return noting
 
 
-@pytest.mark.parametrize("more", [(), ("data.edges_as=tokens", "model.conv=4")], ids=["published", "joined"])
+@pytest.mark.parametrize("more", [(), ("task.edges_as=tokens", "model.conv=4")], ids=["published", "joined"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_trains_goes_on_and_is_evaluated(
     objective: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -119,9 +119,9 @@ def test_any_order_on_mamba_is_refused_before_any_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "knobs",
     [
-        ("data.query=before", "data.edges=parents_first"),
-        ("data.edges=by_arm", "data.direction=random"),
-        ("data.goals=2", "data.direction=random", "data.query=before"),
+        ("task.query=before", "task.edges=parents_first"),
+        ("task.edges=by_arm", "task.direction=random"),
+        ("task.goals=2", "task.direction=random", "task.query=before"),
     ],
     ids=str,
 )
@@ -145,21 +145,21 @@ def test_knobs_of_the_task_reach_the_run(knobs: tuple[str, ...], tmp_path: Path)
         slash = 2 if data.get("query") == "before" else -4
         assert (problems.prompts[:, slash] == graph.vocab.slash).all()
         edges, starts, goals = graph.vocab.split(problems.prompts)
-        assert torch.equal(goals, problems.paths[:, -1])
+        assert torch.equal(goals, problems.answers[:, -1])
         turned = (edges[..., 1] == starts[:, None]).any()  # an edge that leads to the start
         assert bool(turned) is (graph is elsewhere and data.get("direction") == "random")
     assert read_problems(folder.run(), own, file).paths.tolist() == [[7, 3, 9, 5, 6]]
 
 
 def test_a_knob_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    assert "data.edges='sorted' is unknown" in refused("train", "data.edges=sorted", "hydra.run.dir=run", cwd=tmp_path)
-    assert "data.batch_size=5 is not a multiple of data.goals=2" in refused(
-        "train", "data.goals=2", "data.batch_size=5", "hydra.run.dir=run", cwd=tmp_path
+    assert "task.edges='sorted' is unknown" in refused("train", "task.edges=sorted", "hydra.run.dir=run", cwd=tmp_path)
+    assert "data.batch_size=5 is not a multiple of task.goals=2" in refused(
+        "train", "task.goals=2", "data.batch_size=5", "hydra.run.dir=run", cwd=tmp_path
     )
 
 
 def test_an_edge_a_token_from_training_to_files_and_pictures(tmp_path: Path) -> None:
-    asked = (*(each for each in SMALL if "heads" not in each), "model=mamba", "data.edges_as=tokens")
+    asked = (*(each for each in SMALL if "heads" not in each), "model=mamba", "task.edges_as=tokens")
     result = train_here(tmp_path / "run", *asked, "trainer.max_steps=2")
     folder, file = RunFolder(tmp_path / "run"), tmp_path / "one.txt"
     file.write_text("7,1|1,4|4,8|8,2|7,3|3,9|9,5|5,6/7,6=7,3,9,5,6\n")
@@ -178,7 +178,7 @@ def test_a_run_from_files_with_an_edge_a_token_is_evaluated_at_another_size(tmp_
         list(textfile.write(tmp_path / name, PathStar(2, 5, 50), 40, generator("files", seed)))
     files = ("data=files", f"data.train_file={tmp_path}/train", f"data.test_file={tmp_path}/test", "data.validation=8")
     small = [each for each in SMALL if not each.startswith("data.")]
-    train_here(tmp_path / "run", *small, *files, "data.edges_as=tokens", "data.batch_size=4", "trainer.max_steps=2")
+    train_here(tmp_path / "run", *small, *files, "task.edges_as=tokens", "data.batch_size=4", "trainer.max_steps=2")
     sizes = {"degree": 2, "path_length": 3, "num_nodes": 50}
     found = evaluate(RunFolder(tmp_path / "run"), checkpoint="last", sizes=sizes, file=None, trust=False)
     assert len(found["token_accuracy"]) == 3

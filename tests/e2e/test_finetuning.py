@@ -18,7 +18,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The experiment on one graph with one seed, and the folder in which it was called."""
     cwd = tmp_path_factory.mktemp("pretrained")
     make_model(cwd / "gpt2")
-    asked = ("experiment=pitfalls/pretrained", "graph=g2_5", "seed=0", "model.source=gpt2")
+    asked = ("experiment=pitfalls/pretrained", "task=g2_5", "seed=0", "model.source=gpt2")
     call("train", *asked, *SHORT, "hydra.sweep.dir=runs", cwd=cwd)
     return cwd
 
@@ -44,7 +44,7 @@ def test_run_knows_its_model_by_content_and_not_by_place(sweep: Path) -> None:
     identity = json.loads((run_of(sweep, "reverse") / "run.json").read_text())
     assert set(identity["model"]["source"]) == {"sha256"}
     shutil.copytree(sweep / "gpt2", sweep / "elsewhere" / "copy")
-    asked = ("experiment=pitfalls/pretrained", "graph=g2_5", "seed=0", "model.source=elsewhere/copy")
+    asked = ("experiment=pitfalls/pretrained", "task=g2_5", "seed=0", "model.source=elsewhere/copy")
     again = call("train", *asked, *SHORT, "hydra.sweep.dir=runs", cwd=sweep)
     assert "3 runs: 3 done before" in again.stderr
 

@@ -162,13 +162,13 @@ def test_a_longer_run_says_that_a_shorter_one_exists(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_recipe_that_is_missed_is_named(tmp_path: Path) -> None:
-    mamba = ("scale=laptop", "model=mamba", "trainer.max_steps=1", "data.train=64", "graph.degree=5")
-    message = "scale=laptop has settings for g5_5 with mamba, which this run does not get: choose graph=g5_5"
+    mamba = ("scale=laptop", "model=mamba", "trainer.max_steps=1", "data.train=64", "task.degree=5")
+    message = "scale=laptop has settings for g5_5 with mamba, which this run does not get: choose task=g5_5"
     told = call("train", "-m", "debug=default", *mamba, "seed=0,1", "hydra.launcher.n_jobs=1", cwd=tmp_path).stderr
     assert told.count(message) == 1
     single = call("train", "debug=default", *mamba, "seed=0", cwd=tmp_path)
     assert single.stderr.count(message) == 1
-    wrong = (*mamba[:-1], "graph=g5_5", "graph.degree=2")
+    wrong = (*mamba[:-1], "task=g5_5", "task.degree=2")
     told = call("train", "debug=default", *wrong, cwd=tmp_path).stderr
     assert "scale=laptop gives this run its settings for g5_5, and the graph has other sizes" in told
 
@@ -245,14 +245,14 @@ def test_a_reader_that_leaves_costs_nothing(run_folder: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_evaluating_on_a_file_needs_no_training_file(tmp_path: Path) -> None:
     for name, count in {"train.txt": 400, "test.txt": 50, "other.txt": 30}.items():
-        call("data", "--graph", "g2_5", "--n", count, "--seed", count, "--out", name, cwd=tmp_path)
+        call("data", "--task", "g2_5", "--n", count, "--seed", count, "--out", name, cwd=tmp_path)
     files = ("data=files", "data.train_file=train.txt", "data.test_file=test.txt", "data.validation=50")
     short(*files, "hydra.run.dir=run", cwd=tmp_path)
     (tmp_path / "train.txt").unlink()
     on_file = json.loads(call("eval", "run", "--file", "other.txt", "--json", cwd=tmp_path).stdout)
     assert on_file["exact_match"]["n"] == 30
     assert json.loads(call("eval", "run", "--json", cwd=tmp_path).stdout)["exact_match"]["n"] == 50
-    assert json.loads(call("eval", "run", "--graph", "g2_3", "--json", cwd=tmp_path).stdout)["exact_match"]["n"] == 2000
+    assert json.loads(call("eval", "run", "--task", "g2_3", "--json", cwd=tmp_path).stdout)["exact_match"]["n"] == 2000
     (tmp_path / "test.txt").write_text("7,1|1,4|7,3|3,9/7,4=7,1,4\n")
     assert "is not the test_file of this run any more" in refused("eval", "run", cwd=tmp_path)
 

@@ -59,15 +59,15 @@ def test_remedies_with_published_results_have_their_settings() -> None:
             "token_masking",
         )
     }
-    top = compose("experiment=leaderboard/token_order", "graph=g5_5")
+    top = compose("experiment=leaderboard/token_order", "task=g5_5")
     assert (top.model.depth, top.model.width, top.model.heads, top.graph.num_nodes) == (8, 384, 6, 30)
     assert (top.data.train, top.data.batch_size, top.optimizer.lr) == (300_000, 4096, 3e-3)
-    latent = compose("experiment=leaderboard/next_latent", "graph=g7_7")
+    latent = compose("experiment=leaderboard/next_latent", "task=g7_7")
     assert (latent.model.depth, latent.model.width, latent.graph.num_nodes) == (12, 384, 100)
     assert (latent.data.train, latent.data.batch_size, latent.optimizer.lr) == (200_000, 512, 5e-4)
     assert latent.trainer.max_steps * 512 == pytest.approx(100 * 200_000, rel=1e-4)
     assert latent.trainer.accelerator == "gpu"
-    masking = compose("experiment=leaderboard/token_masking", "graph=g2_5")
+    masking = compose("experiment=leaderboard/token_masking", "task=g2_5")
     assert (masking.model.depth, masking.model.width, masking.model.heads, masking.graph.num_nodes) == (8, 64, 2, 9)
     assert masking.trainer.max_steps * masking.data.batch_size == pytest.approx(100e6, rel=1e-4)
 
@@ -81,7 +81,7 @@ def test_published_settings_have_a_baseline(experiment: str) -> None:
 def test_settings_that_differ_have_folders_of_their_own() -> None:
     names: dict[str, dict[str, object]] = {}
     for experiment in PUBLISHED:
-        cfg = compose(f"experiment={experiment}", "objective=teacher_forcing", "graph=g2_5")
+        cfg = compose(f"experiment={experiment}", "objective=teacher_forcing", "task=g2_5")
         setting = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["graph", "data", "model", "optimizer", "trainer"]))
         assert names.setdefault(cfg.name, setting) == setting
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, assert_same, call, command, refused, train, train_until, wait_for
 
-GRAPH = "graph=g2_4"  # that of the fixture
+GRAPH = "task=g2_4"  # that of the fixture
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)

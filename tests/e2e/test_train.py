@@ -28,23 +28,23 @@ def test_run_folder_holds_what_the_contract_lists(run_folder: Path) -> None:
 
 
 def test_nothing_of_the_display_is_in_the_identity(run_folder: Path, tmp_path: Path) -> None:
-    done = train(f"hydra.run.dir='{run_folder}'", "graph=g2_4", "logger=tensorboard", "callbacks=none", cwd=tmp_path)
+    done = train(f"hydra.run.dir='{run_folder}'", "task=g2_4", "logger=tensorboard", "callbacks=none", cwd=tmp_path)
     assert "exact match" in done.stdout and not (run_folder / "tensorboard").exists()
 
 
 def test_sweep_goes_on_past_a_failed_job(tmp_path: Path) -> None:
     done = sweep(
         "objective=teacher_forcing,reverse",
-        "graph.num_nodes=50,8",
+        "task.num_nodes=50,8",
         "hydra.launcher.n_jobs=2",
         cwd=tmp_path,
         code=1,
     )
     results = sorted(path.parent.name for path in (tmp_path / "runs/debug").glob("*/result.json"))
-    assert len(results) == 2 and all(name.endswith("graph.num_nodes=50") for name in results)
+    assert len(results) == 2 and all(name.endswith("task.num_nodes=50") for name in results)
     assert "4 runs: 2 done now, 2 failed" in done.stderr
-    assert "graph.num_nodes=8 is too small for G(2,5): needs at least 9" in done.stderr
-    again = sweep("objective=teacher_forcing,reverse", "graph.num_nodes=50", cwd=tmp_path)
+    assert "task.num_nodes=8 is too small for G(2,5): needs at least 9" in done.stderr
+    again = sweep("objective=teacher_forcing,reverse", "task.num_nodes=50", cwd=tmp_path)
     assert again.stderr.strip() == "2 runs: 2 done before"
 
 
@@ -55,7 +55,7 @@ def test_loss_that_is_not_finite_ends_as_diverged(tmp_path: Path) -> None:
 
 
 def test_stops_at_the_target(tmp_path: Path) -> None:
-    train("hydra.run.dir=run", "trainer.stop_at=1e-9", "objective=teacherless", "graph=g2_3", "trainer.max_steps=400",
+    train("hydra.run.dir=run", "trainer.stop_at=1e-9", "objective=teacherless", "task=g2_3", "trainer.max_steps=400",
           cwd=tmp_path)  # fmt: skip
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -65,10 +65,10 @@ def test_stops_at_the_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["graph.num_nodes=8"], "graph.num_nodes=8 is too small for G(2,5): needs at least 9"),
-        (["graph.degree=1"], "graph.degree=1 is too small: needs at least 2"),
-        (["graph.path_length=2"], "graph.path_length=2 is too small: needs at least 3"),
-        (["graph.num_nodes=9", "data.test=200000"], "distinct G(2,5) graphs exist"),
+        (["task.num_nodes=8"], "task.num_nodes=8 is too small for G(2,5): needs at least 9"),
+        (["task.degree=1"], "task.degree=1 is too small: needs at least 2"),
+        (["task.path_length=2"], "task.path_length=2 is too small: needs at least 3"),
+        (["task.num_nodes=9", "data.test=200000"], "distinct G(2,5) graphs exist"),
         (["model.heads=5"], "model.heads=5 does not divide model.width=32"),
         (["model.depth=0"], "model.depth=0 is not a number above 0"),
         (["+model.foo=1"], "unknown key model.foo"),
@@ -105,7 +105,7 @@ def test_full_disk_costs_nothing_that_was_saved(run_folder: Path, tmp_path: Path
     if not shutil.which("mount") or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small file system cannot be mounted here (needs root)")
     try:
-        run = ("graph=g2_4", f"hydra.run.dir={disk}/run")
+        run = ("task=g2_4", f"hydra.run.dir={disk}/run")
         message = refused("train", *TINY, *run, cwd=tmp_path)
         assert "No space left on device" in message
         assert (disk / "run/checkpoints/last.ckpt").exists() and not (disk / "run/result.json").exists()

@@ -21,10 +21,10 @@ class HardTokenTwice(Objective):
     """Teacher-forcing that counts the hard token twice."""
 
     def loss(self, backbone, batch):
-        hidden = backbone(self.inputs(batch.prompts, batch.paths), last=batch.paths.shape[1])
+        hidden = backbone(self.inputs(batch.prompts, batch.answers), last=batch.answers.shape[1])
         logits = backbone.logits(hidden)
-        loss = cross_entropy(logits, batch.paths)
-        hard = cross_entropy(logits[:, 1:2], batch.paths[:, 1:2]).total
+        loss = cross_entropy(logits, batch.answers)
+        hard = cross_entropy(logits[:, 1:2], batch.answers[:, 1:2]).total
         loss.parts = {"path": loss.total, "hard": hard}
         loss.total = loss.total + hard
         return loss
@@ -55,7 +55,7 @@ def test_wheel_trains_evaluates_and_reports(installed: dict[str, str], tmp_path:
     call("status", "run", cwd=tmp_path, env=installed)
     call("eval", "run", cwd=tmp_path, env=installed)
     call("report", "run", "--out", "report", cwd=tmp_path, env=installed)
-    call("data", "--graph", "g2_5", "--n", 5, "--seed", 0, "--out", "a.txt", cwd=tmp_path, env=installed)
+    call("data", "--task", "g2_5", "--n", 5, "--seed", 0, "--out", "a.txt", cwd=tmp_path, env=installed)
     assert {"run", "report", "a.txt"} == {path.name for path in tmp_path.iterdir()}
 
 

@@ -12,8 +12,8 @@ from nextfail.errors import UserError
 from nextfail.models.pretrained import Pretrained, single_tokens
 from nextfail.objectives import Reverse, TeacherForcing, Teacherless
 from nextfail.seeding import generator
-from nextfail.tasks.path_star.graph import PathStar
-from nextfail.training.module import PathStarModule
+from nextfail.tasks.path_star.task import PathStar
+from nextfail.training.module import TaskModule
 
 GRAPH = PathStar(2, 3, 50)
 FAMILIES = ["gpt2", "gpt_neox"]
@@ -48,13 +48,13 @@ def test_logits_are_those_of_transformers(folders: dict[str, Path], family: str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cached_decoding_equals_a_whole_pass_and_leaves_its_cache_alone(folders: dict[str, Path], family: str) -> None:
     backbone, batch = load(folders[family]), GRAPH.sample(3, generator("x", 0)).long()
-    whole = torch.cat([batch.prompts, batch.paths], 1)
+    whole = torch.cat([batch.prompts, batch.answers], 1)
     with torch.no_grad():
         expected = backbone(whole)
         hidden, cache = backbone.step(batch.prompts)
         torch.testing.assert_close(hidden, expected[:, : batch.prompts.shape[1]])
         for _ in range(2):  # twice from the same cache
-            rest, _ = backbone.step(batch.paths, cache, last=2)
+            rest, _ = backbone.step(batch.answers, cache, last=2)
             torch.testing.assert_close(rest, expected[:, -2:])
 
 
@@ -83,11 +83,11 @@ def test_token_that_the_tokenizer_does_not_know_begins_at_the_mean(folders: dict
 @pytest.mark.parametrize("kind", [TeacherForcing, Reverse, Teacherless])
 def test_every_objective_trains_every_parameter(folders: dict[str, Path], kind: type[TeacherForcing]) -> None:
     backbone = Pretrained(str(folders["gpt_neox"]), GRAPH.vocab.size, 24)
-    module = PathStarModule(GRAPH, backbone, kind())
+    module = TaskModule(GRAPH, backbone, kind())
     batch = GRAPH.sample(4, generator("x", 0)).long()
     module.objective.loss(backbone, batch).total.backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in module.parameters())
-    assert module.objective.predict(backbone, batch).generated.shape == batch.paths.shape
+    assert module.objective.predict(backbone, batch).generated.shape == batch.answers.shape
 
 
 def test_copy_shares_nothing(folders: dict[str, Path]) -> None:

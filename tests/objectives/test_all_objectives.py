@@ -69,7 +69,7 @@ def test_nothing_of_the_path_is_seen_before_its_time(kind: type[Objective]) -> N
     """Generation reads the prompt alone, and the answer at a place none of the path's later tokens."""
     objective, backbone = attached(kind)
     batch = drawn(SMALL, 6)
-    last_changed = Batch(batch.prompts, torch.cat([batch.paths[:, :2], (batch.paths[:, 2:] + 1) % 10], 1))
+    last_changed = Batch(batch.prompts, torch.cat([batch.answers[:, :2], (batch.answers[:, 2:] + 1) % 10], 1))
     one, other = (objective.predict(backbone, each) for each in (batch, last_changed))
     assert torch.equal(one.generated, other.generated)
     if one.forced is not None and kind.takes_given:  # those that write from the start on
@@ -77,7 +77,7 @@ def test_nothing_of_the_path_is_seen_before_its_time(kind: type[Objective]) -> N
     assert (one.given_hop is None) is not kind.takes_given
     if one.given_hop is not None:
         assert torch.equal(one.given_hop, other.given_hop)
-        assert torch.equal(one.given_hop[:, :2], batch.paths[:, :2])
+        assert torch.equal(one.given_hop[:, :2], batch.answers[:, :2])
 
 
 def mamba(objective: Objective) -> Mamba:
@@ -99,7 +99,7 @@ def test_every_other_objective_runs_on_mamba(kind: type[Objective]) -> None:
     assert predictions.generated.shape == (4, 3)
     if predictions.forced is not None:
         torch.manual_seed(0)
-        logits = objective.answer(backbone, objective.states(backbone, batch.prompts, objective.write(batch.paths)))
+        logits = objective.answer(backbone, objective.states(backbone, batch.prompts, objective.write(batch.answers)))
         if kind is not MultiToken:
             assert torch.equal(predictions.forced, objective.read(logits.argmax(-1)))
 

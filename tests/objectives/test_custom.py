@@ -14,7 +14,7 @@ from nextfail.models.backbone import BIDIRECTIONAL
 from nextfail.objectives import IGNORE, Loss, Objective, Predictions, cross_entropy
 from nextfail.tasks import Batch, PathStar
 from nextfail.tasks.data import DrawnData
-from nextfail.training.module import PathStarModule
+from nextfail.training.module import TaskModule
 
 
 class TwoAhead(Objective):
@@ -24,9 +24,9 @@ class TwoAhead(Objective):
         self.head = backbone.new_block()
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        hidden = backbone(self.inputs(batch.prompts, batch.paths), last=batch.paths.shape[1])
-        loss = cross_entropy(backbone.logits(hidden), batch.paths)
-        after = cross_entropy(backbone.logits(self.head(hidden[:, :-1])), batch.paths[:, 1:]).total
+        hidden = backbone(self.inputs(batch.prompts, batch.answers), last=batch.answers.shape[1])
+        loss = cross_entropy(backbone.logits(hidden), batch.answers)
+        after = cross_entropy(backbone.logits(self.head(hidden[:, :-1])), batch.answers[:, 1:]).total
         return Loss(loss.total + after, loss.logits, loss.labels, {"next": loss.total, "after": after})
 
 
@@ -37,8 +37,8 @@ class NextState(Objective):
         self.head = nn.Linear(backbone.width, backbone.width)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        hidden = backbone(self.inputs(batch.prompts, batch.paths), last=batch.paths.shape[1])
-        loss = cross_entropy(backbone.logits(hidden), batch.paths)
+        hidden = backbone(self.inputs(batch.prompts, batch.answers), last=batch.answers.shape[1])
+        loss = cross_entropy(backbone.logits(hidden), batch.answers)
         state = F.smooth_l1_loss(self.head(hidden[:, :-1]), hidden[:, 1:].detach())
         return Loss(loss.total + state, loss.logits, loss.labels, {"next": loss.total, "state": state})
 
@@ -59,10 +59,10 @@ class AnyOrder(Objective):
         return backbone.logits(hidden + self.head(hidden))
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        hide = torch.rand(batch.paths.shape) < torch.rand(len(batch.paths), 1)
+        hide = torch.rand(batch.answers.shape) < torch.rand(len(batch.answers), 1)
         hide[:, 1] = True  # so that something is asked of every row
-        logits = self.states(backbone, batch.prompts, batch.paths.masked_fill(hide, self.mask))
-        loss = cross_entropy(logits, batch.paths.masked_fill(~hide, IGNORE))
+        logits = self.states(backbone, batch.prompts, batch.answers.masked_fill(hide, self.mask))
+        loss = cross_entropy(logits, batch.answers.masked_fill(~hide, IGNORE))
         return Loss(loss.total, loss.logits, loss.labels, {"masked": loss.total})
 
     @torch.no_grad()
@@ -76,7 +76,7 @@ class AnyOrder(Objective):
 
     @torch.no_grad()
     def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
-        return Predictions(self.generate(backbone, batch.prompts, batch.paths.shape[1]))
+        return Predictions(self.generate(backbone, batch.prompts, batch.answers.shape[1]))
 
 
 CUSTOM = {TwoAhead: ("next", "after"), NextState: ("next", "state"), AnyOrder: ("masked",)}
@@ -100,7 +100,7 @@ def test_custom_objective_trains_and_is_measured(kind: type[Objective], tmp_path
     trainer.test(made, datamodule=data, verbose=False)
     batch = data.test.rows(slice(None)).long()
     paths = made.objective.generate(made.backbone, batch.prompts, 3)
-    right = int((paths == batch.paths).all(1).sum())
+    right = int((paths == batch.answers).all(1).sum())
     assert made.results["exact_match"]["value"] == right / 10
     assert (made.results["cheat_accuracy"] is None) is (kind is AnyOrder)
 
@@ -132,16 +132,16 @@ def test_any_order_sees_both_ways_and_its_own_token() -> None:
     made = trainable(AnyOrder())
     assert made.backbone.vocab_size == SMALL.vocab.size + 1
     batch = drawn(SMALL, 4)
-    masked = torch.full_like(batch.paths, SMALL.vocab.size)
+    masked = torch.full_like(batch.answers, SMALL.vocab.size)
     known = masked.clone()
-    known[:, -1] = batch.paths[:, -1]
+    known[:, -1] = batch.answers[:, -1]
     one, other = (made.objective.states(made.backbone, batch.prompts, paths) for paths in (masked, known))
     assert not torch.allclose(one[:, 0], other[:, 0], atol=1e-3)  # the last token is seen from the first
 
 
 def test_any_order_is_refused_by_a_backbone_that_cannot() -> None:
     with pytest.raises(UserError, match=r"AnyOrder needs a backbone with \['bidirectional'\], and Averaging has \[\]"):
-        PathStarModule(SMALL, Averaging(width=16, vocab_size=15, max_length=18), AnyOrder())
+        TaskModule(SMALL, Averaging(width=16, vocab_size=15, max_length=18), AnyOrder())
 
 
 class Copycat(Objective):

@@ -80,7 +80,7 @@ def test_ignored_places_cost_nothing() -> None:
 def test_sequences_are_no_longer_than_said(kind: type[Objective]) -> None:
     objective, backbone = attached(kind)
     batch = drawn(SMALL, 2)
-    assert objective.inputs(batch.prompts, objective.write(batch.paths)).shape[1] <= objective.max_length(SMALL) == 18
+    assert objective.inputs(batch.prompts, objective.write(batch.answers)).shape[1] <= objective.max_length(SMALL) == 18
     assert backbone.max_length == 18
     objective.predict(backbone, batch)  # within the length too
 
@@ -137,7 +137,7 @@ def test_predictions_equal_naive_ones(make: Any, kind: type[Objective]) -> None:
     batch = drawn(SMALL, 12)
     predictions = objective.predict(backbone, batch)
     turn = -1 if kind is Reverse else 1  # from the order of writing to start-to-goal
-    for i, (prompt, path) in enumerate(zip(batch.prompts, batch.paths.tolist(), strict=True)):
+    for i, (prompt, path) in enumerate(zip(batch.prompts, batch.answers.tolist(), strict=True)):
         if kind is Teacherless:
             tokens = torch.tensor([[*prompt.tolist(), 13, 13]])
             expected = backbone.logits(backbone(tokens))[0, -3:].argmax(-1).tolist()
@@ -198,10 +198,10 @@ def test_a_model_that_knows_the_answer_is_read_start_to_goal(kind: type[Objectiv
 def test_given_prefix_is_kept(number: int) -> None:
     objective, backbone = attached(TeacherForcing)
     batch = drawn(SMALL, 8)
-    paths = objective.generate(backbone, batch.prompts, 3, given=batch.paths[:, :number])
+    paths = objective.generate(backbone, batch.prompts, 3, given=batch.answers[:, :number])
     assert paths.shape == (8, 3)
-    assert torch.equal(paths[:, :number], batch.paths[:, :number])
-    for prompt, path, true in zip(batch.prompts, paths.tolist(), batch.paths.tolist(), strict=True):
+    assert torch.equal(paths[:, :number], batch.answers[:, :number])
+    for prompt, path, true in zip(batch.prompts, paths.tolist(), batch.answers.tolist(), strict=True):
         assert path == greedy(backbone, prompt, true[:number], 3)
 
 
@@ -211,7 +211,7 @@ def test_prefix_is_refused_where_it_makes_no_sense(kind: type[Objective]) -> Non
     batch = drawn(SMALL, 2)
     assert not objective.takes_given
     with pytest.raises(UserError, match=rf"{kind.__name__} .*no prefix can be given to it"):
-        objective.generate(backbone, batch.prompts, 3, given=batch.paths[:, :2])
+        objective.generate(backbone, batch.prompts, 3, given=batch.answers[:, :2])
 
 
 def test_first_hop_only_is_given_the_start(by_hand: Batch) -> None:

@@ -81,7 +81,7 @@ def test_multi_token_decodes_with_head_0_alone() -> None:
     for head in objective.heads[1:]:
         for parameter in head.parameters():
             parameter.fill_(torch.nan)
-    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.paths.tolist(), strict=True)):
+    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.answers.tolist(), strict=True)):
 
         def naive(written: list[int], prompt: list[int] = prompt) -> list[int]:
             while len(written) < 3:
@@ -262,7 +262,7 @@ def test_any_order_hides_at_least_one_and_as_many_as_said(by_hand: Batch) -> Non
     # u uniform: 0, 1, 2 or 3 of three tokens are each a quarter, and none becomes one
     shares_of = torch.bincount(hidden, minlength=4) / 3000
     assert torch.allclose(shares_of, torch.tensor([0, 0.5, 0.25, 0.25]), atol=0.04)
-    assert torch.equal(labels[labels != -100], batch.paths[labels != -100])
+    assert torch.equal(labels[labels != -100], batch.answers[labels != -100])
 
 
 def test_any_order_sees_both_ways(by_hand: Batch) -> None:
@@ -279,9 +279,9 @@ def test_any_order_fills_the_surest_place_first() -> None:
     objective, backbone = attached(AnyOrder)
     batch = drawn(SMALL, 16)
     filled = objective.generate(backbone, batch.prompts, 3)
-    given = objective.generate(backbone, batch.prompts, 3, batch.paths[:, :2])
+    given = objective.generate(backbone, batch.prompts, 3, batch.answers[:, :2])
     for i, prompt in enumerate(batch.prompts.tolist()):
-        for start, found in (({}, filled[i]), ({0: int(batch.paths[i, 0]), 1: int(batch.paths[i, 1])}, given[i])):
+        for start, found in (({}, filled[i]), ({0: int(batch.answers[i, 0]), 1: int(batch.answers[i, 1])}, given[i])):
             known: dict[int, int] = dict(start)
             while len(known) < 3:
                 path = [known.get(place, BLANK) for place in range(3)]
@@ -341,7 +341,7 @@ def test_belief_state_decodes_with_an_empty_suffix() -> None:
     batch = drawn(SMALL, 8)
     predictions = objective.predict(backbone, batch)
     empty = objective.backward_encoder(torch.tensor([[BLANK]]))[0, -1]
-    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.paths.tolist(), strict=True)):
+    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.answers.tolist(), strict=True)):
 
         def naive(written: list[int], prompt: list[int] = prompt) -> list[int]:
             while len(written) < 3:
@@ -422,7 +422,7 @@ def test_scratchpad_is_read_after_its_separator() -> None:
     batch = drawn(SMALL, 8)
     predictions = objective.predict(backbone, batch)
     assert predictions.given_hop is None
-    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.paths.tolist(), strict=True)):
+    for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.answers.tolist(), strict=True)):
         written: list[int] = []
         while len(written) < 7:
             written.append(int(backbone.logits(backbone(torch.tensor([prompt + written])))[0, -1].argmax()))

@@ -24,7 +24,7 @@ OLD = ("data.train=64", "data.validation=16", "data.test=100", "model.depth=1", 
 ASKED = {
     "teacher_forcing": (),
     "reverse": ("objective=reverse", "seed=1"),
-    "mamba": ("model=mamba", "data.query=before", "objective=multi_token", "objective.k=3"),
+    "mamba": ("model=mamba", "task.query=before", "objective=multi_token", "objective.k=3"),
     "muon": ("optimizer=muon", "scheduler=cosine", "objective=next_latent"),
 }
 """Overrides, beside OLD, of the recorded runs of schema 1."""
@@ -77,8 +77,8 @@ def test_another_spelling_is_the_same_run(overrides: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["optimizer.lr=0.002", "seed=1", "trainer.precision=bf16-mixed", "trainer.threads=2", "data.query=before",
-     "data.goals=2", "graph.num_nodes=51", "trainer.stop_at=0.9", "objective=reverse", "model.init_std=0.1",
+    ["optimizer.lr=0.002", "seed=1", "trainer.precision=bf16-mixed", "trainer.threads=2", "task.query=before",
+     "task.goals=2", "task.num_nodes=51", "trainer.stop_at=0.9", "objective=reverse", "model.init_std=0.1",
      "trainer.max_steps=501", "scheduler.warmup=0", "trainer.gradient_clip=null"],
 )  # fmt: skip
 def test_another_setting_is_another_run(override: str) -> None:
@@ -95,7 +95,7 @@ def test_validation_beyond_the_end_is_one_at_the_end() -> None:
 
 
 def test_layout_is_hashed_with_the_task() -> None:
-    reduced = of("data.query=before", "data.goals=2").reduced
+    reduced = of("task.query=before", "task.goals=2").reduced
     assert reduced["task"]["query"] == "before" and reduced["data"] == {**DEFAULT.reduced["data"], "goals": 2}
 
 

@@ -54,8 +54,8 @@ def test_every_published_graph_has_a_cell_with_the_command_that_fills_it(collect
     assert set(found) == {(graph, model) for graph in claims.GRAPHS for model in claims.MODELS}
     assert {cell.verdict.word for cell in found.values()} == {"not run"}
     beginning = "nextfail-train experiment=pitfalls/indecipherable"
-    assert found["G(5,5)", "mamba"].command == f"{beginning} scale=laptop graph=g5_5 model=mamba"
-    assert found["G(20,5)", "transformer"].command == f"{beginning} scale=paper graph=g20_5 model=transformer"
+    assert found["G(5,5)", "mamba"].command == f"{beginning} scale=laptop task=g5_5 model=mamba"
+    assert found["G(20,5)", "transformer"].command == f"{beginning} scale=paper task=g20_5 model=transformer"
 
 
 def test_cell_that_lacks_a_seed_keeps_its_command(collection: Collection) -> None:
@@ -79,9 +79,9 @@ def test_named_graphs_are_those_that_have_a_file() -> None:
 @pytest.mark.parametrize(
     ("sizes", "command"),
     [
-        ({"degree": 2}, "scale=laptop graph=g2_3 model=transformer"),
+        ({"degree": 2}, "scale=laptop task=g2_3 model=transformer"),
         ({"degree": 7}, "scale=laptop graph.degree=7 graph.path_length=3 model=transformer"),
-        ({"degree": 2, "num_nodes": 9}, "scale=laptop graph=g2_3 graph.num_nodes=9 model=transformer"),
+        ({"degree": 2, "num_nodes": 9}, "scale=laptop task=g2_3 graph.num_nodes=9 model=transformer"),
     ],
 )
 def test_one_seed_is_too_few_and_the_command_says_how_to_get_more(

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from nextfail.sweeps.compose import Composer
 
-GROUPS = ["objective=reverse", "graph=g2_4", "model=mamba", "data=online", "experiment=demo", "debug=default",
+GROUPS = ["objective=reverse", "task=g2_4", "model=mamba", "data=online", "experiment=demo", "debug=default",
           "hydra/launcher=slurm", "model/size=readme"]  # fmt: skip
 VALUES = ["seed=3", "optimizer.lr=0.1", "trainer.max_steps=7", "model.depth=2", "trainer.stop_at=null", "name=x",
           "hydra.verbose=true", "+model.more=1", "++optimizer.lr=0.2", "~trainer.stop_at", "data.seed=${seed}",

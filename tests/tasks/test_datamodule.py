@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.tasks import Batch, PathStar
-from nextfail.tasks.data import DrawnData, FileData, PathStarData, draw_outside, shuffled_batch
+from nextfail.tasks.data import DrawnData, FileData, TaskData, draw_outside, shuffled_batch
 from nextfail.tasks.path_star import textfile
 
 FEW = PathStar(2, 3, 6)  # 360 graphs: what is held out would be met again and again
@@ -30,7 +30,7 @@ def identities(batch: Batch | None) -> set[Any]:
     return {identity(prompt) for prompt in batch.prompts.tolist()}
 
 
-def streamed(data: PathStarData, count: int) -> list[Batch]:
+def streamed(data: TaskData, count: int) -> list[Batch]:
     return list(islice(data.train_dataloader(), count))
 
 
@@ -54,11 +54,11 @@ def test_redrawing_avoids_exactly_what_is_taken(seed: int, number: int) -> None:
     keys = FEW.keys(drawn(FEW, 5_000, 1).prompts).unique()
     taken = keys[torch.randperm(len(keys), generator=generator("tests", seed))][: min(number, 300)].sort().values
     batch = draw_outside(FEW, 50, taken, generator("tests", seed))
-    assert len(batch.paths) == 50
+    assert len(batch.answers) == 50
     assert not torch.isin(FEW.keys(batch.prompts), taken).any()
     _, start, goal = FEW.vocab.split(batch.prompts)  # paths were redrawn with their prompts
-    assert torch.equal(batch.paths[:, 0], start)
-    assert torch.equal(batch.paths[:, -1], goal)
+    assert torch.equal(batch.answers[:, 0], start)
+    assert torch.equal(batch.answers[:, -1], goal)
 
 
 def test_sets_have_the_sizes_asked_for() -> None:
@@ -142,7 +142,7 @@ def test_evaluation_sets_come_whole_and_in_order() -> None:
     for loader, problems in ((data.val_dataloader(), data.validation), (data.test_dataloader(), data.test)):
         batches = list(loader)
         assert [row for batch in batches for row in rows(batch)] == rows(problems)
-        assert max(len(batch.paths) for batch in batches) == 8
+        assert max(len(batch.answers) for batch in batches) == 8
         assert batches[0].prompts.dtype == torch.int64
 
 
@@ -183,7 +183,7 @@ def test_overlap_with_the_test_set_is_an_error_or_dropped(files: "Files") -> Non
     with pytest.raises(UserError, match=r"1 of 28 training graphs are also in .* data\.overlap=drop"):
         files.data()
     data = files.data(overlap="drop")
-    assert len(data.train.paths) == 27
+    assert len(data.train.answers) == 27
     assert not identities(data.train) & (identities(data.test) | identities(data.validation))
 
 

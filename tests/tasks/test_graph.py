@@ -11,7 +11,7 @@ from torch import Tensor
 from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.tasks import Batch, PathStar
-from nextfail.tasks.path_star.graph import draw_without_replacement
+from nextfail.tasks.path_star.task import draw_without_replacement
 
 ALPHA = 1e-6  # significance of every chi-square test here; draws are seeded, so that none fails by bad luck
 MASK = 2**64 - 1
@@ -66,9 +66,9 @@ def test_least_number_of_nodes_is_enough() -> None:
 def test_every_sample_is_a_path_star(graph: PathStar, seed: int) -> None:
     batch = graph.sample(4, generator("tests", seed))
     assert batch.prompts.shape == (4, graph.prompt_length)
-    assert batch.paths.shape == (4, graph.path_length)
-    assert batch.prompts.dtype == batch.paths.dtype == graph.vocab.dtype
-    for prompt, path in zip(batch.prompts.tolist(), batch.paths.tolist(), strict=True):
+    assert batch.answers.shape == (4, graph.path_length)
+    assert batch.prompts.dtype == batch.answers.dtype == graph.vocab.dtype
+    for prompt, path in zip(batch.prompts.tolist(), batch.answers.tolist(), strict=True):
         triples, (slash, start, goal, equals) = prompt[:-4], prompt[-4:]
         assert (slash, equals) == (graph.vocab.slash, graph.vocab.equals)
         assert triples[2::3] == [graph.vocab.bar] * (graph.edges - 1)
@@ -110,7 +110,7 @@ def test_generator_goes_on_between_calls_and_chunks() -> None:
 
 def test_no_samples_have_the_right_shape() -> None:
     batch = SMALL.sample(0, generator("tests", 0))
-    assert (batch.prompts.shape, batch.paths.shape) == ((0, 15), (0, 3))
+    assert (batch.prompts.shape, batch.answers.shape) == ((0, 15), (0, 3))
 
 
 # statistics
@@ -131,8 +131,8 @@ def test_labels_are_uniform() -> None:
     graph = PathStar(2, 4, 11)
     batch = drawn(graph, 40_000, 2)
     for position in range(graph.path_length):
-        assert_uniform(batch.paths[:, position], 11)
-    start, goal = batch.paths[:, 0], batch.paths[:, -1]
+        assert_uniform(batch.answers[:, position], 11)
+    start, goal = batch.answers[:, 0], batch.answers[:, -1]
     assert_uniform(start * 10 + goal - (goal > start).long(), 110)  # ordered pairs of different labels
 
 
@@ -142,7 +142,7 @@ def test_goal_arm_is_uniform() -> None:
     edges, start, _ = graph.vocab.split(batch.prompts)
     leaves = edges[..., 0] == start[:, None]
     hops = edges[..., 1][leaves].view(-1, 4)  # in the order of the prompt
-    hard = batch.paths[:, 1:2]
+    hard = batch.answers[:, 1:2]
     assert_uniform((hops == hard).long().argmax(1), 4)
     assert_uniform((hops < hard).sum(1), 4)
 
@@ -152,7 +152,7 @@ def test_edge_order_is_uniform() -> None:
     edges, start, goal = SMALL.vocab.split(batch.prompts)
     # the role of each edge: on the goal's arm or not, at the start or not
     first = edges[..., 0] == start[:, None]
-    true = (edges[..., 1] == batch.paths[:, 1:2]) | (edges[..., 1] == goal[:, None])
+    true = (edges[..., 1] == batch.answers[:, 1:2]) | (edges[..., 1] == goal[:, None])
     roles = (2 * first + true).tolist()
     cells = {order: i for i, order in enumerate(permutations(range(4)))}
     assert_uniform(torch.tensor([cells[tuple(row)] for row in roles]), 24)

@@ -8,6 +8,7 @@ import torch
 from helpers import SMALL, Averaging, drawn, graphs, hand_batch, seeds, tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from nextfail.tasks.path_star.layout import Layout
 
 from nextfail.errors import UserError
 from nextfail.models import Mamba
@@ -16,9 +17,8 @@ from nextfail.seeding import generator
 from nextfail.tasks import PathStar
 from nextfail.tasks.data import DrawnData, FileData
 from nextfail.tasks.path_star import textfile
-from nextfail.tasks.path_star.layout import Layout
 from nextfail.tasks.path_star.vocab import MOST_JOINED
-from nextfail.training.module import PathStarModule
+from nextfail.training.module import TaskModule
 
 JOINED = SMALL.written("tokens")
 
@@ -111,7 +111,7 @@ def test_an_edge_is_the_sum_of_its_ends() -> None:
     ],
 )
 def test_any_backbone_reads_it_and_writes_tokens_alone(make: Any) -> None:
-    module = PathStarModule(JOINED, make(JOINED), TeacherForcing())
+    module = TaskModule(JOINED, make(JOINED), TeacherForcing())
     batch = drawn(JOINED, 6)
     loss = module.objective.loss(module.backbone, batch)
     assert loss.logits.shape == (6, 3, SMALL.vocab.size)
@@ -132,6 +132,6 @@ def test_what_is_no_edge_leaves_the_tables_alone() -> None:
 
 
 def test_without_it_nothing_is_made() -> None:
-    module = PathStarModule(SMALL, tiny(SMALL), TeacherForcing())
+    module = TaskModule(SMALL, tiny(SMALL), TeacherForcing())
     assert module.backbone.pairs is None and not [name for name, _ in module.named_parameters() if "pairs" in name]
     assert module.objective.loss(module.backbone, hand_batch("7,1|3,9|1,4|7,3/7,4=7,1,4")).total > 0

@@ -8,6 +8,7 @@ import torch
 from helpers import SMALL, drawn, graphs, rows, seeds
 from hypothesis import given
 from hypothesis import strategies as st
+from nextfail.tasks.path_star.layout import CHOICES, PUBLISHED, Layout
 from scipy.stats import chisquare
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.tasks import Batch, PathStar
 from nextfail.tasks.data import DrawnData, shuffled_batch
-from nextfail.tasks.path_star.layout import CHOICES, PUBLISHED, Layout
 
 layouts = st.builds(Layout, **{key: st.sampled_from(choices) for key, choices in CHOICES.items()})
 ALPHA = 1e-6  # significance of the chi-square tests; draws are seeded, so that none fails by bad luck
@@ -46,7 +46,7 @@ def arms_of(graph: PathStar, edges: list[list[int]], start: int) -> list[list[in
 
 
 def digest(batch: Batch) -> str:
-    both = (batch.prompts.long().numpy().tobytes(), batch.paths.long().numpy().tobytes())
+    both = (batch.prompts.long().numpy().tobytes(), batch.answers.long().numpy().tobytes())
     return hashlib.sha256(b"".join(both)).hexdigest()[:16]
 
 
@@ -89,7 +89,7 @@ def test_query_and_order_change_nothing_else(graph: PathStar, seed: int) -> None
     """Same draws, other writing: keys, starts, goals and paths are the same."""
     one, other = (graph.sample(3, generator("tests", seed), Layout(query)) for query in CHOICES["query"])
     assert torch.equal(graph.keys(one.prompts), graph.keys(other.prompts))
-    assert torch.equal(one.paths, other.paths)
+    assert torch.equal(one.answers, other.answers)
     for left, right in zip(graph.vocab.split(one.prompts), graph.vocab.split(other.prompts), strict=True):
         assert torch.equal(left, right)
 
@@ -102,7 +102,7 @@ def test_every_layout_is_a_path_star(graph: PathStar, layout: Layout, seed: int)
     batch = graph.sample(3, generator("tests", seed), layout)
     edges, starts, goals = graph.vocab.split(batch.prompts)
     for row, start, goal, path in zip(
-        edges.tolist(), starts.tolist(), goals.tolist(), batch.paths.tolist(), strict=True
+        edges.tolist(), starts.tolist(), goals.tolist(), batch.answers.tolist(), strict=True
     ):
         arms = arms_of(graph, row, start)
         assert len(row) == graph.edges
@@ -160,13 +160,13 @@ def test_problems_of_one_graph_differ_by_the_goal_alone(
     goals = draw.draw(st.integers(1, graph.degree))
     batch = graph.sample(2 * goals, generator("tests", seed), layout, goals)
     edges, starts, ends = graph.vocab.split(batch.prompts)
-    assert len(batch.paths) == 2 * goals
+    assert len(batch.answers) == 2 * goals
     for first in (0, goals):
         same = slice(first, first + goals)
         assert (edges[same] == edges[first]).all()
         assert (starts[same] == starts[first]).all()
         assert len(set(ends[same].tolist())) == goals
-    assert torch.equal(batch.paths[:, -1], ends)
+    assert torch.equal(batch.answers[:, -1], ends)
     if goals > 1:
         assert not torch.equal(edges[0], edges[goals])
 
@@ -201,7 +201,7 @@ def test_redrawing_keeps_goals_together() -> None:
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 3), seeds)
 def test_epochs_hold_every_problem_once(number: int, size: int, together: int, seed: int) -> None:
     problems = drawn(SMALL, number * together)
-    tags = Batch(torch.arange(number * together).unsqueeze(1).expand(-1, 15), problems.paths)
+    tags = Batch(torch.arange(number * together).unsqueeze(1).expand(-1, 15), problems.answers)
     order = [
         int(row[0]) for k in range(3 * number) for row in rows(shuffled_batch(tags, k, size * together, seed, together))
     ]

@@ -34,15 +34,15 @@ def test_published_line_is_read(path: Path) -> None:
     path.write_text(PUBLISHED + "\n")
     batch = textfile.load(path, PathStar(2, 5, 50))
     prompt, answer = tokenize(PUBLISHED, 50)
-    assert (batch.prompts.tolist(), batch.paths.tolist()) == ([prompt], [answer])
-    assert batch.prompts.dtype == batch.paths.dtype == torch.uint8
+    assert (batch.prompts.tolist(), batch.answers.tolist()) == ([prompt], [answer])
+    assert batch.prompts.dtype == batch.answers.dtype == torch.uint8
 
 
 @given(graphs(), seeds)
 def test_lines_hold_the_sampled_tokens(graph: PathStar, seed: int) -> None:
     batch = drawn(graph, 3, seed)
     read = [tokenize(line, graph.num_nodes) for line in textfile.format_batch(graph, batch)]
-    assert read == list(zip(batch.prompts.tolist(), batch.paths.tolist(), strict=True))
+    assert read == list(zip(batch.prompts.tolist(), batch.answers.tolist(), strict=True))
 
 
 @given(graph=graphs(), seed=seeds)
@@ -53,7 +53,7 @@ def test_load_undoes_format(graph: PathStar, seed: int, tmp_path_factory: pytest
     path.write_text("".join(line + "\n" for line in textfile.format_batch(graph, batch)))
     again = textfile.load(path, graph)
     assert torch.equal(again.prompts, batch.prompts)
-    assert torch.equal(again.paths, batch.paths)
+    assert torch.equal(again.answers, batch.answers)
     assert again.prompts.dtype == batch.prompts.dtype
 
 
@@ -172,7 +172,7 @@ def plainly_right(numbers: list[int]) -> bool:
 def test_check_agrees_with_a_plain_one(seed: int, changes: list[tuple[int, int]]) -> None:
     batch = drawn(SMALL, 1, seed)
     edges, start, goal = SMALL.vocab.split(batch.prompts)
-    row = torch.cat([edges.flatten(), start, goal, batch.paths[0]])
+    row = torch.cat([edges.flatten(), start, goal, batch.answers[0]])
     assert plainly_right(row.tolist())
     for place, label in changes:
         row[place] = label

@@ -10,7 +10,7 @@ from nextfail.objectives import Loss, TeacherForcing
 from nextfail.tasks import Batch
 from nextfail.tasks.data import DrawnData
 from nextfail.training.callbacks import StopWhenDiverged, TrainSet
-from nextfail.training.metrics import PathMetrics, flat
+from nextfail.training.metrics import AnswerMetrics, flat
 
 
 class Diverging(TeacherForcing):
@@ -66,8 +66,8 @@ def test_accuracies_on_the_first_training_problems(train: int | None, tmp_path: 
     trainer.fit(module, datamodule=data)
     seen = [data.train_batch(k) for k in range(3)]
     problems = Batch(torch.cat([b.prompts for b in seen]), torch.cat([b.paths for b in seen])).rows(slice(10))
-    metrics = PathMetrics(SMALL, module.backbone.vocab_size)
-    metrics.update(module.objective.predict(module.backbone, problems), problems.paths)
+    metrics = AnswerMetrics(SMALL, module.backbone.vocab_size)
+    metrics.update(module.objective.predict(module.backbone, problems), problems.answers)
     expected = {f"train_set/{key}": value for key, value in flat(metrics.compute()).items()}
     assert "train_set/forced_token_accuracy_1" in expected
     assert {key: value for key, value in kept.seen.items() if key.startswith("train_set/")} == pytest.approx(expected)

@@ -14,7 +14,7 @@ from nextfail.objectives import ALL, Objective
 from nextfail.runs.folder import RunFolder
 from nextfail.tasks import Batch
 from nextfail.training.evaluate import evaluate
-from nextfail.training.module import PathStarModule
+from nextfail.training.module import TaskModule
 from nextfail.training.optim import adamw
 
 GPU = pytest.param(
@@ -67,7 +67,7 @@ def strict(request: Any) -> Iterator[None]:
 @pytest.mark.parametrize("kind", ALL)
 def test_no_step_waits_for_the_device(kind: type[Objective], device: str) -> None:
     objective = kind(**ARGUMENTS.get(kind, {}))
-    module = PathStarModule(SMALL, tiny(SMALL, objective), objective, adamw).to(device)
+    module = TaskModule(SMALL, tiny(SMALL, objective), objective, adamw).to(device)
     batch = Batch(*(each.to(device) for each in drawn(SMALL, 4)))
     optimizer = adamw(module)
     for step in range(3):

@@ -10,7 +10,7 @@ from nextfail.models import Backbone, Mamba
 from nextfail.objectives import ALL, AnyOrder, Objective
 from nextfail.tasks import Batch
 from nextfail.training import module as module_file
-from nextfail.training.module import PathStarModule, Window, widest
+from nextfail.training.module import TaskModule, Window, widest
 from nextfail.training.optim import adamw
 
 
@@ -30,13 +30,13 @@ class OneDevice(TorchDispatchMode):
         return out
 
 
-def on_meta(kind: type[Objective], architecture: str) -> tuple[PathStarModule, Batch]:
+def on_meta(kind: type[Objective], architecture: str) -> tuple[TaskModule, Batch]:
     objective = kind(**ARGUMENTS.get(kind, {}))
     backbone: Backbone = tiny(SMALL, objective)
     if architecture == "mamba":
         sizes = {"depth": 2, "width": 16, "d_state": 4, "vocab_size": backbone.vocab_size}
         backbone = Mamba(**sizes, max_length=backbone.max_length)
-    module = PathStarModule(SMALL, backbone, objective, adamw).to("meta")
+    module = TaskModule(SMALL, backbone, objective, adamw).to("meta")
     return module, Batch(*(each.to("meta") for each in drawn(SMALL, 4)))
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from nextfail.objectives import Predictions
-from nextfail.training.metrics import PathMetrics, PositionAccuracy, flat, proportion
+from nextfail.training.metrics import AnswerMetrics, PositionAccuracy, flat, proportion
 
 PATHS = torch.tensor([[7, 1, 4], [7, 1, 4], [0, 2, 5], [3, 9, 8]])
 GENERATED = torch.tensor([[7, 1, 4], [7, 3, 9], [0, 2, 8], [3, 8, 8]])  # right, wrong from 1, wrong at 2, wrong at 1
@@ -14,8 +14,8 @@ FORCED = torch.tensor([[7, 1, 4], [7, 3, 4], [0, 1, 5], [3, 9, 1]])
 GIVEN_HOP = torch.tensor([[7, 1, 4], [7, 1, 4], [0, 2, 5], [3, 9, 1]])
 
 
-def measured(*batches: tuple[Predictions, Tensor]) -> PathMetrics:
-    metrics = PathMetrics(SMALL, 14)
+def measured(*batches: tuple[Predictions, Tensor]) -> AnswerMetrics:
+    metrics = AnswerMetrics(SMALL, 14)
     for predictions, paths in batches:
         metrics.update(predictions, paths)
     return metrics
@@ -59,7 +59,7 @@ def test_cheat_counts_only_what_comes_after_the_hop() -> None:
 def test_cheat_asks_for_every_further_token() -> None:
     paths = torch.tensor([[0, 1, 2, 3]] * 4)
     given_hop = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 3, 3], [0, 1, 3, 4]])
-    metrics = PathMetrics(type(SMALL)(2, 4, 10), 14)
+    metrics = AnswerMetrics(type(SMALL)(2, 4, 10), 14)
     metrics.update(Predictions(given_hop, None, given_hop), paths)
     assert metrics.compute()["cheat_accuracy"]["value"] == 1 / 4
 
@@ -118,7 +118,7 @@ def test_wilson_interval_by_hand(hits: int, count: int, low: float, high: float)
 
 
 def test_large_counts_are_exact() -> None:
-    metrics = PathMetrics(SMALL, 14)
+    metrics = AnswerMetrics(SMALL, 14)
     for hits in (9_999, 10_000):
         predicted = torch.tensor([[1, 2, 3]] * hits + [[1, 2, 4]] * (10_000 - hits))
         metrics.update(Predictions(predicted), torch.tensor([[1, 2, 3]] * 10_000))

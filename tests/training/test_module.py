@@ -10,7 +10,7 @@ from nextfail.models import Backbone
 from nextfail.objectives import IGNORE, Loss, TeacherForcing
 from nextfail.tasks import Batch
 from nextfail.tasks.data import DrawnData
-from nextfail.training.module import PathStarModule, Window
+from nextfail.training.module import TaskModule, Window
 
 
 class Chancy(TeacherForcing):
@@ -43,7 +43,7 @@ def test_chance_in_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> None
 
 
 def test_module_for_evaluation_alone_needs_no_optimizer() -> None:
-    module = PathStarModule(SMALL, tiny(SMALL), TeacherForcing())
+    module = TaskModule(SMALL, tiny(SMALL), TeacherForcing())
     assert module.objective.graph is SMALL
     with pytest.raises(AssertionError, match="evaluation alone"):
         module.configure_optimizers()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from nextfail.objectives import TeacherForcing
-from nextfail.training.module import PathStarModule
+from nextfail.training.module import TaskModule
 from nextfail.training.optim import MuonAdamW, adamw, constant, cosine, decaying, wsd
 
 ADAMW = partial(adamw, lr=0.1, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.5)
@@ -20,11 +20,11 @@ MUON = partial(MuonAdamW, lr=0.1, betas=[0.9, 0.95], eps=1e-8, momentum=0.9, wei
 MATRICES = ("query_key_value.weight", "project.weight", "expand.weight", "contract.weight")
 
 
-def module(seed: int = 0) -> PathStarModule:
-    return PathStarModule(SMALL, tiny(SMALL, seed=seed), TeacherForcing())
+def module(seed: int = 0) -> TaskModule:
+    return TaskModule(SMALL, tiny(SMALL, seed=seed), TeacherForcing())
 
 
-def stepped(module: PathStarModule, optimizer: Optimizer, k: int) -> None:
+def stepped(module: TaskModule, optimizer: Optimizer, k: int) -> None:
     optimizer.zero_grad()
     module.objective.loss(module.backbone, drawn(SMALL, 8, k)).total.backward()
     optimizer.step()

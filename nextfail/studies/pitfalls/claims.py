@@ -17,7 +17,7 @@ GRAPHS = ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
 """Those of the paper."""
 
 NAMED = (*GRAPHS, *(f"G({size})" for size in ("2,3", "2,4", "2,6", "2,8", "2,10", "3,3", "3,5", "5,3", "7,7")))
-"""Those that conf/graph has a file for."""
+"""Those that conf/task has a file for."""
 
 LAPTOP = ("G(2,5)", "G(5,5)")
 """Those that scale=laptop trains on, unless a claim says otherwise."""
@@ -196,20 +196,25 @@ CLAIMS = (
 """In the order of the report."""
 
 
+def published(collection: Collection) -> list[Group]:
+    """The groups on the paper's task."""
+    return [group for group in collection.groups if group.runs[0].identity.classes["task"]["name"] == "path_star"]
+
+
 def cells(claim: Claim, collection: Collection) -> list[Cell]:
     """A claim's cells: every published graph with every model asked about, and whatever else was run."""
-    answers = [group for group in collection.groups if group.objective == claim.objective and _asked(claim, group)]
+    answers = [group for group in published(collection) if group.objective == claim.objective and _asked(claim, group)]
     asked = [(graph, model) for graph in (*GRAPHS, *claim.laptop, *claim.published) for model in claim.models]
-    ran = [(group.graph, group.runs[0].model) for group in answers]
+    ran = [(group.task, group.runs[0].model) for group in answers]
     return [_cell(claim, collection, graph, model) for graph, model in dict.fromkeys(asked + ran)]
 
 
 def beside(claim: Claim, collection: Collection) -> list[Group]:
     """The groups to draw: those that answer, and those of the other objective that were trained with their settings."""
-    answers = [group for group in collection.groups if group.objective == claim.objective and _asked(claim, group)]
-    others = [group for group in collection.groups if group.objective == claim.beside
+    answers = [group for group in published(collection) if group.objective == claim.objective and _asked(claim, group)]
+    others = [group for group in published(collection) if group.objective == claim.beside
               and any(verdict.alike(group, answer) for answer in answers)]  # fmt: skip
-    pairs = together([*answers, *others], lambda group: (group.graph, group.model))
+    pairs = together([*answers, *others], lambda group: (group.task, group.model))
     return [group for pair in pairs for group in pair]
 
 
@@ -223,7 +228,7 @@ def _asked(claim: Claim, group: Group) -> bool:
 
 
 def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
-    here = [group for group in collection.groups if group.graph == graph and group.runs[0].model == model]
+    here = [group for group in published(collection) if group.task == graph and group.runs[0].model == model]
     rows = [(group, verdict.of(claim.rule, group, here)) for group in here if group.objective == claim.objective]
     settled = verdict.together([each for _, each in rows]).word in (verdict.REPRODUCED, verdict.NOT_REPRODUCED)
     done = all(run.result for group, _ in rows for run in group.runs)
@@ -236,15 +241,19 @@ def _command(claim: Claim, graph: str, model: str) -> str:
         return claim.shown_by[graph, model]
     degree, path_length, num_nodes = parse(graph)
     named = graph.partition(", N=")[0] in NAMED
-    option = f"graph=g{degree}_{path_length}" if named else f"graph.degree={degree} graph.path_length={path_length}"
-    labels = f" graph.num_nodes={num_nodes}" if num_nodes else ""
+    option = (
+        f"task=g{degree}_{path_length}"
+        if named
+        else f"task=path_star task.degree={degree} task.path_length={path_length}"
+    )
+    labels = f" task.num_nodes={num_nodes}" if num_nodes else ""
     scale = "paper" if graph in GRAPHS and graph not in claim.laptop else "laptop"
     command = f"nextfail-train experiment=pitfalls/{claim.name} scale={scale} {option}{labels} model={model}"
     return f"{command} model.source=FOLDER" if model == "gpt2" else command
 
 
 def parse(graph: str) -> tuple[int, int, int | None]:
-    """The inverse of `graph_name`: degree, path_length, and num_nodes where the name says it."""
+    """The inverse of the task's title: degree, path_length, and num_nodes where the name says it."""
     found = re.fullmatch(r"G\((\d+),(\d+)\)(?:, N=(\d+))?", graph)
     assert found is not None, graph
     return int(found[1]), int(found[2]), int(found[3]) if found[3] else None

@@ -95,8 +95,8 @@ def forced(groups: Sequence[Group]) -> Figure | None:
                 lines(axes, group, curves, cheat=False)
             else:
                 axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.5", fontsize=7)
-            titled(axes, name, f"{group.graph}, {group.model}", colour(group.objective))
+            titled(axes, name, f"{group.task}, {group.model}", colour(group.objective))
         place[0].set_ylabel("accuracy")
     figure.supxlabel("training problems seen", fontsize=8)
-    legend(figure, max(group.runs[0].graph["path_length"] for group in rows), 4, cheat=False)
+    legend(figure, rows, 4, cheat=False)
     return figure

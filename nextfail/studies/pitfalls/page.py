@@ -118,7 +118,7 @@ def html(collection: Collection, held: Sequence[Section]) -> str:
         version=__version__,
         runs=sum(len(group.results) for group in collection.groups),
         columns=sorted(ran, key=_place),
-        untouched=[graph for graph in GRAPHS if graph not in collection.by_graph],
+        untouched=[graph for graph in GRAPHS if graph not in collection.by_task],
         sections=held,
         captions=CAPTIONS,
         words=verdict.WORDS,

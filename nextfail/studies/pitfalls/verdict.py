@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import binomtest, ttest_1samp
 
 from nextfail.reports.collect import Group
-from nextfail.reports.record import Result, Run
-from nextfail.runs.outcome import LEARNED, MARGIN
+from nextfail.reports.record import Proportion, Result, Run
+from nextfail.tasks.path_star.outcome import LEARNED, MARGIN
 
 EQUAL = 0.03  # how far a mean over seeds may be from 1/d and still be called equal to it
 LEVEL = 0.05  # of the two one-sided tests
@@ -87,6 +87,11 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
     return min(verdicts, key=lambda verdict: order.index(verdict.word), default=Verdict(NOT_RUN, "no run is done"))
 
 
+def _hard(result: Result) -> Proportion:
+    assert result.hard_token is not None  # every star graph has it
+    return result.hard_token
+
+
 def guesses(group: Group, others: Sequence[Group]) -> Verdict:
     """Free generation scores 1/d: every seed ends clever_hans, and the mean of their exact match equals 1/d."""
     if left := _without(group, "clever_hans"):
@@ -98,7 +103,7 @@ def guesses_alone(group: Group, others: Sequence[Group]) -> Verdict:
     """The hard token alone stays a guess: every seed ends at_chance, and their mean equals 1/d."""
     if left := _without(group, "at_chance"):
         return left
-    return _equal([result.hard_token.value for result in group.results], group.chance, "hard token")
+    return _equal([_hard(result).value for result in group.results], group.chance, "hard token")
 
 
 def cheats(group: Group, others: Sequence[Group]) -> Verdict:
@@ -153,7 +158,7 @@ def never_learned(group: Group, others: Sequence[Group]) -> Verdict:
                if run.result and (curve := run.curve("train_set", "forced_token_accuracy"))]  # fmt: skip
     if len(hops) < len(group.results) or len(trained) < len(group.results):
         return Verdict(NOT_RUN, "not every run measured forced accuracies, on test and training problems")
-    lost = max(result.hard_token.value - result.exact_match.value for result in group.results)
+    lost = max(_hard(result).value - result.exact_match.value for result in group.results)
     verdict = _equal(hops, group.chance, "forced hard token")
     why = f"{verdict.why}; {fmean(trained):.3f} on training problems; {lost:.3f} lost after the hard token"
     otherwise = lost > EQUAL or fmean(trained) > group.chance + MARGIN
@@ -166,7 +171,7 @@ def right_to_left(group: Group, others: Sequence[Group]) -> Verdict:
     Each reaches an accuracy of 0.9 no later than the one before it in the path, and the hard token after the last of
     them. Start and goal stand in the prompt, so a path of three nodes has no order to be seen.
     """
-    if group.runs[0].graph["path_length"] < 4:
+    if group.runs[0].facts.length < 4:
         return Verdict(NOT_RUN, "a path of three nodes has a single inner token")
     arrivals = [arrived(run)[1:-1] for run in group.runs if run.result]
     whole = [[time for time in times if time is not None] for times in arrivals if None not in times]
@@ -181,7 +186,7 @@ def arrived(run: Run) -> list[float | None]:
     """Problems seen when each position's validation accuracy first was at 0.9; None where it never was."""
     curve = run.curve()
     if curve is None:
-        return [None] * run.graph["path_length"]
+        return [None] * run.facts.length
     columns = zip(*curve.tokens, strict=True)
     return [next((seen for seen, value in zip(curve.samples, column, strict=True) if value >= MET), None)
             for column in columns]  # fmt: skip
@@ -203,7 +208,7 @@ def solved_of(results: Sequence[Result]) -> str:
 def _learned(group: Group) -> Verdict | None:
     """That the hard token was learned, which contradicts every claim that it is not; None if it was not."""
     results = group.results
-    learned = sum(result.outcome == "solved" or result.hard_token.low > group.chance + MARGIN for result in results)
+    learned = sum(result.outcome == "solved" or _hard(result).low > group.chance + MARGIN for result in results)
     if not learned:
         return None
     return Verdict(NOT_REPRODUCED, f"the hard token is right more often than 1/d in {_of(learned, len(results))}")

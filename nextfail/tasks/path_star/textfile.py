@@ -8,59 +8,36 @@ Edges `u,v` joined by "|", then "/start,goal=", then the path from start to goal
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nextfail.errors import UserError
-from nextfail.files import Inside, open_regular
-from nextfail.tasks.path_star.graph import Batch, PathStar
+from nextfail.files import open_regular
+
+if TYPE_CHECKING:
+    from nextfail.tasks.path_star.task import PathStar
 
 _EXAMPLE = "7,1|1,4|7,3|3,9/7,4=7,1,4"
 _LINE = re.compile(r"(\d+,\d+(?:\|\d+,\d+)*)/(\d+,\d+)=(\d+(?:,\d+)+)")
 _NUMBER = re.compile(r"\d+")
 _DIGITS = 9  # longest number that is converted; labels are far below, and Python refuses some thousand digits
-_BLOCK = 10_000  # lines written at a time
 
 
-def format_batch(graph: PathStar, batch: Batch) -> Iterator[str]:
-    """Each problem of the batch as a line without its line end."""
-    edges, starts, goals = graph.vocab.split(batch.prompts)
-    rows = zip(edges.tolist(), starts.tolist(), goals.tolist(), batch.paths.tolist(), strict=True)
-    for row, start, goal, path in rows:
+def lines(edges: Tensor, starts: Tensor, goals: Tensor, paths: Tensor) -> Iterator[str]:
+    """Edges (B, E, 2), start (B,), goal (B,) and path (B, l) of each problem as a line without its line end."""
+    for row, start, goal, path in zip(edges.tolist(), starts.tolist(), goals.tolist(), paths.tolist(), strict=True):
         drawn = "|".join(f"{u},{v}" for u, v in row)
         yield f"{drawn}/{start},{goal}={','.join(map(str, path))}"
 
 
-def write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -> Iterator[int]:
-    """Write `count` freshly drawn problems to a new file; yields how many are written so far.
-
-    The file appears under its name only when it is whole. What is written depends on the generator alone.
-
-    Raises:
-        UserError: the file exists, or cannot be written.
-    """
-    try:
-        taken = path.exists()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    if taken:
-        raise UserError(f"{path} exists already and is left as it is: name another file, or remove it first")
-    return _write(path, graph, count, generator)
-
-
-def _write(path: Path, graph: PathStar, count: int, generator: torch.Generator) -> Iterator[int]:
-    with Inside(path.parent).writing(path.name, replace=False) as file:
-        for done in range(0, count, _BLOCK):
-            block = graph.sample(min(_BLOCK, count - done), generator)
-            file.writelines(f"{line}\n".encode() for line in format_batch(graph, block))
-            yield min(done + _BLOCK, count)
-
-
-def load(path: Path, graph: PathStar) -> Batch:
+def load(path: Path, graph: "PathStar") -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """All problems of a file, checked to be path-star graphs of this size.
+
+    Returns:
+        Edges (B, E, 2) as they stand there, start (B,), goal (B,) and path (B, l).
 
     Raises:
         UserError: the file is missing or empty, or a line is not what it should be (file, line, what was expected).
@@ -75,7 +52,7 @@ def load(path: Path, graph: PathStar) -> Batch:
         lines.pop()
     if not lines:
         raise UserError(f"data file {path} is empty: expected lines like {_EXAMPLE}")
-    width = 2 * graph.edges + 2 + graph.path_length
+    width = 2 * graph.num_edges + 2 + graph.path_length
     numbers: list[list[int]] = []
     for number, line in enumerate(lines, start=1):
         if not (match := _LINE.fullmatch(line.strip(" \t\r"))):
@@ -86,26 +63,30 @@ def load(path: Path, graph: PathStar) -> Batch:
         hops = match[3].count(",") + 1
         if len(row) != width or hops != graph.path_length:
             edges = (len(row) - 2 - hops) // 2
-            expected = f"{graph} has {graph.edges} and {graph.path_length}"
+            expected = f"{graph} has {graph.num_edges} and {graph.path_length}"
             _refuse(path, number, f"has {edges} edges and a path of {hops} nodes; {expected}")
         if max(row) >= graph.num_nodes:
             node = max(row) if len(longest) <= _DIGITS else longest
             shown = node if len(str(node)) <= 40 else f"{longest[:10]}... with {len(longest):,} digits"
-            allowed = f"graph.num_nodes={graph.num_nodes} allows 0..{graph.num_nodes - 1}"
+            allowed = f"task.num_nodes={graph.num_nodes} allows 0..{graph.num_nodes - 1}"
             _refuse(path, number, f"has node {shown}; {allowed}")
         numbers.append(row)
     table = torch.from_numpy(np.array(numbers, dtype=np.int64))
-    edges = table[:, : 2 * graph.edges].unflatten(1, (-1, 2))
-    start, goal, paths = table[:, 2 * graph.edges], table[:, 2 * graph.edges + 1], table[:, 2 * graph.edges + 2 :]
+    edges = table[:, : 2 * graph.num_edges].unflatten(1, (-1, 2))
+    start, goal, paths = (
+        table[:, 2 * graph.num_edges],
+        table[:, 2 * graph.num_edges + 1],
+        table[:, 2 * graph.num_edges + 2 :],
+    )
     if (bad := ~is_path_star(graph, edges, start, goal, paths)).any():
         expected = (
             f"{graph.degree} disjoint arms of {graph.path_length} nodes, and the path along one of them to the goal"
         )
         _refuse(path, int(bad.nonzero()[0]) + 1, f"is not a {graph} problem: expected {expected}")
-    return Batch(graph.vocab.layout(edges, start, goal), paths.to(graph.vocab.dtype))
+    return edges, start, goal, paths
 
 
-def is_path_star(graph: PathStar, edges: Tensor, start: Tensor, goal: Tensor, paths: Tensor) -> Tensor:
+def is_path_star(graph: "PathStar", edges: Tensor, start: Tensor, goal: Tensor, paths: Tensor) -> Tensor:
     """Which rows are path-star problems of this size: edges (B, E, 2), start, goal (B,), paths (B, l) to (B,) bool."""
     rows = len(edges)
     sources, targets = edges[..., 0], edges[..., 1]

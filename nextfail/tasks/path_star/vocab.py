@@ -6,13 +6,13 @@ The published layout, drawn for G(2,3) with start 7, goal 4 and answer 7,1,4 (on
     7 1 | 1 4 | 7 3 | 3 9 / 7 4 =                    7 1 4
     edge  edge  edge  edge  start, goal              l tokens, the start among them
 
-With the query before the edges (`data.query=before`) the prompt is as long:
+With the query before the edges (`task.query=before`) the prompt is as long:
 
     7 4 / 7 1 | 1 4 | 7 3 | 3 9 =
 
 Nodes are their own ids, 0..N-1; then "|" N, "=" N+1, "/" N+2, "$" N+3. There is no token for a comma.
 
-With one token an edge (`data.edges_as=tokens`), the prompts are
+With one token an edge (`task.edges_as=tokens`), the prompts are
 
     7,1 1,4 7,3 3,9 7 4 =        and, with the query before,        7 4 7,1 1,4 7,3 3,9 =
 
@@ -58,6 +58,16 @@ class Vocab:
     def blank(self) -> int:
         """ "$", a place without a token, as in teacherless training."""
         return self.num_nodes + 3
+
+    @property
+    def end(self) -> None:
+        """None: every answer has the same length."""
+        return None
+
+    @property
+    def pairs(self) -> int | None:
+        """N where an edge is one token."""
+        return self.num_nodes if self.joined else None
 
     @property
     def size(self) -> int:

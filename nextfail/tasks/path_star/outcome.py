@@ -1,12 +1,13 @@
-"""What a run's metrics say in one word. Every rule stands here and nowhere else."""
+"""What the metrics of a run on a star graph say in one word. Every rule stands here and nowhere else."""
 
+from collections.abc import Mapping
 from typing import Any
 
-Metrics = dict[str, Any]
+from nextfail.tasks.facts import SOLVED
 
-SOLVED = 0.95  # exact match from which a task counts as solved
+Metrics = Mapping[str, Any]
+
 LEARNED = 0.95  # accuracy from which the cheat, or any token but the hard one, counts as learned
-HARD_TOKEN_ALONE = "first_hop_only"  # the objective of nextfail's own that is judged on the hop
 MARGIN = 0.05  # how far the whole interval of the hard token may lie from 1/d and still be chance
 
 OUTCOMES = {
@@ -18,12 +19,12 @@ OUTCOMES = {
 }
 
 
-def judge(metrics: Metrics, finite: bool = True, hard_token_alone: bool = False) -> str:
+def judge(metrics: Metrics, finite: bool = True, judged_by: str = "exact_match") -> str:
     """The first outcome that holds of the metrics of a test set.
 
     Args:
         finite: whether the loss stayed so.
-        hard_token_alone: whether the objective asks nothing but the first hop.
+        judged_by: the metric by which the objective is judged: exact_match, or hard_token_accuracy if it asks no more.
 
     An accuracy below 1/d is never called a failure: such a model has not even learned the cheat yet.
     """
@@ -31,9 +32,9 @@ def judge(metrics: Metrics, finite: bool = True, hard_token_alone: bool = False)
     guessing = chance - MARGIN <= hard["low"] and hard["high"] <= chance + MARGIN
     if not finite:
         return "diverged"
-    if (hard if hard_token_alone else metrics["exact_match"])["value"] >= SOLVED:
+    if metrics[judged_by]["value"] >= SOLVED:
         return "solved"
-    if hard_token_alone:
+    if judged_by == "hard_token_accuracy":
         return "at_chance" if guessing else "undertrained"
     if (cheat := metrics["cheat_accuracy"]) is not None:
         return "clever_hans" if cheat["value"] >= LEARNED and guessing else "undertrained"

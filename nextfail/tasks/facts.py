@@ -1,0 +1,55 @@
+"""What reports say of a task. No module that is needed for it imports torch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+SOLVED = 0.95
+"""Accuracy from which a task counts as solved."""
+
+KNOWN = {"path_star": "nextfail.tasks.path_star.facts", "star_mixed": "nextfail.tasks.star_mixed.facts"}
+"""Modules with a function `facts` of the settings, by the public name of the task."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reports say of a task at one size.
+
+    Args:
+        title: such as G(2,5).
+        chance: the exact match of a model that has learned all but what is hard; None if unknown.
+        length: places of an answer that are drawn.
+        hard_position: place of the one hard token, if there is just one.
+        sizes: settings that are columns of results.csv.
+        places: what to call the hard place, those after it, and the first one.
+        outcomes: what each outcome means.
+        order: sorts tasks in a report.
+        figure: draws examples of several runs, from groups of runs; None if this task has no figure.
+    """
+
+    title: str
+    chance: float | None
+    length: int
+    hard_position: int | None = None
+    sizes: dict[str, Any] = field(default_factory=dict)
+    places: tuple[str, str, str] = ("the hard token", "the rest", "the first token")
+    outcomes: dict[str, str] = field(default_factory=dict)
+    order: tuple[Any, ...] = ()
+    figure: Callable[[Any], Any] | None = None
+
+
+def facts(name: str, settings: Mapping[str, Any], result: Mapping[str, Any] | None) -> Facts:
+    """Facts of a task by its public name; of a user's own, what its result says.
+
+    Raises:
+        LookupError, TypeError, ValueError, ArithmeticError: the settings are not those of this task.
+    """
+    if name in KNOWN:
+        found: Facts = import_module(KNOWN[name]).facts(settings)
+        return found
+    told = (result or {}).get("task") or {}
+    chance, tokens = (result or {}).get("chance"), (result or {}).get("token_accuracy") or []
+    plain = {key: value for key, value in settings.items() if not key.startswith("_")}
+    title = str(told.get("name") or name.rpartition(".")[2])
+    return Facts(title, None if chance is None else float(chance), len(tokens), told.get("hard_position"), plain)

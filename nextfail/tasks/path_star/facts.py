@@ -1,0 +1,47 @@
+"""What reports say of path-star graphs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nextfail.tasks.facts import Facts
+from nextfail.tasks.path_star.outcome import OUTCOMES
+
+SIZES = ("degree", "path_length", "num_nodes")
+PLACES = ("position 1, the hard token", "positions 2 to goal", "position 0, the start")
+
+
+def facts(settings: Mapping[str, Any]) -> Facts:
+    """Facts of one size."""
+    sizes = {key: whole(settings, key) for key in SIZES}
+    return Facts(
+        title=title(sizes),
+        chance=1 / sizes["degree"],
+        length=sizes["path_length"],
+        hard_position=1,
+        sizes=sizes,
+        places=PLACES,
+        outcomes=OUTCOMES,
+        order=tuple(sizes.values()),
+        figure=_figure,
+    )
+
+
+def title(sizes: Mapping[str, int]) -> str:
+    """G(2,5), and the number of labels where it is not the usual one."""
+    name = f"G({sizes['degree']},{sizes['path_length']})"
+    usual = 50 if sizes["degree"] * (sizes["path_length"] - 1) < 50 else 100
+    return name if sizes["num_nodes"] == usual else f"{name}, N={sizes['num_nodes']}"
+
+
+def whole(settings: Mapping[str, Any], key: str) -> int:
+    """A size, which may come from anybody's run folder."""
+    value = settings[key]
+    if type(value) is not int or not 0 < value < 2**31:
+        raise ValueError(f"task.{key} is {str(value)[:40]!r}")
+    return value
+
+
+def _figure(groups: Any) -> Any:
+    from nextfail.tasks.path_star.figure import paths  # matplotlib takes most of a second
+
+    return paths(groups)

@@ -1,0 +1,270 @@
+"""The path-star graph G(d, l): its sizes, exact vectorised sampling, and the key that tells two graphs apart.
+
+Source of the task: Bachmann & Nagarajan, "The Pitfalls of Next-Token Prediction", ICML 2024, section 4.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import factorial, perm
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nextfail.errors import UserError
+from nextfail.source import public
+from nextfail.tasks.base import Batch, Probe, Share, Task, all_right, token_right
+from nextfail.tasks.path_star import facts, textfile
+from nextfail.tasks.path_star.outcome import judge
+from nextfail.tasks.path_star.vocab import MOST_JOINED, Vocab
+
+_MOST_NODES = 2**15 - 4  # the signs come after the labels, and all must fit in int16
+_CHUNK = 8192  # graphs drawn at a time: the pool of labels then stays in the cache
+
+CHOICES = {
+    "query": ("after", "before"),
+    "edges": ("shuffled", "by_arm", "parents_first"),
+    "direction": ("away", "random"),
+    "edges_as": ("triples", "tokens"),
+}
+"""How a problem can be written down, which decides what is learnable (Frydenlund 2024, arXiv 2410.13779, and 2025)."""
+
+
+@public("path_star")
+@dataclass(frozen=True)
+class PathStar(Task):
+    """The size G(degree, path_length) with labels drawn from 0..num_nodes-1, and how a problem is written down.
+
+    One start node with `degree` arms; every arm has `path_length` nodes, counting the start. The goal is the last
+    node of one arm, and the answer is that arm from start to goal: position 1 of it is the hard token. By default
+    problems are written as published.
+
+    Args:
+        degree: arms d of the star.
+        path_length: nodes l of an arm, counting the start.
+        num_nodes: labels N to draw from.
+        query: start and goal stand after the edges, or before them.
+        edges: their order: shuffled one by one; by_arm, arms in random order and each from the start on; parents_first,
+            any order in which the edge to a node comes before the edge from it, each such order equally likely.
+        direction: an edge's node nearer to the start comes first ("away" from it), or either does ("random").
+        edges_as: an edge is three tokens, as published ("triples"), or one ("tokens"); see `vocab`.
+        goals: different goals of one graph, everything else the same, that stand together in training; from 1, which
+            is independent problems, to the degree. Validation and test problems are always independent.
+
+    Raises:
+        UserError: a size at which there is no choice to make, no cheat to learn, or too few labels; or a value that
+            is none of the choices.
+    """
+
+    metrics: ClassVar = ("hard_token_accuracy",)
+    probes: ClassVar = (Probe("cheat_accuracy", prefix=2),)
+    hard_position: ClassVar = 1
+
+    degree: int
+    path_length: int
+    num_nodes: int
+    query: str = "after"
+    edges: str = "shuffled"
+    direction: str = "away"
+    edges_as: str = "triples"
+    goals: int = 1
+
+    def __post_init__(self) -> None:
+        for key in ("degree", "path_length", "num_nodes", "goals"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UserError(f"task.{key}={value!r} is not a whole number")
+        for key, choices in CHOICES.items():
+            if (value := getattr(self, key)) not in choices:
+                raise UserError(f"task.{key}={value!r} is unknown: choose {' or '.join(choices)}")
+        if self.degree < 2:
+            raise UserError(f"task.degree={self.degree} is too small: needs at least 2 arms to choose from")
+        if self.path_length < 3:
+            raise UserError(
+                f"task.path_length={self.path_length} is too small: needs at least 3 nodes, "
+                "since with fewer the prompt already names the answer"
+            )
+        if self.num_nodes < self.size:
+            raise UserError(f"task.num_nodes={self.num_nodes} is too small for {self}: needs at least {self.size}")
+        if self.num_nodes > _MOST_NODES:
+            raise UserError(f"task.num_nodes={self.num_nodes} is too large: tokens are stored in 16 bits, "
+                            f"which allows {_MOST_NODES}")  # fmt: skip
+        if self.edges_as == "tokens" and self.num_nodes > MOST_JOINED:
+            raise UserError(f"task.num_nodes={self.num_nodes} is too large for task.edges_as=tokens: an edge is a "
+                            f"token of 16 bits, which allows {MOST_JOINED}")  # fmt: skip
+        if not 1 <= self.goals <= self.degree:
+            raise UserError(f"task.goals={self.goals}: {self} has 1 to {self.degree} different goals")
+
+    def __str__(self) -> str:
+        return f"G({self.degree},{self.path_length})"
+
+    @property
+    def title(self) -> str:
+        """G(2,5), and the number of labels where it is not the usual one."""
+        return facts.title({"degree": self.degree, "path_length": self.path_length, "num_nodes": self.num_nodes})
+
+    @property
+    def size(self) -> int:
+        """Nodes in one graph, 1 + d(l-1)."""
+        return 1 + self.num_edges
+
+    @property
+    def num_edges(self) -> int:
+        """Edges in one graph, d(l-1)."""
+        return self.degree * (self.path_length - 1)
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens from the first edge to "=": three an edge, or one, then start, goal and "="."""
+        return self.vocab.prompt_length(self.num_edges)
+
+    @property
+    def answer_length(self) -> int:
+        """Nodes l of the path."""
+        return self.path_length
+
+    @property
+    def group(self) -> int:  # type: ignore[override]
+        """Problems of one graph that stand together in training."""
+        return self.goals
+
+    @property
+    def chance(self) -> float:
+        """Accuracy on the hard token of a model that sees only that it must be a neighbour of the start: 1/d."""
+        return 1 / self.degree
+
+    @property
+    def distinct(self) -> int:
+        """How many canonically different graphs exist: labelled nodes, up to the order of the arms."""
+        return perm(self.num_nodes, self.size) // factorial(self.degree)
+
+    @property
+    def vocab(self) -> Vocab:
+        """The token ids for this label set."""
+        return Vocab(self.num_nodes, self.edges_as == "tokens")
+
+    @cached_property
+    def _shape(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Which drawn label stands where: sources (E,), targets (E,), arms (d, l), as indices into the drawn labels."""
+        arms = 1 + torch.arange(self.num_edges).view(self.degree, self.path_length - 1)
+        arms = torch.cat([torch.zeros(self.degree, 1, dtype=torch.long), arms], 1)  # label 0 is the start
+        return arms[:, :-1].flatten(), arms[:, 1:].flatten(), arms
+
+    def sample(self, count: int, generator: torch.Generator, group: int = 1) -> Batch:
+        """Draw `count` problems: prompts (count, P) and answers (count, l), in the smallest integer type.
+
+        Labels are drawn without replacement, edges are ordered and the goal's arm is chosen, all uniformly.
+
+        Args:
+            count: a multiple of `group`.
+            group: problems in a row that share all but the goal; from 1, independent problems, to the degree.
+        """
+        graphs, rest = divmod(count, group)
+        if rest:
+            raise UserError(f"{count} problems are not a multiple of {group} goals")
+        parts = [self._sample(min(_CHUNK, graphs - i), generator, group) for i in range(0, graphs, _CHUNK)]
+        return Batch.join(parts or [self._sample(0, generator, group)])
+
+    def _sample(self, graphs: int, generator: torch.Generator, goals: int) -> Batch:
+        sources, targets, arms = self._shape
+        labels = draw_without_replacement(graphs, self.num_nodes, self.size, generator)  # (B, n)
+        order = self._order(graphs, generator)  # (B, E)
+        if goals == 1:
+            arm = torch.randint(self.degree, (graphs,), generator=generator)
+        else:
+            arm = draw_without_replacement(graphs, self.degree, goals, generator).long().flatten()
+        edges = torch.stack([labels.gather(1, sources[order]), labels.gather(1, targets[order])], -1)  # (B, E, 2)
+        if self.direction == "random":
+            turned = torch.rand(edges.shape[:2], generator=generator) < 0.5
+            edges = torch.where(turned.unsqueeze(-1), edges.flip(-1), edges)
+        labels, edges = (each.repeat_interleave(goals, 0) for each in (labels, edges))
+        paths = labels.gather(1, arms[arm])  # (B goals, l)
+        vocab = self.vocab
+        prompts = vocab.layout(edges, paths[:, 0], paths[:, -1], self.query)
+        return Batch.full(prompts, paths.to(vocab.dtype))
+
+    def _order(self, graphs: int, generator: torch.Generator) -> Tensor:
+        """Numbers of edges (B, E) as they are written; those of an arm are consecutive, from the start on."""
+        hops = self.path_length - 1
+        if self.edges == "by_arm":
+            arms = draw_without_replacement(graphs, self.degree, self.degree, generator).long()
+            return (arms.unsqueeze(2) * hops + torch.arange(hops)).flatten(1)
+        order = draw_without_replacement(graphs, self.num_edges, self.num_edges, generator).long()
+        if self.edges == "parents_first":  # each arm keeps its places, and takes them from the start on
+            places = (order // hops).argsort(dim=1, stable=True)
+            order = torch.empty_like(order).scatter_(1, places, torch.arange(self.num_edges).expand_as(order))
+        return order
+
+    def keys(self, batch: Batch) -> Tensor:
+        """Canonical keys (B,), int64: equal for prompts with the same undirected edges and start, whatever the goal.
+
+        The key is a 64-bit hash, summed over the edges so that their order does not matter. Two different graphs
+        share one with probability 2**-64; that could only leave out a graph that was allowed.
+        """
+        edges, start, _ = self.vocab.split(batch.prompts.long())
+        one, other = edges.unbind(-1)  # (B, E); amin and amax over so short an axis are fifty times slower than this
+        low, high = torch.minimum(one, other), torch.maximum(one, other)
+        return _splitmix64(low * self.num_nodes + high).sum(1) + _splitmix64(-1 - start)
+
+    def score(self, decoded: Tensor, batch: Batch) -> dict[str, Share]:
+        hard = token_right(decoded, batch, self.hard_position)
+        return {"exact_match": all_right(decoded, batch), "hard_token_accuracy": hard}
+
+    def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:
+        return judge(metrics, finite, judged_by)
+
+    def known_prefix(self, prompts: Tensor) -> Tensor:
+        """The start (B, 1), which the query names."""
+        return self.vocab.split(prompts)[1].unsqueeze(1)
+
+    def resized(self, settings: Mapping[str, Any]) -> "PathStar":
+        """The same with another degree and path_length; labels are always those that the model knows."""
+        unknown = sorted(set(settings) - {"degree", "path_length", "num_nodes"})
+        if unknown:
+            raise UserError(f"task.{unknown[0]} cannot be changed for a trained model: only degree and path_length can")
+        sizes = {key: value for key, value in settings.items() if key != "num_nodes"}
+        other = replace(self, goals=1, **sizes, num_nodes=_MOST_NODES if self.edges_as == "triples" else MOST_JOINED)
+        if other.size > self.num_nodes:
+            raise UserError(f"{other} has {other.size} nodes, and this run knows only {self.num_nodes} labels")
+        return replace(other, num_nodes=self.num_nodes)
+
+    def read(self, path: Path) -> Batch:
+        edges, starts, goals, paths = textfile.load(path, self)
+        return Batch.full(self.vocab.layout(edges, starts, goals, self.query), paths.to(self.vocab.dtype))
+
+    def lines(self, batch: Batch) -> Iterator[str]:
+        return textfile.lines(*self.vocab.split(batch.prompts), batch.answers)
+
+    def example(self, batch: Batch, decoded: Tensor) -> list[dict[str, Any]]:
+        edges, starts, goals = self.vocab.split(batch.prompts)
+        columns = zip(edges, starts, goals, batch.answers, decoded, strict=True)
+        keys = ("edges", "start", "goal", "path", "generated")
+        return [dict(zip(keys, (value.tolist() for value in row), strict=True)) for row in columns]
+
+
+def draw_without_replacement(count: int, total: int, chosen: int, generator: torch.Generator) -> Tensor:
+    """`count` rows of `chosen` different numbers from 0..total-1, each ordered choice equally likely.
+
+    The first steps of a Fisher-Yates shuffle, all rows at once. Returns (count, chosen) int16.
+    """
+    pool = torch.arange(total, dtype=torch.int16).repeat(count, 1)
+    chosen_ones = []
+    for i in range(chosen):
+        pick = torch.randint(i, total, (count, 1), generator=generator)
+        chosen_ones.append(pool.gather(1, pick))
+        pool.scatter_(1, pick, pool[:, i : i + 1].clone())  # place i itself is not looked at again
+    return torch.cat(chosen_ones, 1)
+
+
+def _splitmix64(x: Tensor) -> Tensor:
+    """Steele, Lea & Flood's 64-bit mixer, elementwise on int64 with wrap-around: the same on every machine."""
+
+    def shifted(z: Tensor, bits: int) -> Tensor:
+        return (z >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift; torch's own keeps the sign
+
+    x = x * -7046029254386353131  # 0x9E3779B97F4A7C15
+    x = (x ^ shifted(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    x = (x ^ shifted(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return x ^ shifted(x, 31)
