@@ -22,7 +22,7 @@ class Scratchpad(Objective):
     takes_given = False  # the first hop comes after the search
 
     def written_length(self, length: int) -> int:
-        return 2 * length + 1 if self.vocab.end is None else 2 * length
+        return 2 * length + 1
 
     def write(self, answers: Tensor) -> Tensor:
         equals = answers.new_full((len(answers), 1), self.vocab.equals)

@@ -103,8 +103,8 @@ class DrawnData(TaskData):
         if task.distinct < 2 * (validation + test):
             raise UserError(
                 f"data.validation={validation} and data.test={test} are too many: only {task.distinct:,} distinct "
-                f"problems of {task} exist, and disjoint sets need at least {2 * (validation + test):,}; choose smaller "
-                "sets, or a task with more problems"
+                f"problems of {task} exist, and disjoint sets need at least {2 * (validation + test):,}; choose "
+                "smaller sets, or a task with more problems"
             )
 
     def prepare(self) -> None:

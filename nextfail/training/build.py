@@ -17,12 +17,13 @@ from nextfail.source import digest, imported
 from nextfail.tasks.base import Task
 from nextfail.tasks.data import DrawnData, FileData, TaskData
 from nextfail.tasks.path_star.task import PathStar
+from nextfail.tasks.star_mixed.task import StarMixed
 from nextfail.text import line
 from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)
 
-_LOADABLE = (PathStar, Transformer, Mamba, Pretrained, *ALL, DrawnData, FileData)
+_LOADABLE = (PathStar, StarMixed, Transformer, Mamba, Pretrained, *ALL, DrawnData, FileData)
 OWN = {name: made for name, made in imported.items() if made in _LOADABLE}
 """What a run folder may name without being trusted, by its public name."""
 

@@ -206,7 +206,7 @@ class PathStar(Task):
         edges, start, _ = self.vocab.split(batch.prompts.long())
         one, other = edges.unbind(-1)  # (B, E); amin and amax over so short an axis are fifty times slower than this
         low, high = torch.minimum(one, other), torch.maximum(one, other)
-        return _splitmix64(low * self.num_nodes + high).sum(1) + _splitmix64(-1 - start)
+        return mix(low * self.num_nodes + high).sum(1) + mix(-1 - start)
 
     def score(self, decoded: Tensor, batch: Batch) -> dict[str, Share]:
         hard = token_right(decoded, batch, self.hard_position)
@@ -258,7 +258,7 @@ def draw_without_replacement(count: int, total: int, chosen: int, generator: tor
     return torch.cat(chosen_ones, 1)
 
 
-def _splitmix64(x: Tensor) -> Tensor:
+def mix(x: Tensor) -> Tensor:
     """Steele, Lea & Flood's 64-bit mixer, elementwise on int64 with wrap-around: the same on every machine."""
 
     def shifted(z: Tensor, bits: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Star graphs whose paths differ in length."""

@@ -1,0 +1,169 @@
+"""Star graphs with arms of a length drawn for each problem, and goals at their ends or anywhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nextfail.errors import UserError
+from nextfail.source import public
+from nextfail.tasks.base import Batch, Probe, Share, Task, all_right, token_right
+from nextfail.tasks.path_star.outcome import judge
+from nextfail.tasks.path_star.task import PathStar, mix
+from nextfail.tasks.path_star.vocab import Vocab
+from nextfail.tasks.star_mixed import facts
+
+GOALS = ("leaf", "any")
+
+
+class MixedVocab(Vocab):
+    """The tokens of star graphs, and two more: "." ends an answer, "_" fills a short prompt up from the left."""
+
+    @property
+    def end(self) -> int:  # type: ignore[override]
+        """ ".", the end of an answer."""
+        return self.num_nodes + 4
+
+    @property
+    def fill(self) -> int:
+        """ "_", a place before the first edge."""
+        return self.num_nodes + 5
+
+    @property
+    def size(self) -> int:
+        return self.num_nodes + 6
+
+    @property
+    def texts(self) -> list[str]:
+        return [*super().texts, ".", "_"]
+
+
+@public("star_mixed")
+@dataclass(frozen=True)
+class StarMixed(Task):
+    """G(degree, l) with l drawn from `shortest`..`longest` for every problem, each equally likely.
+
+    A prompt of G(2,3) where the longest is 4, and its answer:
+
+        _ _ _ _ _ _ 7 1 | 1 4 | 7 3 | 3 9 / 7 4 =        7 1 4 . .
+
+    Answers end in "."; short prompts begin with "_", so that every prompt ends at the same place.
+
+    Args:
+        degree: arms d of the star.
+        shortest, longest: nodes of an arm, counting the start; all arms of one graph have the same.
+        num_nodes: labels N to draw from.
+        goal: the last node of an arm ("leaf"), or any node but the start, each equally likely ("any").
+        edges_as: as of `PathStar`.
+
+    Raises:
+        UserError: as `PathStar` for the shortest and the longest; or they are the wrong way round.
+    """
+
+    metrics: ClassVar = ("hard_token_accuracy",)
+    probes: ClassVar = (Probe("cheat_accuracy", prefix=2),)
+    hard_position: ClassVar = 1
+
+    degree: int
+    shortest: int
+    longest: int
+    num_nodes: int
+    goal: str = "leaf"
+    edges_as: str = "triples"
+
+    def __post_init__(self) -> None:
+        if self.goal not in GOALS:
+            raise UserError(f"task.goal={self.goal!r} is unknown: choose {' or '.join(GOALS)}")
+        for key in ("shortest", "longest"):
+            if not isinstance(value := getattr(self, key), int) or isinstance(value, bool):
+                raise UserError(f"task.{key}={value!r} is not a whole number")
+        if self.shortest > self.longest:
+            raise UserError(f"task.shortest={self.shortest} is above task.longest={self.longest}")
+        assert self.sizes  # each of which checks itself
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def title(self) -> str:
+        return facts.title(self.degree, self.shortest, self.longest, self.goal)
+
+    @cached_property
+    def sizes(self) -> list[PathStar]:
+        """Every size that is drawn, shortest first."""
+        lengths = range(self.shortest, self.longest + 1)
+        return [PathStar(self.degree, length, self.num_nodes, edges_as=self.edges_as) for length in lengths]
+
+    @property
+    def vocab(self) -> MixedVocab:
+        return MixedVocab(self.num_nodes, self.edges_as == "tokens")
+
+    @property
+    def prompt_length(self) -> int:
+        return self.sizes[-1].prompt_length
+
+    @property
+    def answer_length(self) -> int:
+        return self.longest + 1
+
+    @property
+    def chance(self) -> float:
+        """Of a model that sees only that the first hop must be a neighbour of the start: 1/d."""
+        return 1 / self.degree
+
+    @property
+    def distinct(self) -> int:
+        return sum(size.distinct for size in self.sizes)
+
+    def sample(self, count: int, generator: torch.Generator, group: int = 1) -> Batch:
+        if group != 1:
+            raise UserError(f"{type(self).__name__} draws independent problems")
+        vocab = self.vocab
+        prompts = torch.full((count, self.prompt_length), vocab.fill, dtype=torch.int16)
+        answers = torch.full((count, self.answer_length), vocab.end, dtype=torch.int16)
+        which = torch.randint(len(self.sizes), (count,), generator=generator)
+        for number, size in enumerate(self.sizes):
+            rows = (which == number).nonzero()[:, 0]
+            drawn = size.sample(len(rows), generator)
+            last = torch.full((len(rows), 1), size.path_length - 1)
+            if self.goal == "any":
+                last = torch.randint(1, size.path_length, (len(rows), 1), generator=generator)
+            edges, starts, _ = size.vocab.split(drawn.prompts)
+            paths = drawn.answers.to(torch.int16)
+            goals = paths.gather(1, last)[:, 0]
+            prompts[rows, self.prompt_length - size.prompt_length :] = size.vocab.layout(edges, starts, goals).to(
+                torch.int16
+            )
+            beyond = torch.arange(size.path_length) > last
+            answers[rows, : size.path_length] = paths.masked_fill(beyond, vocab.end)
+        return Batch(prompts, answers, first_end(answers, vocab.end))
+
+    def keys(self, batch: Batch) -> Tensor:
+        """As of `PathStar`: equal for the same undirected edges and start, whatever the goal."""
+        padded = batch.prompts.long()
+        edges, start, _ = self.vocab.split(padded.masked_fill(padded == self.vocab.fill, 0))
+        width = 1 if self.edges_as == "tokens" else 3
+        real = padded[:, : width * edges.shape[1]].unflatten(1, (-1, width))[..., 0] != self.vocab.fill
+        one, other = edges.unbind(-1)
+        low, high = torch.minimum(one, other), torch.maximum(one, other)
+        return (mix(low * self.num_nodes + high) * real).sum(1) + mix(-1 - start)
+
+    def score(self, decoded: Tensor, batch: Batch) -> dict[str, Share]:
+        hard = token_right(decoded, batch, self.hard_position)
+        return {"exact_match": all_right(decoded, batch), "hard_token_accuracy": hard}
+
+    def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:
+        return judge(metrics, finite, judged_by)
+
+    def known_prefix(self, prompts: Tensor) -> Tensor:
+        """The start (B, 1), which the query names."""
+        return prompts[:, -3:-2]
+
+
+def first_end(answers: Tensor, end: int) -> Tensor:
+    """Which places (B, L) count: those up to the first end token."""
+    ends = answers == end
+    return ends.cumsum(1) - ends.long() == 0
