@@ -196,18 +196,26 @@ def _link(folder: int, old: str, new: str) -> bool:
     return True
 
 
-def leads_out(root: Path) -> Path | None:
-    """A link in a folder, or in one of the folders in it, that leads out of it; None if there is none.
+def trap(root: Path) -> Path | None:
+    """Something in a folder, or in one of the folders in it, that must not be written to; None if there is nothing.
 
-    What others write there without this module has fixed names no deeper than that: Hydra's log, TensorBoard's files.
+    That is a link that leads out of the folder or nowhere, and what is neither file nor folder, such as a pipe. What
+    others write there without this module has fixed names no deeper than that: Hydra's log, TensorBoard's files.
     """
     if not root.is_dir():
         return None
-    real = root.resolve()
+    real = os.path.realpath(root)
     top = sorted(root.iterdir())
     inner = [path for folder in top if folder.is_dir() and not folder.is_symlink() for path in sorted(folder.iterdir())]
-    links = (path for path in (*top, *inner) if path.is_symlink())
-    return next((path for path in links if not path.resolve().is_relative_to(real)), None)
+    return next((path for path in (*top, *inner) if _is_trap(path, real)), None)
+
+
+def _is_trap(path: Path, root: str) -> bool:
+    if path.is_symlink():
+        target = os.path.realpath(path)
+        return target != root and not target.startswith(f"{root}{os.sep}")
+    kind = path.lstat().st_mode
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
 
 
 def open_regular(path: Path, follow: bool = True) -> io.BufferedReader:

@@ -147,7 +147,11 @@ def _arguments(found: Found, node: ast.ClassDef, above: list[Definition]) -> dic
     if init:
         return None if _decorated(init[0]) else _parameters(init[0], method=True)
     if (fields := _fields(node)) is not None:
-        return None if above else fields
+        return (
+            None
+            if any(isinstance(base.node, ast.ClassDef) and _fields(base.node) for base in _bases(found))
+            else fields
+        )
     if len(node.bases) > 1 and not _ours(found.module):
         return None  # which one's counts is decided by all that they are made of
     if above:

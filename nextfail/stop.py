@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,18 @@ def handle(numbers: Iterable[int], handler: Handler) -> dict[int, Any]:
         return {}
     ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []
     return {number: signal.signal(number, handler) for number in numbers if number not in ignored}
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Start processes in this block that are deaf to signals of the terminal, Ctrl-C and a closed session."""
+    before: dict[int, Any] = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        unlisten(before)
 
 
 def unlisten(before: dict[int, Any]) -> None:

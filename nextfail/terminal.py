@@ -1,8 +1,10 @@
 """What nextfail prints: through streams that outlive their readers, and with nothing in it that drives a terminal."""
 
 import errno
+import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -59,6 +61,18 @@ def mend_pipes() -> None:
             stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115, as long as the process
         if not isinstance(stream, Unbroken):
             setattr(sys, name, cast(TextIO, Unbroken(stream)))
+    sys.excepthook = _show_exception
+
+
+class Formatter(logging.Formatter):
+    """Log records with nothing in them that drives a terminal; named in conf/hydra/job_logging."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal(super().format(record))
+
+
+def _show_exception(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip(), error=True)
 
 
 def say(text: object, error: bool = False) -> None:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 _BIDI = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_MARKDOWN = re.compile(r"[\\`*\[\]<>|$~&#]|(?<!\w)_|_(?!\w)")
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|$~&#]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -36,7 +36,7 @@ def csv_cell(value: object) -> object:
 
 
 def _hidden(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs") or character in _BIDI
+    return unicodedata.category(character) in ("Cc", "Cn", "Cs") or character in _BIDI
 
 
 def _number(text: str) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import nextfail
 from nextfail.errors import UserError
-from nextfail.files import PARTIAL, Inside, leads_out, read_json, read_text
+from nextfail.files import PARTIAL, Inside, trap, read_json, read_text
 
 WRITERS = {"write_text", "write_bytes", "unlink", "rmtree", "mkdir", "makedirs", "rename", "touch", "symlink_to",
            "hardlink_to", "copyfile", "copy", "move", "utime", "truncate"}  # fmt: skip
@@ -146,13 +146,13 @@ def test_links_that_lead_out_are_found(tmp_path: Path, theirs: Path) -> None:
     run = tmp_path / "run"
     (run / "wandb/run-1").mkdir(parents=True)
     (run / "wandb/latest-run").symlink_to("run-1")  # as W&B makes it
-    assert leads_out(run) is None
+    assert trap(run) is None
     (run / "wandb/run-1/debug.log").symlink_to(theirs)  # and this, too
-    assert leads_out(run) is None
+    assert trap(run) is None
     (run / "wandb/hparams.yaml").symlink_to(theirs / "diary.svg")
-    assert leads_out(run) == run / "wandb/hparams.yaml"
+    assert trap(run) == run / "wandb/hparams.yaml"
     (run / "train.log").symlink_to(theirs / "diary.svg")
-    assert leads_out(run) == run / "train.log"
+    assert trap(run) == run / "train.log"
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:

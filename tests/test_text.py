@@ -41,7 +41,7 @@ def test_no_control_character_is_ever_left(text: str) -> None:
         ("[x](javascript:alert(1))", r"\[x\](javascript:alert(1))"),
         ("a | b\n# heading", r"a \| b \# heading"),
         ("$x^$ `code` *bold* _it_", r"\$x^\$ \`code\` \*bold\* \_it\_"),
-        ("![i](http://x)", r"!\[i\](http://x)"),
+        ("![i](http://x) www.x", r"!\[i\](http\://x) www\.x"),
         ("a\\|b &lt;", r"a\\\|b \&lt;"),
     ],
 )

@@ -64,13 +64,15 @@ class OptunaSweeper(Sweeper):
         tried: set[int] = set()
         without: list[str] = []
         while batch := self._next(study, space, fixed, tried):
-            done = self.launcher.launch([trial.user_attrs[RUN_WITH] for trial in batch], initial_job_idx=len(tried))
+            done = self.launcher.launch(
+                [_overrides(trial, fixed, space) for trial in batch], initial_job_idx=len(tried)
+            )
             tried |= {trial.number for trial in batch}
             for trial, result in zip(batch, done, strict=True):
                 if (value := float(result.return_value)) == value:  # without a value a trial stays open
                     study.tell(trial.number, value, skip_if_finished=True)
                 else:
-                    without.append(" ".join(trial.user_attrs[RUN_WITH]))
+                    without.append(" ".join(_overrides(trial, fixed, space)))
         self._report(study)
         self._require_values(without)
 
@@ -176,6 +178,19 @@ class OptunaSweeper(Sweeper):
         }
         Inside(path.parent).write_json(path.name, record)
         say(f"best of {len(complete)} trials: exact match {best.value:.3f} with {json.dumps(best.params)} ({path})")
+
+
+def _overrides(trial: "FrozenTrial", fixed: list[str], space: dict[str, Any]) -> list[str]:
+    """What a trial is run with: values from the journal, which may be anybody's; keys and all else from the command.
+
+    Raises:
+        UserError: its axes are not those that were asked for.
+    """
+    from nextfail.errors import UserError
+
+    if trial.distributions != space:
+        raise UserError(f"trial {trial.number} of the study has other axes than this command")
+    return [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
 
 
 def _distribution(override: Override) -> "optuna.distributions.BaseDistribution":

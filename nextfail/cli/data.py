@@ -41,7 +41,7 @@ def write(name: str, sets: list[str], count: int, seed: int, out: Path) -> None:
     from nextfail.training.build import make_task
 
     task, source = make_task({"task": settings}), generator("file", seed)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with (
         Inside(out.parent).writing(out.name, replace=False) as file,
         Progress(*columns, console=console(error=True), transient=True) as progress,

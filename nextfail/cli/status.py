@@ -63,7 +63,7 @@ def show(arguments: argparse.Namespace) -> None:
     runs = statuses(arguments.folders)
     shown = console()
     if arguments.json:
-        say(json.dumps([{"folder": str(folder), **status} for folder, status in runs.items()], indent=1))
+        say(json.dumps([{**status, "folder": str(folder)} for folder, status in runs.items()], indent=1))
     elif arguments.watch and shown.is_terminal:
         with Live(_page(runs), console=shown, auto_refresh=False) as live:
             for page in _looks(arguments.folders, arguments.every):

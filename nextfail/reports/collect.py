@@ -8,29 +8,14 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from nextfail.errors import UserError
+from nextfail.reports.names import MODELS, OBJECTIVES
 from nextfail.reports.record import Result, Run, read_run
 from nextfail.runs.find import find
 from nextfail.text import line
 
 T = TypeVar("T")
 
-ORDER = (
-    "teacher_forcing",
-    "reverse",
-    "teacherless",
-    "multi_token",
-    "token_order",
-    "next_latent",
-    "future_summary",
-    "belief_state",
-    "any_order",
-    "token_masking",
-    "scratchpad",
-    "first_hop_only",
-    "transformer",
-    "mamba",
-)
-"""Objectives and models that come before all others, which follow by name."""
+ORDER = (*OBJECTIVES, *MODELS)
 
 MOST_KEYS = 3  # named in a label; more would be no label
 

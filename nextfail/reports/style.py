@@ -7,24 +7,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, whose vermillion is kept for what is hard or wrong in every figure, and some of Tol's
-COLOURS = {
-    "teacher_forcing": "#E69F00",
-    "reverse": "#0072B2",
-    "teacherless": "#009E73",
-    "first_hop_only": "#CC79A7",
-    "multi_token": "#56B4E9",
-    "token_order": "#332288",
-    "next_latent": "#882255",
-    "future_summary": "#999933",
-    "any_order": "#117733",
-    "belief_state": "#AA4499",
-    "token_masking": "#DDCC77",
-    "scratchpad": "#88CCEE",
-}
+from nextfail.reports.names import MODELS, OBJECTIVES
+
 OTHER_COLOURS = ("#999999", "#000000", "#BBBBBB")
 WRONG = "#D55E00"
-MARKERS = {"transformer": "o", "mamba": "s"}
 OTHER_MARKERS = ("^", "D", "v", "P")
 CHANCE: dict[str, Any] = {"color": "0.4", "ls": ":", "lw": 1.1, "zorder": 1}
 
@@ -45,12 +31,12 @@ STYLE: Any = {
 
 def colour(objective: str) -> str:
     """The colour of an objective, the same in every figure and report."""
-    return COLOURS.get(objective) or OTHER_COLOURS[zlib.crc32(objective.encode()) % len(OTHER_COLOURS)]
+    return OBJECTIVES.get(objective) or OTHER_COLOURS[zlib.crc32(objective.encode()) % len(OTHER_COLOURS)]
 
 
 def marker(model: str) -> str:
     """The marker of a model, the same in every figure and report."""
-    return MARKERS.get(model) or OTHER_MARKERS[zlib.crc32(model.encode()) % len(OTHER_MARKERS)]
+    return MODELS.get(model) or OTHER_MARKERS[zlib.crc32(model.encode()) % len(OTHER_MARKERS)]
 
 
 def render(figure: Figure) -> dict[str, bytes]:

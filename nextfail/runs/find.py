@@ -10,11 +10,12 @@ BEHIND_LINKS = 3
 """Levels that are looked at behind a link, which may lead anywhere: a folder of sweeps, a sweep, a run."""
 
 
-def find(folders: Sequence[Path], empty: bool = False) -> list[Path]:
+def find(folders: Sequence[Path], empty: bool = False, links: bool = True) -> list[Path]:
     """Folders with a run.json or result.json, at or below the given ones, each once.
 
     Args:
         empty: whether there may be none.
+        links: whether to look behind links.
 
     Raises:
         UserError: a folder does not exist, or there is no run in any of them.
@@ -23,7 +24,7 @@ def find(folders: Sequence[Path], empty: bool = False) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
-        for place, below, files in walk(folder):
+        for place, below, files in walk(folder, links=links):
             below[:] = [name for name in below if name not in ("checkpoints", "figures")]  # no need to look there
             if "run.json" in files or "result.json" in files:
                 found.setdefault(place.resolve(), place)
@@ -32,18 +33,21 @@ def find(folders: Sequence[Path], empty: bool = False) -> list[Path]:
     return sorted(found.values())
 
 
-def walk(folder: Path, levels: int | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+def walk(folder: Path, levels: int | None = None, links: bool = True) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Each folder, the names of folders in it, and those of files; a folder that can be reached twice comes once.
 
     Names that are taken out of the first list are not looked into.
 
     Args:
         levels: how many levels of folders; None for all.
+        links: whether to look behind links.
     """
-    yield from _walk(folder, levels, set())
+    yield from _walk(folder, levels, links, set())
 
 
-def _walk(folder: Path, levels: int | None, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, list[str], list[str]]]:
+def _walk(
+    folder: Path, levels: int | None, links: bool, seen: set[tuple[int, int]]
+) -> Iterator[tuple[Path, list[str], list[str]]]:
     for name, below, files in os.walk(folder):
         place = Path(name)
         status = place.stat()
@@ -55,6 +59,6 @@ def _walk(folder: Path, levels: int | None, seen: set[tuple[int, int]]) -> Itera
             below.clear()
         below.sort()
         yield place, below, files
-        for each in below:
+        for each in below if links else ():
             if (link := place / each).is_symlink():
-                yield from _walk(link, BEHIND_LINKS if levels is None else levels, seen)
+                yield from _walk(link, BEHIND_LINKS if levels is None else levels, links, seen)

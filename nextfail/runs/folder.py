@@ -1,6 +1,7 @@
 """One run folder: where its files are, whether it is done, and whether a run may use it."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from nextfail.errors import UserError
-from nextfail.files import PARTIAL, Inside, leads_out, read_json
+from nextfail.files import PARTIAL, Inside, read_json, trap
 from nextfail.runs.identity import READABLE, SCHEMA, Identity, digest, keys
 from nextfail.runs.lock import Lock
 
+LOG = "train.log"
+"""Where Hydra logs."""
+
 HYDRAS = ("config.yaml", "hydra.yaml", "overrides.yaml")
 """What Hydra writes into a folder of its own before a run begins, if hydra.output_subdir asks for it."""
+
+
+_HASH = re.compile(r"[0-9a-f]{16}")
 
 
 class State(Enum):
@@ -89,7 +96,8 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """The result, or None if the run is not done (a file that is not whole, or another run's, counts as absent)."""
         result = read_json(self.result_json)
-        if not (isinstance(result, dict) and isinstance(result.get("outcome"), str) and "exact_match" in result):
+        if not (isinstance(result, dict) and isinstance(result.get("outcome"), str)
+                and isinstance(result.get("exact_match"), dict)):  # fmt: skip
             return None
         run = read_json(self.run_json)
         mine = isinstance(run, dict) and run.get("hash") == result.get("identity")
@@ -104,7 +112,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise UserError(f"{self.path} is not a folder: give a run folder, as nextfail-train makes them")
         run = read_json(self.run_json)
-        if not isinstance(run, dict) or "hash" not in run:
+        if not isinstance(run, dict) or not _HASH.fullmatch(str(run.get("hash"))):
             raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
         if run.get("schema") not in READABLE:
             readable = ", ".join(map(str, READABLE))
@@ -214,15 +222,15 @@ class RunFolder:
                 more = f" and {len(theirs) - 3} more" if len(theirs) > 3 else ""
                 raise UserError(f"{self.path} has {', '.join(theirs[:3])}{more}, and is no run of nextfail: choose "
                                 "another folder")  # fmt: skip
-        if link := leads_out(self.path):
-            raise UserError(f"{link} is a link that leads out of the run folder, and nextfail writes nothing outside "
-                            "of it: remove the link, or make the whole run folder one")  # fmt: skip
+        if link := trap(self.path):
+            raise UserError(f"{link} is a link that leads out of the run folder, or no file: nextfail writes nothing "
+                            "outside of the folder. Remove it, or make the whole run folder a link")  # fmt: skip
 
     def owns(self, name: str) -> bool:
-        """Whether a file or folder of this name is one that nextfail writes here."""
+        """Whether a file of this name is one that nextfail writes here."""
         own = (self.run_json, self.status_json, self.result_json, self.metrics_csv, self.timing_csv, self.examples_json,
-               self.error_txt, self.job_json, self.lock, self.checkpoints)  # fmt: skip
-        return name in [path.name for path in own]
+               self.error_txt, self.job_json, self.lock)  # fmt: skip
+        return name in (LOG, *(path.name for path in own))
 
     def _before_run(self, name: str) -> bool:
         """Whether a file may be there before run.json is: of a run that was sent off, or failed before it began."""
@@ -232,7 +240,7 @@ class RunFolder:
         if name == self.error_txt.name:
             return self.status_json.exists()
         if (folder := self.path / name).is_dir():
-            return {path.name for path in folder.iterdir()} <= set(HYDRAS)
+            return all(path.is_dir() or path.name in HYDRAS for path in folder.rglob("*"))
         return name.startswith(".lock") or name.endswith((".log", PARTIAL))
 
     def _clear(self) -> None:

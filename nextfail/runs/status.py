@@ -1,5 +1,6 @@
 """What is known of runs: the content of status.json, checked against locks, jobs and results, as people read it."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,14 @@ from nextfail.runs.folder import RunFolder
 Status = dict[str, Any]
 STATES = ("done", "running", "pending", "cut", "failed", "missing")
 COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
+
+KINDS: dict[str, Any] = {
+    "state": str, "error": str, "job": str, "host": str, "outcome": str,
+    "step": int, "max_steps": int, "checkpoint": int, "pid": int, "requeued": int,
+    **dict.fromkeys(("time", "loss", "exact_match", "hard_token_accuracy", "samples_per_second", "seconds_left"),
+                    (int, float)),
+}  # fmt: skip
+"""Kinds of values in status.json and job.json; what is of another kind counts as missing."""
 
 ON = "the same command goes on from"
 VAGUE = "status.json is missing or not whole"
@@ -27,11 +36,20 @@ def note(run: RunFolder, state: str, **more: Any) -> Status:
 
 def read(run: RunFolder) -> Status:
     """The content of status.json, or that the run was sent off since; empty if nothing is known."""
-    status, sent = read_json(run.status_json), read_json(run.job_json)
-    status = status if isinstance(status, dict) else {}
-    if isinstance(sent, dict) and sent.get("job") != status.get("job") and sent.get("time", 0) > status.get("time", 0):
+    status, sent = _sound(read_json(run.status_json)), read_json(run.job_json)
+    sent = _sound(sent) if isinstance(sent, dict) else None
+    if sent and sent.get("job") != status.get("job") and sent.get("time", 0) > status.get("time", 0):
         status |= {"state": "pending", "job": sent["job"], "time": sent["time"], "error": None}
-    return status | {"sent": isinstance(sent, dict) and sent.get("job") == status.get("job")}
+    return status | {"sent": sent is not None and sent.get("job") == status.get("job")}
+
+
+def _sound(content: Any) -> Status:
+    """What is as it should be of a file that may be anybody's."""
+    if not isinstance(content, dict):
+        return {}
+    return {key: value for key, value in content.items()
+            if value is None or (isinstance(value, KINDS.get(key, object)) and not isinstance(value, bool)
+            and not (isinstance(value, float) and not math.isfinite(value)))}  # fmt: skip
 
 
 def survey(folders: Iterable[Path]) -> dict[Path, Status]:
@@ -53,7 +71,7 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
         jobs: what SLURM says; None if it does not answer.
     """
     if result := run.result():
-        exact = result.get("exact_match") or {}
+        exact = result["exact_match"]
         return status | {"state": "done", "outcome": result["outcome"], "exact_match": exact.get("value")}
     said, name = status.get("state"), status.get("job")
     job = (jobs or {}).get(str(name)) if name else None

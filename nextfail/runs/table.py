@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from nextfail.errors import UserError
 from nextfail.files import Inside, read_text
 from nextfail.text import csv_cell
 
@@ -42,7 +43,10 @@ class Table:
 
     def __init__(self, files: Inside, name: str, resume_step: int) -> None:
         self.files, self.name = files, name
-        self.rows = [row for row in read_rows(files.root / name) if int(row["step"]) <= resume_step]
+        try:
+            self.rows = [row for row in read_rows(files.root / name) if int(row["step"]) <= resume_step]
+        except (LookupError, ValueError) as error:
+            raise UserError(f"{files.root / name} is not as nextfail writes it: {error!r}") from error
         self._write()
 
     def add(self, *rows: Row) -> None:

@@ -1,6 +1,7 @@
 """What can be removed from folders of runs, and its removal."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +12,7 @@ from nextfail.runs.folder import RunFolder
 from nextfail.runs.status import survey
 from nextfail.sweeps.records import forget, never_begun
 
-KEPT = "last.ckpt"
-LOGGERS = ("tensorboard", "wandb", ".hydra")
+KEPT, OLD = "last.ckpt", ("previous.ckpt", "best.ckpt")
 
 
 class Removal(Protocol):
@@ -46,12 +46,19 @@ class FailedRun:
     def remove(self) -> str:
         run = RunFolder(self.path)
         with run.locked():
+            if survey([self.path])[self.path]["state"] not in ("failed", "running"):  # running is this process itself
+                return "kept: it was trained again meanwhile"
+            for name in (*OLD, KEPT):
+                run.files.remove(f"{run.checkpoints.name}/{name}")
+            with suppress(OSError):
+                run.checkpoints.rmdir()
             for name in run.files.names():
-                if name != run.lock.name and (run.owns(name) or name in LOGGERS or name.endswith(".log")):
-                    run.files.remove_tree(name)
+                if name != run.lock.name and run.owns(name):
+                    run.files.remove(name)
         if left := run.files.names():
             return f"kept {', '.join(left)}, which nextfail did not write"
-        self.path.rmdir()
+        with suppress(OSError):  # the folder that the command was given in, or a link
+            self.path.rmdir()
         return ""
 
 
@@ -100,12 +107,13 @@ def removals(folders: Sequence[Path], keep_last: bool) -> Iterator[Removal]:
         UserError: a folder does not exist, or holds no run and no record of one.
     """
     missing = {path: folder for folder in folders for path in (never_begun(folder) if folder.is_dir() else [])}
-    for path, status in survey(find(folders, empty=bool(missing))).items():
+    for path, status in survey(find(folders, empty=bool(missing), links=False)).items():
         if status["state"] == "failed":
             yield FailedRun(path, f"failed: {status['reason']}")
         elif status["state"] == "done" and keep_last:
-            checkpoints = sorted(RunFolder(path).checkpoints.glob("*.ckpt"))
-            yield from (OldCheckpoint(each) for each in checkpoints if each.name != KEPT)
+            checkpoints = [RunFolder(path).checkpoints / name for name in OLD]
+            if (RunFolder(path).checkpoints / KEPT).is_file():
+                yield from (OldCheckpoint(each) for each in checkpoints if each.is_file() and not each.is_symlink())
     yield from (NeverBegun(path, folder) for path, folder in missing.items())
 
 

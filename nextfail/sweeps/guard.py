@@ -9,11 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nextfail.errors import UserError, guarded
-from nextfail.files import leads_out
+from nextfail.files import trap
 from nextfail.runs.folder import RunFolder
-
-OF_SWEEPS = ("multirun.yaml", ".sweeps", ".submitit")
-"""What Hydra, nextfail and submitit write into a sweep's folder."""
 
 
 class Guard(Callback):
@@ -44,12 +41,22 @@ def ready_sweep(config: DictConfig) -> None:
         UserError: as `ready_run`.
     """
     require_name(config.get("name"))
-    folder = _folder(config, "hydra.sweep.dir")
-    for name in OF_SWEEPS if folder is not None else ():
-        path = Path(folder or "", name)
-        link = path if path.is_symlink() else leads_out(path)
-        if link:
-            raise UserError(f"{link} is a link, and nextfail writes nothing through links inside a folder: remove it")
+    if (folder := _folder(config, "hydra.sweep.dir")) is not None:
+        require_plain(folder)
+
+
+def require_plain(folder: Path) -> None:
+    """Refuse links and what is no file in a sweep's folder; its runs may be links, and are looked at by themselves.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        run = path.is_dir() and not path.name.startswith(".")
+        odd = path.is_symlink() or not (path.is_file() or path.is_dir())
+        if found := path if odd and not run else trap(path) if path.name.startswith(".") else None:
+            raise UserError(f"{found} is a link or no file, and nextfail writes nothing through links inside a folder: "
+                            "remove it")  # fmt: skip
 
 
 def require_name(name: Any) -> None:

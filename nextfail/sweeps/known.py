@@ -36,7 +36,7 @@ class Known:
             try:
                 identity = run.identity()
                 int(identity.settings["budget"]["max_steps"])
-            except (UserError, TypeError, ValueError, LookupError):
+            except (UserError, TypeError, ValueError, LookupError, OverflowError):
                 continue  # not whole, or of a later version
             if run.checkpoints.exists() or run.result() is not None:
                 found.append((run, identity))

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import forkserver
@@ -18,6 +19,7 @@ import cloudpickle
 from hydra.core.singleton import Singleton
 from hydra.types import HydraContext
 
+from nextfail import stop
 from nextfail.errors import RunCut
 from nextfail.sweeps.devices import MAY_USE_GPU, NEED_GPU, VISIBLE, Device, gpus, places
 from nextfail.sweeps.plan import Job
@@ -122,18 +124,15 @@ class Pool:
 
 
 def _start_server() -> None:
-    """Start the process from which all others are forked, deaf to Ctrl-C, which is for the command to pass on."""
-    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:  # its socket is there, and paths of sockets are short
+    """Start the process from which all others are forked, deaf to signals of the terminal."""
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:  # its socket is there, and paths of sockets are short
         usual, tempfile.tempdir = tempfile.tempdir, SHORT_TMPDIR
         try:
             multiprocessing.util.get_temp_dir()  # which is kept
         finally:
             tempfile.tempdir = usual
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with stop.ignored():
         forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _work(payload: bytes, words: Connection, device: Device) -> None:
@@ -143,7 +142,8 @@ def _work(payload: bytes, words: Connection, device: Device) -> None:
     try:
         perform(*cloudpickle.loads(payload))
     except BaseException as error:  # also what is no Exception must not pass for success
-        words.send(str(error)[:LONGEST] or type(error).__name__)
+        with suppress(OSError):  # the command may be gone
+            words.send(str(error)[:LONGEST] or type(error).__name__)
         sys.exit(CUT if isinstance(error, RunCut) else 1)
 
 

@@ -164,9 +164,7 @@ class Local:
 
     def start(self, jobs: list[Job]) -> None:
         """Start jobs, no more than there is room for."""
-        # Ctrl-C on the terminal is for the command, which passes it on as a wish to save; submitit would kill
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with stop.ignored():  # the command passes signals of the terminal on as a wish to save; submitit would kill
             for job in jobs:
                 try:
                     process = self.executor.submit(work, *_task(self.context, job, self.requeue))
@@ -174,8 +172,6 @@ class Local:
                     job.refuse(f"no process could be started: {error}")
                 else:
                     self.sent.append((job, process))
-        finally:
-            signal.signal(signal.SIGINT, handler)
 
     def news(self) -> str:
         """Nothing: what waits here waits for its turn."""

@@ -110,6 +110,9 @@ class Sweep:
                 self.backend.prepare(todo)
                 self._set_aside(todo)
                 self._drive(deque(job for job in todo if job.state == "todo"))
+            except KeyboardInterrupt:  # a second signal: whatever runs is asked to save, and not waited for here
+                self.backend.stop()
+                raise
             finally:
                 stop.unlisten(handlers)
         if self.signals:
@@ -269,4 +272,7 @@ def values(jobs: Sequence[Job]) -> list[float]:
 
 def _validated(folder: RunFolder) -> float:
     rows = [row for row in read_rows(folder.metrics_csv) if row.get("split") == "validation"]
-    return float(rows[-1].get("exact_match", math.nan)) if rows else math.nan
+    try:
+        return float(rows[-1].get("exact_match", math.nan)) if rows else math.nan
+    except ValueError:
+        return math.nan

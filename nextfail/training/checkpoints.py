@@ -145,7 +145,7 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise NotWholeError(f"{path} is not a whole checkpoint") from error
     own = checkpoint.get("nextfail") if isinstance(checkpoint, dict) else None
-    if not isinstance(own, dict):
+    if not isinstance(own, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
         raise UserError(f"{path} is not a checkpoint of nextfail")
     if own.get("schema") not in READABLE:
         readable = ", ".join(map(str, READABLE))

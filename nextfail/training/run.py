@@ -152,7 +152,8 @@ def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder:
     Raises:
         UserError: as `make`.
     """
-    names = {"{id}": str(folder.run().get("began", {}).get("id", "")), "{run}": folder.path.name}
+    began = str(folder.run().get("began", {}).get("id", ""))
+    names = {"{id}": "".join(filter(str.isalnum, began)), "{run}": folder.path.name}
     for key, value in spec.items():
         for mark, text in names.items():
             if isinstance(value, str):

@@ -6,6 +6,9 @@ from typing import Any
 from nextfail.tasks.facts import Facts
 from nextfail.tasks.path_star.outcome import OUTCOMES
 
+SIGNS = ("|", "=", "/", "$")
+"""How the ids after the nodes' own are written."""
+
 SIZES = ("degree", "path_length", "num_nodes")
 PLACES = ("position 1, the hard token", "positions 2 to goal", "position 0, the start")
 

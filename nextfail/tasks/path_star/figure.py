@@ -16,6 +16,7 @@ from matplotlib.patches import FancyArrowPatch
 from nextfail.reports.collect import Group, together
 from nextfail.reports.record import Run
 from nextfail.reports.style import STYLE, WRONG, colour
+from nextfail.tasks.path_star.facts import SIGNS
 
 # all lengths in inches
 WIDTH = 7.4  # of the figure, at most
@@ -29,7 +30,6 @@ NARROWEST = 1.8  # a panel, for its title's sake
 
 TRUTH = "#F0E442"  # the highlighter
 Points = dict[int, tuple[float, float]]
-SIGNS = "|=/$"  # the tokens after the nodes' own
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nextfail.tasks.path_star.facts import SIGNS
+
 
 @dataclass(frozen=True)
 class Vocab:
@@ -86,7 +88,7 @@ class Vocab:
     @property
     def texts(self) -> list[str]:
         """How each id is written in the published text format; the comma of an edge has no token."""
-        return [*map(str, range(self.num_nodes)), "|", "=", "/", "$"]
+        return [*map(str, range(self.num_nodes)), *SIGNS]
 
     def layout(self, edges: Tensor, start: Tensor, goal: Tensor, query: str = "after") -> Tensor:
         """Edges (B, E, 2), start (B,) and goal (B,) as prompts (B, P), the query "after" the edges or "before"."""
