@@ -1,6 +1,6 @@
 """What a task owns: its tokens, how problems are drawn and told apart, and when an answer is right.
 
-Everything else of nextfail knows a task through this protocol alone. docs/tasks.md shows how to write one.
+Everything else of nextfail knows a task through this protocol alone. docs/tasks.md lists the tasks there are.
 """
 
 from abc import ABC, abstractmethod
