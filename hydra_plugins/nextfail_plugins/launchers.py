@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -34,6 +34,7 @@ class NextfailLauncher(Launcher):
         from nextfail.sweeps import job
         from nextfail.sweeps.check import unknown
         from nextfail.sweeps.plan import plan
+        from nextfail.sweeps.private import completed
         from nextfail.sweeps.sweep import Sweep, finish, values
 
         setup_globals()
@@ -51,8 +52,7 @@ class NextfailLauncher(Launcher):
             Sweep(once, backend).run()
         finally:
             finish(once)
-        return [JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=value)
-                for job, value in zip(jobs, values(jobs), strict=True)]  # fmt: skip
+        return [completed(job.overrides, value) for job, value in zip(jobs, values(jobs), strict=True)]
 
     def backend(self) -> "Backend":
         """Where the jobs run."""

@@ -21,6 +21,7 @@ from nextfail.cli.common import CONF, is_group, options, version
 from nextfail.errors import UserError, guarded, leave
 from nextfail.sweeps import job, sweep
 from nextfail.sweeps.check import unknown
+from nextfail.sweeps.private import is_section, node_at
 from nextfail.terminal import mend_pipes, say
 
 NAME = "nextfail-train"
@@ -143,10 +144,10 @@ def known_keys(arguments: Sequence[str]) -> list[str]:
 
 def _keys(node: DictConfig, prefix: str) -> Iterator[str]:
     for key in map(str, node):
-        value = node._get_node(key)
+        value = node_at(node, key)
         if not key.startswith("_"):
             yield f"{prefix}{key}"
-        if isinstance(value, DictConfig) and not value._is_none():
+        if is_section(value):
             yield from _keys(value, f"{prefix}{key}.")
 
 

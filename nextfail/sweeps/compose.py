@@ -8,6 +8,8 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from nextfail.sweeps.private import node_at
+
 
 class Composer:
     """Gives each job of a sweep the configuration that Hydra would give it.
@@ -81,5 +83,5 @@ def _leaf(config: DictConfig, key: str) -> bool:
     for part in key.split("."):
         if not isinstance(node, DictConfig) or part not in node:
             return False
-        node = node._get_node(part)
+        node = node_at(node, part)
     return not OmegaConf.is_config(node)

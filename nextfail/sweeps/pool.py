@@ -16,13 +16,13 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import cloudpickle
-from hydra.core.singleton import Singleton
 from hydra.types import HydraContext
 
 from nextfail import stop
 from nextfail.errors import RunCut
 from nextfail.sweeps.devices import MAY_USE_GPU, NEED_GPU, VISIBLE, Device, gpus, places
 from nextfail.sweeps.plan import Job
+from nextfail.sweeps.private import state
 from nextfail.sweeps.sweep import End
 from nextfail.sweeps.work import perform
 
@@ -94,7 +94,7 @@ class Pool:
                 del self.free[0]
 
     def _worker(self, job: Job, device: Device) -> _Worker:
-        payload = cloudpickle.dumps((self.context, job.config, Singleton.get_state()))
+        payload = cloudpickle.dumps((self.context, job.config, state()))
         words, theirs = self.forks.Pipe(duplex=False)
         process = self.forks.Process(target=_work, args=(payload, theirs, device), name=job.name)
         process.start()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from hydra.core.singleton import Singleton
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -21,6 +20,8 @@ from nextfail.runs import slurm
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.status import note, read
 from nextfail.sweeps.plan import Job
+from nextfail.sweeps.private import requeue as requeue_job
+from nextfail.sweeps.private import state
 from nextfail.sweeps.sweep import End
 from nextfail.sweeps.work import perform
 
@@ -231,11 +232,11 @@ def _requeue(folder: RunFolder, again: int, most: int) -> None:
         )
         return
     note(folder, "cut", requeued=again + 1)
-    environment._requeue(most - again)  # SLURM's way, or the local one, which exits
+    requeue_job(environment, most - again)  # SLURM's way, or the local one, which exits
 
 
 def _task(context: HydraContext, job: Job, requeue: int) -> tuple[Any, ...]:
-    return context, job.config, Singleton.get_state(), job.folder.path, requeue
+    return context, job.config, state(), job.folder.path, requeue
 
 
 def _set(executor: submitit.Executor, parameters: dict[str, Any]) -> None:

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobStatus, run_job, setup_globals
+from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from nextfail import stop
 from nextfail.runs.folder import RunFolder
 from nextfail.sweeps import job
+from nextfail.sweeps.private import error_of, restore
 
 
 def perform(context: HydraContext, config: DictConfig, singletons: dict[Any, Any]) -> float:
@@ -24,7 +24,7 @@ def perform(context: HydraContext, config: DictConfig, singletons: dict[Any, Any
     """
     stop.listen()
     setup_globals()
-    Singleton.set_state(singletons)
+    restore(singletons)
     RunFolder(Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)).require_ours()  # before Hydra logs there
     done = run_job(
         task_function=job.run,
@@ -33,6 +33,6 @@ def perform(context: HydraContext, config: DictConfig, singletons: dict[Any, Any
         job_subdir_key="hydra.sweep.subdir",
         hydra_context=context,
     )
-    if done.status is not JobStatus.COMPLETED:
-        raise done._return_value
+    if (error := error_of(done)) is not None:
+        raise error
     return float(done.return_value)
