@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
 from hydra_plugins.nextfail_plugins.launchers import NextfailLauncher
-from nextfail.sweeps.private import BasicSweeper
 
 
 class GridSweeper(BasicSweeper):

@@ -1,4 +1,5 @@
-"""Parts of Hydra, OmegaConf and submitit that are not public. They are used here and nowhere else, each with a test.
+"""Parts of Hydra, OmegaConf and submitit that are not public. They are used here and nowhere else, each with a test;
+but for Hydra's BasicSweeper, which Hydra imports again when it looks for plugins, so that hydra_plugins has to.
 
 pyproject.toml bounds the versions of which these are known to hold.
 """
@@ -6,12 +7,11 @@ pyproject.toml bounds the versions of which these are known to hold.
 from collections.abc import Sequence
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-__all__ = ["BasicSweeper", "completed", "error_of", "is_section", "node_at", "requeue", "restore", "state"]
+__all__ = ["completed", "error_of", "is_section", "node_at", "requeue", "restore", "state"]
 
 
 def state() -> dict[Any, Any]:
