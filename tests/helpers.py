@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nextfail.models import Backbone, Transformer
 from nextfail.objectives import AnyOrder, MultiToken, NextLatent, Objective, TokenMasking
 from nextfail.seeding import generator
-from nextfail.tasks import Batch, PathStar
+from nextfail.tasks import Batch, PathStar, Task
 from nextfail.training.module import TaskModule
 from nextfail.training.optim import adamw, constant
 
@@ -42,12 +42,17 @@ def tokenize(line: str, num_nodes: int) -> tuple[list[int], list[int]]:
 def hand_batch(line: str, num_nodes: int = SMALL.num_nodes) -> Batch:
     """The problem of one text line as a batch of one."""
     prompt, path = tokenize(line, num_nodes)
-    return Batch(torch.tensor([prompt]), torch.tensor([path]))
+    return Batch.full(torch.tensor([prompt]), torch.tensor([path]))
 
 
 def drawn(graph: PathStar, count: int, seed: int = 0) -> Batch:
     """Problems as int64."""
     return graph.sample(count, generator("tests", seed)).long()
+
+
+def keys(graph: PathStar, prompts: Tensor) -> Tensor:
+    """Keys of prompts, for which the answers do not matter."""
+    return graph.keys(Batch.full(prompts, prompts[:, :0]))
 
 
 def identity(prompt: list[int]) -> tuple[frozenset[frozenset[int]], int]:
@@ -61,14 +66,14 @@ def rows(batch: Batch) -> list[tuple[int, ...]]:
     return [tuple(row) for row in torch.cat([batch.prompts.long(), batch.answers.long()], 1).tolist()]
 
 
-def tiny(graph: PathStar, objective: Objective | None = None, seed: int = 0, **sizes: Any) -> Transformer:
-    """A seeded Transformer that fits a graph and an objective; weights are large, so that predictions differ."""
+def tiny(task: Task, objective: Objective | None = None, seed: int = 0, **sizes: Any) -> Transformer:
+    """A seeded Transformer that fits a task and an objective; weights are large, so that predictions differ."""
     objective = objective or Objective()
     torch.manual_seed(seed)
     return Transformer(
         **{"depth": 2, "width": 16, "heads": 2, "init_std": 0.4, **sizes},
-        vocab_size=graph.vocab.size + objective.extra_tokens,
-        max_length=objective.max_length(graph),
+        vocab_size=task.vocab.size + objective.extra_tokens,
+        max_length=objective.max_length(task),
     )
 
 
@@ -81,20 +86,18 @@ ARGUMENTS: dict[type[Objective], dict[str, Any]] = {
 """Of the objectives that need some."""
 
 
-def attached(
-    kind: type[Objective], graph: PathStar = SMALL, seed: int = 0, **arguments: Any
-) -> tuple[Any, Transformer]:
+def attached(kind: type[Objective], task: Task = SMALL, seed: int = 0, **arguments: Any) -> tuple[Any, Transformer]:
     """An objective and a tiny Transformer that it is attached to."""
     objective = kind(**{**ARGUMENTS.get(kind, {}), **arguments})
-    backbone = tiny(graph, objective, seed)
-    objective.attach(graph, backbone)
+    backbone = tiny(task, objective, seed)
+    objective.attach(task, backbone)
     return objective, backbone
 
 
-def trainable(objective: Objective, graph: PathStar = SMALL) -> TaskModule:
+def trainable(objective: Objective, task: Task = SMALL) -> TaskModule:
     """A module with a tiny Transformer and AdamW at a constant rate."""
     optimizer = partial(adamw, lr=1e-3, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1)
-    return TaskModule(graph, tiny(graph, objective), objective, optimizer, partial(constant, warmup=1))
+    return TaskModule(task, tiny(task, objective), objective, optimizer, partial(constant, warmup=1))
 
 
 def quiet_trainer(folder: Path, max_steps: int, **settings: Any) -> L.Trainer:

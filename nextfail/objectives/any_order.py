@@ -66,12 +66,15 @@ class AnyOrder(Objective):
         known = torch.arange(length, device=prompts.device) < (0 if given is None else given.shape[1])
         known = known.expand(len(prompts), -1)
         while not known.all():
+            if self.vocab.end is not None:  # as in training, nothing is seen after the end
+                after = ~self.counts(paths)
+                paths, known = paths.masked_fill(after, self.vocab.blank), known | after
             logits = backbone.logits(self.states(backbone, prompts, paths))  # (B, l, V)
             sure, tokens = logits.float().softmax(-1).max(-1)
             fill = ~known
             if self.decode == "confident":
                 best = sure.masked_fill(known, -1).argmax(1, keepdim=True)
-                fill = torch.zeros_like(known).scatter(1, best, True)
+                fill = fill & torch.zeros_like(known).scatter(1, best, True)
             paths, known = torch.where(fill, tokens, paths), known | fill
         return paths
 

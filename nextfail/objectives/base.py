@@ -108,8 +108,14 @@ class Objective(nn.Module):
         """Answers (B, L) in the order in which the model writes them."""
         return answers
 
-    def read(self, written: Tensor) -> Tensor:
-        """The inverse of `write`."""
+    def read(self, written: Tensor, layout: Tensor | None = None) -> Tensor:
+        """The inverse of `write`.
+
+        Args:
+            written: tokens (B, l) as they stand when written.
+            layout: written answers (B, l) that say which place is whose; `written` itself if None. Forced predictions
+                stand at the places of the truth, whatever they are.
+        """
         return written
 
     def labels(self, written: Tensor) -> Tensor:
@@ -123,13 +129,21 @@ class Objective(nn.Module):
         ends = written == self.vocab.end
         return ends.cumsum(1) - ends.long() == 0
 
-    def backwards(self, answers: Tensor) -> Tensor:
-        """Answers (B, L) from their last token to the first; what ends them stays where it is."""
+    def backwards(self, answers: Tensor, layout: Tensor | None = None) -> Tensor:
+        """Answers (B, L) from their last token to the first; what ends them stays where it is.
+
+        Args:
+            layout: answers whose lengths count; `answers` themselves if None.
+        """
         if self.vocab.end is None:
             return answers.flip(1)
         place = torch.arange(answers.shape[1], device=answers.device)
-        length = (self.counts(answers) & (answers != self.vocab.end)).sum(1, keepdim=True)  # (B, 1)
+        length = self.lengths(answers if layout is None else layout)
         return answers.gather(1, torch.where(place < length, length - 1 - place, place))
+
+    def lengths(self, answers: Tensor) -> Tensor:
+        """How many tokens (B, 1) each answer (B, L) has, without what ends it."""
+        return (self.counts(answers) & (answers != self.vocab.end)).sum(1, keepdim=True)
 
     def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:
         """What the model reads to predict `written` (B, l): its last l positions answer for it. Returns (B, T)."""
@@ -154,13 +168,13 @@ class Objective(nn.Module):
         return self.cross_entropy(self.answer(backbone, hidden), self.labels(written))
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Loss:
-        """Mean cross-entropy of logits (B, K, V) over the labels (B, K) that are not IGNORE; 0 if all are."""
+        """Mean cross-entropy of logits (B, K, V) over the labels (B, K) that are not IGNORE."""
         flat, wanted = logits.flatten(0, 1).float(), labels.flatten()
         if self.vocab.end is None:
             total = F.cross_entropy(flat, wanted, ignore_index=IGNORE)
         else:
             total = F.cross_entropy(flat, wanted, ignore_index=IGNORE, reduction="sum")
-            total = total / (wanted != IGNORE).sum().clamp(min=1)
+            total = total / (wanted != IGNORE).sum().clamp(min=1)  # of a place that no answer reaches, 0
         return Loss(total, logits, labels)
 
     def mean(self, values: Tensor, counts: Tensor) -> Tensor:
@@ -172,8 +186,9 @@ class Objective(nn.Module):
     @torch.no_grad()
     def forced(self, backbone: Backbone, batch: Batch) -> Tensor | None:
         """Forced predictions (B, L), first token first, or None if the objective has no forced pass."""
-        hidden = self.states(backbone, batch.prompts, self.write(batch.answers))
-        return self.read(self.answer(backbone, hidden).argmax(-1))
+        written = self.write(batch.answers)
+        hidden = self.states(backbone, batch.prompts, written)
+        return self.read(self.answer(backbone, hidden).argmax(-1), written)
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
@@ -208,9 +223,10 @@ class Objective(nn.Module):
         probed = {
             name: self.read(self._continue(backbone, hidden, cache, count, prefix)) for name, prefix in given.items()
         }
-        rest, _ = backbone.step(self.write(batch.answers)[:, :-1], cache)
+        true = self.write(batch.answers)
+        rest, _ = backbone.step(true[:, :-1], cache)
         forced = self.answer(backbone, torch.cat([hidden, rest], 1)).argmax(-1)  # (B, count)
-        return Predictions(self.read(generated), self.read(forced), probed)
+        return Predictions(self.read(generated), self.read(forced, true), probed)
 
     def _continue(
         self, backbone: Backbone, hidden: Tensor, cache: Any, length: int, given: Tensor | None = None

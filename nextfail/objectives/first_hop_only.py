@@ -32,7 +32,7 @@ class FirstHopOnly(Objective):
         self.place = self.task.hard_position
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
-        known, hard = batch.answers.split([self.place, batch.answers.shape[1] - self.place], 1)
+        known, hard = batch.answers[:, : self.place], self.labels(batch.answers)[:, self.place :]
         hidden = backbone(torch.cat([batch.prompts, known], 1), last=1)  # (B, 1, C)
         return self.cross_entropy(backbone.logits(hidden), hard[:, :1])
 

@@ -21,5 +21,5 @@ class Reverse(Objective):
     def write(self, answers: Tensor) -> Tensor:
         return self.backwards(answers)
 
-    def read(self, written: Tensor) -> Tensor:
-        return self.backwards(written)
+    def read(self, written: Tensor, layout: Tensor | None = None) -> Tensor:
+        return self.backwards(written, layout)

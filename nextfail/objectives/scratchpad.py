@@ -29,15 +29,16 @@ class Scratchpad(Objective):
         if self.vocab.end is None:
             return torch.cat([self.backwards(answers), equals, answers], 1)
         # the search is as long as its answer, whose end token comes once, last
-        length = (self.counts(answers) & (answers != self.vocab.end)).sum(1, keepdim=True)  # (B, 1)
+        length = self.lengths(answers)
         both = torch.cat([self.backwards(answers), equals, answers], 1)  # (B, 2 L + 1)
         place = torch.arange(self.written_length(answers.shape[1]), device=answers.device)
         start = answers.shape[1] - length  # how much shorter than the longest
         return both.gather(1, torch.where(place < length, place, (place + start).clamp(max=both.shape[1] - 1)))
 
-    def read(self, written: Tensor) -> Tensor:
+    def read(self, written: Tensor, layout: Tensor | None = None) -> Tensor:
         if self.vocab.end is None:
             return written[:, written.shape[1] // 2 + 1 :]
-        first = (written == self.vocab.equals).long().argmax(1, keepdim=True)  # (B, 1)
-        place = first + 1 + torch.arange(written.shape[1] // 2, device=written.device)
+        equals = (written if layout is None else layout) == self.vocab.equals
+        first = torch.where(equals.any(1), equals.long().argmax(1), written.shape[1])  # (B,): without one, no answer
+        place = first.unsqueeze(1) + 1 + torch.arange(written.shape[1] // 2, device=written.device)
         return written.gather(1, place.clamp(max=written.shape[1] - 1))

@@ -199,9 +199,9 @@ class Task(ABC):
 
 
 def all_right(decoded: Tensor, batch: Batch, start: int = 0) -> Share:
-    """Whether every token that counts is right, from place `start` on."""
-    right = ((decoded == batch.answers) | ~batch.mask)[:, start:].all(1)
-    return Share(right, torch.ones_like(right))
+    """Whether every token that counts is right, from place `start` on, of the answers that have any there."""
+    right, asked = ((decoded == batch.answers) | ~batch.mask)[:, start:].all(1), batch.mask[:, start:].any(1)
+    return Share(right & asked, asked)
 
 
 def token_right(decoded: Tensor, batch: Batch, place: int) -> Share:

@@ -42,6 +42,8 @@ class TaskModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if task.answer_length < 2:
+            raise UserError(f"{task} has answers of {task.answer_length} token: an objective needs at least 2")
         backbone.name_tokens(task.vocab.texts)
         if task.vocab.pairs is not None:
             backbone.join_pairs(task.vocab.pairs)
@@ -128,7 +130,7 @@ class Window:
         """Count one step; stays on the device, so that nothing waits."""
         asked = loss.labels != IGNORE
         right = (loss.logits.detach().argmax(-1) == loss.labels) & asked
-        now = {"loss": loss.total.detach(), "token_accuracy": right.sum() / asked.sum()}
+        now = {"loss": loss.total.detach(), "token_accuracy": right.sum() / asked.sum().clamp(min=1)}
         now |= {name: part.detach() for name, part in loss.parts.items()}
         for name, value in now.items():
             value = value.to(widest(value.device))

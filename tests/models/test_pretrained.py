@@ -117,7 +117,7 @@ def test_half_precision_files_and_other_attention_make_no_difference(tmp_path: P
 
 def test_labels_without_a_token_of_their_own_are_refused(tmp_path: Path) -> None:
     make_tokenizer(tmp_path, numbers=10)
-    with pytest.raises(UserError, match=r"does not have one token for each of 10, 11, .*fewer labels"):
+    with pytest.raises(UserError, match=r"does not have one token for each of 10, 11, .*a task with fewer tokens"):
         single_tokens(tmp_path / "tokenizer.json", PathStar(2, 3, 50).vocab.texts)
     assert len(single_tokens(tmp_path / "tokenizer.json", PathStar(2, 3, 10).vocab.texts)) == 14
 

@@ -69,15 +69,15 @@ def test_nothing_of_the_path_is_seen_before_its_time(kind: type[Objective]) -> N
     """Generation reads the prompt alone, and the answer at a place none of the path's later tokens."""
     objective, backbone = attached(kind)
     batch = drawn(SMALL, 6)
-    last_changed = Batch(batch.prompts, torch.cat([batch.answers[:, :2], (batch.answers[:, 2:] + 1) % 10], 1))
+    last_changed = Batch.full(batch.prompts, torch.cat([batch.answers[:, :2], (batch.answers[:, 2:] + 1) % 10], 1))
     one, other = (objective.predict(backbone, each) for each in (batch, last_changed))
     assert torch.equal(one.generated, other.generated)
     if one.forced is not None and kind.takes_given:  # those that write from the start on
         assert torch.equal(one.forced, other.forced)
-    assert (one.given_hop is None) is not kind.takes_given
-    if one.given_hop is not None:
-        assert torch.equal(one.given_hop, other.given_hop)
-        assert torch.equal(one.given_hop[:, :2], batch.answers[:, :2])
+    assert set(one.probed) == ({"cheat_accuracy"} if kind.takes_given else set())
+    for name, probed in one.probed.items():
+        assert torch.equal(probed, other.probed[name])
+        assert torch.equal(probed[:, :2], batch.answers[:, :2])
 
 
 def mamba(objective: Objective) -> Mamba:

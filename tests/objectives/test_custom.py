@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nextfail.errors import UserError
 from nextfail.models import Backbone
 from nextfail.models.backbone import BIDIRECTIONAL
-from nextfail.objectives import IGNORE, Loss, Objective, Predictions, cross_entropy
+from nextfail.objectives import IGNORE, Loss, Objective, Predictions
 from nextfail.tasks import Batch, PathStar
 from nextfail.tasks.data import DrawnData
 from nextfail.training.module import TaskModule
@@ -25,8 +25,8 @@ class TwoAhead(Objective):
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
         hidden = backbone(self.inputs(batch.prompts, batch.answers), last=batch.answers.shape[1])
-        loss = cross_entropy(backbone.logits(hidden), batch.answers)
-        after = cross_entropy(backbone.logits(self.head(hidden[:, :-1])), batch.answers[:, 1:]).total
+        loss = self.cross_entropy(backbone.logits(hidden), batch.answers)
+        after = self.cross_entropy(backbone.logits(self.head(hidden[:, :-1])), batch.answers[:, 1:]).total
         return Loss(loss.total + after, loss.logits, loss.labels, {"next": loss.total, "after": after})
 
 
@@ -38,7 +38,7 @@ class NextState(Objective):
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
         hidden = backbone(self.inputs(batch.prompts, batch.answers), last=batch.answers.shape[1])
-        loss = cross_entropy(backbone.logits(hidden), batch.answers)
+        loss = self.cross_entropy(backbone.logits(hidden), batch.answers)
         state = F.smooth_l1_loss(self.head(hidden[:, :-1]), hidden[:, 1:].detach())
         return Loss(loss.total + state, loss.logits, loss.labels, {"next": loss.total, "state": state})
 
@@ -49,6 +49,7 @@ class AnyOrder(Objective):
     extra_tokens = 1
     requires = frozenset({BIDIRECTIONAL})
     takes_given = False
+    reads_prompt_once = False
 
     def build(self, backbone: Backbone) -> None:
         self.mask = self.vocab.size
@@ -62,7 +63,7 @@ class AnyOrder(Objective):
         hide = torch.rand(batch.answers.shape) < torch.rand(len(batch.answers), 1)
         hide[:, 1] = True  # so that something is asked of every row
         logits = self.states(backbone, batch.prompts, batch.answers.masked_fill(hide, self.mask))
-        loss = cross_entropy(logits, batch.answers.masked_fill(~hide, IGNORE))
+        loss = self.cross_entropy(logits, batch.answers.masked_fill(~hide, IGNORE))
         return Loss(loss.total, loss.logits, loss.labels, {"masked": loss.total})
 
     @torch.no_grad()
@@ -148,6 +149,7 @@ class Copycat(Objective):
     """It changes how a path is decoded, and nothing else."""
 
     takes_given = False
+    reads_prompt_once = False
 
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
         return prompts[:, :length]
@@ -157,6 +159,7 @@ class Both(Objective):
     """It changes how the model looks at its input, and nothing else."""
 
     takes_given = False
+    reads_prompt_once = False
 
     def states(self, backbone: Backbone, prompts: Tensor, written: Tensor) -> Tensor:
         return backbone(self.inputs(prompts, written), causal=False, last=written.shape[1])
@@ -179,6 +182,18 @@ def test_an_order_of_ones_own_has_no_place_for_a_prefix() -> None:
 
     with pytest.raises(UserError, match=r"Backwards writes in an order of its own.*set takes_given = False"):
         trainable(Backwards())
+
+
+@pytest.mark.parametrize("names", [("inputs",), ("states",), ("generate",), ("forced",), ("states", "forced")])
+def test_ways_of_ones_own_must_be_said(names: tuple[str, ...]) -> None:
+    """Else evaluation would read the prompt once and ask none of them."""
+    kind = type("Mine", (Objective,), {name: getattr(Objective, name) for name in names})
+    with pytest.raises(UserError, match=rf"Mine has {' and '.join(names)} of its own: set reads_prompt_once = False"):
+        trainable(kind())
+    further = type("Further", (kind,), {})  # inherited from a class of one's own, it is no less so
+    with pytest.raises(UserError, match=r"Further has .* of its own: set reads_prompt_once = False"):
+        trainable(further())
+    trainable(type("Said", (kind,), {"reads_prompt_once": False})())
 
 
 def test_decoding_of_ones_own_is_what_is_measured() -> None:

@@ -15,7 +15,6 @@ from nextfail.objectives import (
     Reverse,
     TeacherForcing,
     Teacherless,
-    cross_entropy,
 )
 from nextfail.tasks import Batch
 
@@ -71,7 +70,8 @@ def test_ignored_places_cost_nothing() -> None:
     labels = torch.tensor([[1, IGNORE, 2], [IGNORE, IGNORE, 4]])
     asked = [logits[0, 0], logits[0, 2], logits[1, 2]]
     expected = sum(F.cross_entropy(each, torch.tensor(label)) for each, label in zip(asked, (1, 2, 4), strict=True)) / 3
-    loss = cross_entropy(logits, labels)
+    objective, _ = attached(TeacherForcing)
+    loss = objective.cross_entropy(logits, labels)
     assert torch.allclose(loss.total, torch.as_tensor(expected))
     assert loss.labels is labels
 
@@ -90,7 +90,7 @@ def test_sequences_are_no_longer_than_said(kind: type[Objective]) -> None:
 
 def test_teacherless_does_not_depend_on_the_path(by_hand: Batch) -> None:
     objective, backbone = attached(Teacherless)
-    other = Batch(by_hand.prompts, torch.tensor([[0, 2, 5]]))
+    other = Batch.full(by_hand.prompts, torch.tensor([[0, 2, 5]]))
     first, second = (read_by(backbone, lambda b=batch: objective.loss(backbone, b))[0] for batch in (by_hand, other))
     assert torch.equal(first, second)
     one, two = (objective.loss(backbone, batch) for batch in (by_hand, other))
@@ -103,7 +103,7 @@ def test_teacherless_does_not_depend_on_the_path(by_hand: Batch) -> None:
 @pytest.mark.parametrize("kind", WRITING)
 def test_teacher_forcing_and_reverse_do_see_it(kind: type[Objective], by_hand: Batch) -> None:
     objective, backbone = attached(kind)
-    other = Batch(by_hand.prompts, torch.tensor([[0, 2, 5]]))
+    other = Batch.full(by_hand.prompts, torch.tensor([[0, 2, 5]]))
     one, two = (objective.loss(backbone, batch).logits for batch in (by_hand, other))
     assert torch.equal(one[:, 0], two[:, 0])
     assert not torch.allclose(one[:, 1], two[:, 1], atol=1e-3)
@@ -148,12 +148,12 @@ def test_predictions_equal_naive_ones(make: Any, kind: type[Objective]) -> None:
             true = path[::turn]
             expected = [greedy(backbone, prompt, true[:j], j + 1)[-1] for j in range(3)]
             assert predictions.forced[i].tolist() == expected[::turn]
-        if predictions.given_hop is not None:
-            assert predictions.given_hop[i].tolist() == greedy(backbone, prompt, path[:2], 3)
+        for probed in predictions.probed.values():
+            assert probed[i].tolist() == greedy(backbone, prompt, path[:2], 3)
     assert torch.equal(objective.generate(backbone, batch.prompts, 3), predictions.generated)
     assert len({tuple(row) for row in predictions.generated.tolist()}) > 1  # else all of this says little
     assert (predictions.forced is None) is (kind not in WRITING)
-    assert (predictions.given_hop is None) is (kind is not TeacherForcing)
+    assert set(predictions.probed) == ({"cheat_accuracy"} if kind is TeacherForcing else set())
 
 
 @pytest.mark.parametrize("kind", WRITING)
@@ -173,7 +173,7 @@ def test_teacherless_has_no_forced_pass() -> None:
 
 def test_reverse_reads_what_it_writes(by_hand: Batch) -> None:
     objective, _ = attached(Reverse)
-    assert objective.write(by_hand.paths).tolist() == [[4, 1, 7]]
+    assert objective.write(by_hand.answers).tolist() == [[4, 1, 7]]
     assert objective.read(torch.tensor([[4, 1, 7]])).tolist() == [[7, 1, 4]]
 
 
@@ -217,9 +217,9 @@ def test_prefix_is_refused_where_it_makes_no_sense(kind: type[Objective]) -> Non
 def test_first_hop_only_is_given_the_start(by_hand: Batch) -> None:
     objective, backbone = attached(FirstHopOnly)
     predictions = objective.predict(backbone, by_hand)
-    assert predictions.forced is None and predictions.given_hop is None
+    assert predictions.forced is None and predictions.probed == {}
     assert predictions.generated.tolist() == [greedy(backbone, by_hand.prompts[0], [7], 3)]
-    assert objective.hard_token_alone and not TeacherForcing().hard_token_alone
+    assert [kind().judged_by for kind in ALL] == ["exact_match", "hard_token_accuracy", "exact_match", "exact_match"]
 
 
 def test_evaluation_keeps_no_gradients() -> None:

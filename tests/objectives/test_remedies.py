@@ -91,7 +91,7 @@ def test_multi_token_decodes_with_head_0_alone() -> None:
             return written
 
         assert predictions.generated[i].tolist() == naive([])
-        assert predictions.given_hop[i].tolist() == naive(path[:2])
+        assert predictions.probed["cheat_accuracy"][i].tolist() == naive(path[:2])
         assert predictions.forced[i].tolist() == [naive(path[:j])[j] for j in range(3)]
 
 
@@ -350,7 +350,7 @@ def test_belief_state_decodes_with_an_empty_suffix() -> None:
             return written
 
         assert predictions.generated[i].tolist() == naive([])
-        assert predictions.given_hop[i].tolist() == naive(path[:2])
+        assert predictions.probed["cheat_accuracy"][i].tolist() == naive(path[:2])
         assert predictions.forced[i].tolist() == [naive(path[:j])[j] for j in range(3)]
 
 
@@ -390,10 +390,11 @@ def test_token_masking_hides_nothing_at_test() -> None:
     plain = TeacherForcing()
     plain.attach(SMALL, backbone)
     batch = drawn(SMALL, 6)
-    for found, expected in zip(
-        vars(objective.predict(backbone, batch)).values(), vars(plain.predict(backbone, batch)).values(), strict=True
-    ):
-        assert torch.equal(found, expected)
+    found, expected = (each.predict(backbone, batch) for each in (objective, plain))
+    assert torch.equal(found.generated, expected.generated)
+    assert torch.equal(found.forced, expected.forced)
+    assert found.probed.keys() == expected.probed.keys() == {"cheat_accuracy"}
+    assert torch.equal(found.probed["cheat_accuracy"], expected.probed["cheat_accuracy"])
     for wrong in (-0.1, 1.5, "half"):
         with pytest.raises(UserError, match=r"objective\.m=.* is not a number from 0 to 1"):
             TokenMasking(wrong)
@@ -405,7 +406,7 @@ def test_token_masking_hides_nothing_at_test() -> None:
 def test_scratchpad_by_hand(by_hand: Batch) -> None:
     objective, backbone = attached(Scratchpad)
     written = [4, 1, 7, EQUALS, 7, 1, 4]
-    assert objective.write(by_hand.paths).tolist() == [written]
+    assert objective.write(by_hand.answers).tolist() == [written]
     assert objective.read(torch.tensor([written])).tolist() == [[7, 1, 4]]
     assert objective.max_length(SMALL) == backbone.max_length == 15 + 7
     seen = read_by(backbone, lambda: objective.loss(backbone, by_hand))
@@ -421,7 +422,7 @@ def test_scratchpad_is_read_after_its_separator() -> None:
     objective, backbone = attached(Scratchpad)
     batch = drawn(SMALL, 8)
     predictions = objective.predict(backbone, batch)
-    assert predictions.given_hop is None
+    assert predictions.probed == {}
     for i, (prompt, path) in enumerate(zip(batch.prompts.tolist(), batch.answers.tolist(), strict=True)):
         written: list[int] = []
         while len(written) < 7:

@@ -2,7 +2,7 @@ from itertools import pairwise, permutations
 
 import pytest
 import torch
-from helpers import SMALL, drawn, graphs, hand_batch, identity, rows, seeds
+from helpers import SMALL, drawn, graphs, hand_batch, identity, keys, rows, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -32,7 +32,7 @@ MASK = 2**64 - 1
 )
 def test_published_sizes(degree: int, path_length: int, num_nodes: int, size: int, prompt: int, sequence: int) -> None:
     graph = PathStar(degree, path_length, num_nodes)
-    assert (graph.size, graph.edges, graph.prompt_length) == (size, size - 1, prompt)
+    assert (graph.size, graph.num_edges, graph.prompt_length) == (size, size - 1, prompt)
     assert graph.prompt_length + graph.path_length == sequence
     assert graph.chance == 1 / degree
     assert str(graph) == f"G({degree},{path_length})"
@@ -41,12 +41,12 @@ def test_published_sizes(degree: int, path_length: int, num_nodes: int, size: in
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((2, 5, 8), r"graph\.num_nodes=8 is too small for G\(2,5\): needs at least 9"),
-        ((1, 5, 50), r"graph\.degree=1 is too small: needs at least 2"),
-        ((2, 2, 50), r"graph\.path_length=2 is too small: needs at least 3"),
-        ((2.0, 5, 50), r"graph\.degree=2\.0 is not a whole number"),
-        ((2, 5, True), r"graph\.num_nodes=True is not a whole number"),
-        ((2, "5", 50), r"graph\.path_length='5' is not a whole number"),
+        ((2, 5, 8), r"task\.num_nodes=8 is too small for G\(2,5\): needs at least 9"),
+        ((1, 5, 50), r"task\.degree=1 is too small: needs at least 2"),
+        ((2, 2, 50), r"task\.path_length=2 is too small: needs at least 3"),
+        ((2.0, 5, 50), r"task\.degree=2\.0 is not a whole number"),
+        ((2, 5, True), r"task\.num_nodes=True is not a whole number"),
+        ((2, "5", 50), r"task\.path_length='5' is not a whole number"),
     ],
 )
 def test_impossible_size_is_refused(sizes: tuple[int, int, int], message: str) -> None:
@@ -71,7 +71,7 @@ def test_every_sample_is_a_path_star(graph: PathStar, seed: int) -> None:
     for prompt, path in zip(batch.prompts.tolist(), batch.answers.tolist(), strict=True):
         triples, (slash, start, goal, equals) = prompt[:-4], prompt[-4:]
         assert (slash, equals) == (graph.vocab.slash, graph.vocab.equals)
-        assert triples[2::3] == [graph.vocab.bar] * (graph.edges - 1)
+        assert triples[2::3] == [graph.vocab.bar] * (graph.num_edges - 1)
         edges = list(zip(triples[0::3], triples[1::3], strict=True))
         labels = {label for edge in edges for label in edge}
         assert len(labels) == graph.size
@@ -84,8 +84,8 @@ def test_every_sample_is_a_path_star(graph: PathStar, seed: int) -> None:
                 arm.append(onward[arm[-1]])
             arms.append(arm)
         assert [len(arm) for arm in arms] == [graph.path_length] * graph.degree
-        assert len(edges) == len(set(edges)) == graph.edges
-        assert sum(len(arm) - 1 for arm in arms) == graph.edges  # every edge lies on an arm
+        assert len(edges) == len(set(edges)) == graph.num_edges
+        assert sum(len(arm) - 1 for arm in arms) == graph.num_edges  # every edge lies on an arm
         assert path in arms
         assert path[-1] == goal
 
@@ -160,7 +160,7 @@ def test_edge_order_is_uniform() -> None:
 
 def test_graphs_are_uniform() -> None:
     graph = PathStar(2, 3, 5)
-    _, cells = graph.keys(drawn(graph, 30_000, 5).prompts).unique(return_inverse=True)
+    _, cells = graph.keys(drawn(graph, 30_000, 5)).unique(return_inverse=True)
     assert_uniform(cells, graph.distinct)
 
 
@@ -186,7 +186,7 @@ def test_distinct_counts_the_graphs_there_are(graph: PathStar, distinct: int) ->
     prompts = enumerated(graph)
     by_identity = {identity(prompt) for prompt in prompts.tolist()}
     assert graph.distinct == len(by_identity) == distinct
-    assert len(graph.keys(prompts).unique()) == distinct  # and no two of them share a key
+    assert len(keys(graph, prompts).unique()) == distinct  # and no two of them share a key
 
 
 def test_sampling_reaches_every_graph() -> None:
@@ -199,25 +199,25 @@ def test_sampling_reaches_every_graph() -> None:
 def test_key_ignores_edge_order_direction_and_goal(graph: PathStar, seed: int, data: st.DataObject) -> None:
     batch = drawn(graph, 1, seed)
     edges, start, _ = graph.vocab.split(batch.prompts)
-    order = torch.tensor(data.draw(st.permutations(range(graph.edges))))
-    flips = torch.tensor(data.draw(st.lists(st.booleans(), min_size=graph.edges, max_size=graph.edges)))
+    order = torch.tensor(data.draw(st.permutations(range(graph.num_edges))))
+    flips = torch.tensor(data.draw(st.lists(st.booleans(), min_size=graph.num_edges, max_size=graph.num_edges)))
     mixed = edges[:, order]
     mixed = torch.where(flips[None, :, None], mixed.flip(-1), mixed)
     leaves = sorted(set(edges[..., 1].flatten().tolist()) - set(edges[..., 0].flatten().tolist()))
     goal = torch.tensor([data.draw(st.sampled_from(leaves))])
     assert len(leaves) == graph.degree
-    assert torch.equal(graph.keys(graph.vocab.layout(mixed, start, goal)), graph.keys(batch.prompts))
+    assert torch.equal(keys(graph, graph.vocab.layout(mixed, start, goal)), graph.keys(batch))
 
 
 @given(graphs(), seeds, st.data())
 def test_key_tells_starts_and_edges_apart(graph: PathStar, seed: int, data: st.DataObject) -> None:
     prompt = drawn(graph, 1, seed).prompts
-    place = data.draw(st.sampled_from([-3, *(3 * i + j for i in range(graph.edges) for j in (0, 1))]))
+    place = data.draw(st.sampled_from([-3, *(3 * i + j for i in range(graph.num_edges) for j in (0, 1))]))
     label = data.draw(st.integers(0, graph.num_nodes - 1).filter(lambda label: label != int(prompt[0, place])))
     other = prompt.clone()
     other[0, place] = label
     assert identity(other[0].tolist()) != identity(prompt[0].tolist())
-    assert not torch.equal(graph.keys(other), graph.keys(prompt))
+    assert not torch.equal(keys(graph, other), keys(graph, prompt))
 
 
 @given(st.lists(seeds, min_size=2, max_size=2, unique=True))
@@ -226,8 +226,8 @@ def test_keys_agree_with_identities(pair: list[int]) -> None:
     prompts = torch.cat([drawn(graph, 50, seed).prompts for seed in pair])
     identities = [identity(prompt) for prompt in prompts.tolist()]
     same = torch.tensor([[one == other for other in identities] for one in identities])
-    keys = graph.keys(prompts)
-    assert torch.equal(keys[:, None] == keys, same)
+    found = keys(graph, prompts)
+    assert torch.equal(found[:, None] == found, same)
 
 
 def mixed(x: int) -> int:
@@ -242,13 +242,13 @@ def test_key_of_a_small_graph(by_hand: Batch) -> None:
     assert mixed(1) == 0xE220A8397B1DCDAF  # the generator's published first output
     edges = [(1, 7), (3, 9), (1, 4), (3, 7)]
     key = sum(mixed(10 * low + high) for low, high in edges) + mixed(-1 - 7) & MASK
-    assert int(SMALL.keys(by_hand.prompts)) & MASK == key
+    assert int(SMALL.keys(by_hand)) & MASK == key
 
 
 @given(graphs(), seeds)
 def test_key_does_not_depend_on_the_stored_type(graph: PathStar, seed: int) -> None:
     batch = graph.sample(5, generator("tests", seed))
-    assert torch.equal(graph.keys(batch.prompts), graph.keys(batch.prompts.long()))
+    assert torch.equal(graph.keys(batch), graph.keys(batch.long()))
 
 
 # batches
@@ -257,6 +257,19 @@ def test_key_does_not_depend_on_the_stored_type(graph: PathStar, seed: int) -> N
 def test_rows_and_long_keep_the_numbers(by_hand: Batch) -> None:
     batch = SMALL.sample(6, generator("tests", 0))
     assert rows(batch.long()) == rows(batch)
-    assert batch.long().paths.dtype == batch.long().prompts.dtype == torch.int64
+    assert batch.long().answers.dtype == batch.long().prompts.dtype == torch.int64
+    assert batch.mask.dtype == batch.long().mask.dtype == torch.bool
+    assert batch.mask.shape == batch.answers.shape
+    assert batch.mask.all()
     assert rows(batch.rows(slice(2, 4))) == rows(batch)[2:4]
     assert rows(batch.rows(torch.tensor([5, 0]))) == [rows(batch)[5], rows(batch)[0]]
+    assert rows(Batch.join([batch, by_hand, batch.rows(slice(1))])) == [*rows(batch), *rows(by_hand), rows(batch)[0]]
+
+
+def test_mask_goes_with_its_problem() -> None:
+    prompts, answers = torch.arange(3)[:, None], torch.tensor([[5, 6], [5, 9], [9, 9]])
+    batch = Batch(prompts, answers, torch.tensor([[True, True], [True, True], [True, False]]))
+    assert batch.long().mask.tolist() == batch.mask.tolist()
+    assert batch.rows(torch.tensor([2, 0])).mask.tolist() == [[True, False], [True, True]]
+    assert Batch.join([batch, batch.rows(slice(2, None))]).mask.tolist() == [*batch.mask.tolist(), [True, False]]
+    assert [each.device.type for each in batch.to("meta")] == ["meta"] * 3

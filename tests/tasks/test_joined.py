@@ -1,5 +1,6 @@
 """One token for each edge: the same problems, read by two tables of embeddings."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import torch
 from helpers import SMALL, Averaging, drawn, graphs, hand_batch, seeds, tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from nextfail.tasks.path_star.layout import Layout
 
 from nextfail.errors import UserError
 from nextfail.models import Mamba
@@ -16,11 +16,10 @@ from nextfail.objectives import TeacherForcing
 from nextfail.seeding import generator
 from nextfail.tasks import PathStar
 from nextfail.tasks.data import DrawnData, FileData
-from nextfail.tasks.path_star import textfile
 from nextfail.tasks.path_star.vocab import MOST_JOINED
 from nextfail.training.module import TaskModule
 
-JOINED = SMALL.written("tokens")
+JOINED = replace(SMALL, edges_as="tokens")
 
 
 def test_by_hand() -> None:
@@ -31,57 +30,59 @@ def test_by_hand() -> None:
     assert JOINED.vocab.layout(edges, start, goal, "before").tolist() == [[7, 4, *codes, equals]]
     assert JOINED.vocab.decode([*codes, 7, 4, equals]) == "7,1 1,4 7,3 3,9 7 4 ="
     assert JOINED.prompt_length == 7 and SMALL.prompt_length == 15
-    assert PathStar(2, 5, 50).written("tokens").prompt_length == 11
-    assert JOINED.written("triples") == SMALL != JOINED and str(JOINED) == "G(2,3)"
+    assert PathStar(2, 5, 50, edges_as="tokens").prompt_length == 11
+    assert replace(JOINED, edges_as="triples") == SMALL != JOINED and str(JOINED) == "G(2,3)"
 
 
 @given(graphs(), st.sampled_from(["after", "before"]), seeds)
 def test_the_same_problems_as_three_tokens_an_edge(graph: PathStar, query: str, seed: int) -> None:
-    other = graph.written("tokens")
-    mine, theirs = (each.sample(5, generator("tests", seed), Layout(query)) for each in (graph, other))
-    assert torch.equal(mine.paths.long(), theirs.paths.long())
+    graph = replace(graph, query=query)
+    other = replace(graph, edges_as="tokens")
+    mine, theirs = (each.sample(5, generator("tests", seed)) for each in (graph, other))
+    assert torch.equal(mine.answers.long(), theirs.answers.long())
     both = graph.vocab.split(mine.prompts), other.vocab.split(theirs.prompts)
     assert all(torch.equal(a.long(), b.long()) for a, b in zip(*both, strict=True))
-    assert torch.equal(graph.keys(mine.prompts), other.keys(theirs.prompts))
-    assert theirs.prompts.shape == (5, graph.edges + 3)
+    assert torch.equal(graph.keys(mine), other.keys(theirs))
+    assert theirs.prompts.shape == (5, graph.num_edges + 3)
 
 
 def test_as_many_labels_as_have_ids() -> None:
-    graph = PathStar(2, 3, MOST_JOINED).written("tokens")
+    graph = PathStar(2, 3, MOST_JOINED, edges_as="tokens")
     edges = torch.tensor([[[MOST_JOINED - 1, MOST_JOINED - 1], [0, 0]]])
     prompts = graph.vocab.layout(edges, torch.tensor([0]), torch.tensor([MOST_JOINED - 1]))
     assert prompts.dtype == torch.int16
     assert torch.equal(graph.vocab.split(prompts)[0].long(), edges)
-    with pytest.raises(UserError, match=r"num_nodes=182 is too large for data\.edges_as=tokens: .* allows 181"):
-        PathStar(2, 3, MOST_JOINED + 1).written("tokens")
+    with pytest.raises(UserError, match=r"task\.num_nodes=182 is too large for task\.edges_as=tokens: .* allows 181"):
+        PathStar(2, 3, MOST_JOINED + 1, edges_as="tokens")
 
 
 def test_sets_are_those_of_three_tokens_an_edge() -> None:
     settings: dict[str, Any] = {"run_seed": 0, "train": None, "validation": 20, "test": 20, "seed": 3}
-    one, other = DrawnData(SMALL, **settings), DrawnData(SMALL, **settings, edges_as="tokens")
+    one, other = DrawnData(SMALL, **settings), DrawnData(JOINED, **settings)
     for data in (one, other):
         data.setup()
-    assert other.graph == JOINED
     pairs = [(one.test, other.test), (one.validation, other.validation), (one.train_batch(7), other.train_batch(7))]
     for mine, theirs in pairs:
         assert mine is not None and theirs is not None
-        assert torch.equal(mine.paths.long(), theirs.paths.long())
-        assert torch.equal(SMALL.keys(mine.prompts), JOINED.keys(theirs.prompts))
-    with pytest.raises(UserError, match=r"data\.edges_as='pairs' is unknown: choose triples or tokens"):
-        DrawnData(SMALL, **settings, edges_as="pairs")
+        assert torch.equal(mine.answers.long(), theirs.answers.long())
+        assert torch.equal(SMALL.keys(mine), JOINED.keys(theirs))
+
+
+def write(path: Path, graph: PathStar, seed: int) -> None:
+    path.write_text("".join(f"{line}\n" for line in graph.lines(graph.sample(30, generator("tests", seed)))))
 
 
 def test_text_files_are_as_published(tmp_path: Path) -> None:
     for name, graph in (("one", SMALL), ("other", JOINED)):
-        list(textfile.write(tmp_path / name, graph, 30, generator("tests", 0)))
+        write(tmp_path / name, graph, 0)
     assert (tmp_path / "one").read_text() == (tmp_path / "other").read_text()
-    one, other = textfile.load(tmp_path / "one", SMALL), textfile.load(tmp_path / "one", JOINED)
-    assert torch.equal(SMALL.keys(one.prompts), JOINED.keys(other.prompts)) and other.prompts.shape == (30, 7)
+    one, other = SMALL.read(tmp_path / "one"), JOINED.read(tmp_path / "one")
+    assert torch.equal(SMALL.keys(one), JOINED.keys(other)) and other.prompts.shape == (30, 7)
     many = PathStar(2, 3, 50)  # labels, so that no graph is met twice
     for seed, name in enumerate(("train", "test")):
-        list(textfile.write(tmp_path / name, many, 30, generator("tests", seed)))
+        write(tmp_path / name, many, seed)
     files = {"train_file": str(tmp_path / "train"), "test_file": str(tmp_path / "test")}
-    data = FileData(many, 0, **files, validation=5, batch_size=4, edges_as="tokens")
+    data = FileData(replace(many, edges_as="tokens"), 0, **files, validation=5, batch_size=4)
     data.setup()
     assert data.train_batch(0).prompts.shape == (4, 7)
 

@@ -1,14 +1,14 @@
 """How problems are written down: every knob, and that none of them changes what nextfail drew before it had them."""
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 from helpers import SMALL, drawn, graphs, rows, seeds
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from nextfail.tasks.path_star.layout import CHOICES, PUBLISHED, Layout
 from scipy.stats import chisquare
 from torch import Tensor
 
@@ -16,9 +16,15 @@ from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.tasks import Batch, PathStar
 from nextfail.tasks.data import DrawnData, shuffled_batch
+from nextfail.tasks.path_star.task import CHOICES
 
-layouts = st.builds(Layout, **{key: st.sampled_from(choices) for key, choices in CHOICES.items()})
 ALPHA = 1e-6  # significance of the chi-square tests; draws are seeded, so that none fails by bad luck
+
+
+@st.composite
+def written(draw: st.DrawFn) -> PathStar:
+    """Graphs of many sizes, written down in every way."""
+    return replace(draw(graphs()), **{key: draw(st.sampled_from(values)) for key, values in CHOICES.items()})
 
 
 def data(graph: PathStar = SMALL, **settings: object) -> DrawnData:
@@ -75,37 +81,59 @@ def test_query_by_hand() -> None:
     assert SMALL.vocab.layout(edges, start, goal, "before").tolist() == [before]
 
 
-@given(graphs(), layouts, seeds)
-def test_split_undoes_layout(graph: PathStar, layout: Layout, seed: int) -> None:
-    prompts, _ = graph.sample(3, generator("tests", seed), layout)
+@given(written(), seeds)
+def test_split_undoes_layout(graph: PathStar, seed: int) -> None:
+    prompts = graph.sample(3, generator("tests", seed)).prompts
     assert prompts.shape == (3, graph.prompt_length)
-    assert torch.equal(graph.vocab.layout(*graph.vocab.split(prompts), layout.query), prompts)
-    slash = 2 if layout.query == "before" else -4
-    assert prompts[:, slash].tolist() == [graph.vocab.slash] * 3
+    assert torch.equal(graph.vocab.layout(*graph.vocab.split(prompts), graph.query), prompts)
+    if graph.edges_as == "triples":
+        slash = 2 if graph.query == "before" else -4
+        assert prompts[:, slash].tolist() == [graph.vocab.slash] * 3
 
 
 @given(graphs(), seeds)
 def test_query_and_order_change_nothing_else(graph: PathStar, seed: int) -> None:
     """Same draws, other writing: keys, starts, goals and paths are the same."""
-    one, other = (graph.sample(3, generator("tests", seed), Layout(query)) for query in CHOICES["query"])
-    assert torch.equal(graph.keys(one.prompts), graph.keys(other.prompts))
+    one, other = (replace(graph, query=query).sample(3, generator("tests", seed)) for query in CHOICES["query"])
+    assert not torch.equal(one.prompts, other.prompts)
+    assert torch.equal(graph.keys(one), graph.keys(other))
     assert torch.equal(one.answers, other.answers)
     for left, right in zip(graph.vocab.split(one.prompts), graph.vocab.split(other.prompts), strict=True):
         assert torch.equal(left, right)
 
 
+@given(graph=written(), seed=seeds)
+@settings(max_examples=20)
+def test_text_files_are_read_as_the_task_writes(
+    graph: PathStar, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Lines are as published, whatever the prompt; an edge of theirs always leads away from the start."""
+    graph = replace(graph, direction="away")
+    batch = graph.sample(3, generator("tests", seed))
+    path = tmp_path_factory.mktemp("layout") / "problems.txt"
+    path.write_text("".join(f"{line}\n" for line in graph.lines(batch)))
+    again = graph.read(path)
+    assert torch.equal(again.prompts, batch.prompts)
+    assert torch.equal(again.answers, batch.answers)
+    assert again.mask.all()
+    assert list(replace(graph, query="after", edges_as="triples").read(path).prompts.shape) == [
+        3,
+        3 * graph.num_edges + 3,
+    ]
+
+
 # the edges
 
 
-@given(graphs(), layouts, seeds)
-def test_every_layout_is_a_path_star(graph: PathStar, layout: Layout, seed: int) -> None:
-    batch = graph.sample(3, generator("tests", seed), layout)
+@given(written(), seeds)
+def test_every_layout_is_a_path_star(graph: PathStar, seed: int) -> None:
+    batch = graph.sample(3, generator("tests", seed))
     edges, starts, goals = graph.vocab.split(batch.prompts)
     for row, start, goal, path in zip(
         edges.tolist(), starts.tolist(), goals.tolist(), batch.answers.tolist(), strict=True
     ):
         arms = arms_of(graph, row, start)
-        assert len(row) == graph.edges
+        assert len(row) == graph.num_edges
         assert len({node for arm in arms for node in arm}) == graph.size
         assert path in arms
         assert path[-1] == goal
@@ -114,7 +142,8 @@ def test_every_layout_is_a_path_star(graph: PathStar, layout: Layout, seed: int)
 @given(graphs(), st.sampled_from(CHOICES["query"]), st.sampled_from(CHOICES["direction"]), seeds)
 def test_order_of_edges(graph: PathStar, query: str, direction: str, seed: int) -> None:
     for order in ("by_arm", "parents_first"):
-        prompts, _ = graph.sample(3, generator("tests", seed), Layout(query, order, direction))
+        ordered = replace(graph, query=query, edges=order, direction=direction)
+        prompts = ordered.sample(3, generator("tests", seed)).prompts
         edges, starts, _ = graph.vocab.split(prompts)
         for row, start in zip(edges.tolist(), starts.tolist(), strict=True):
             place = {frozenset(edge): i for i, edge in enumerate(row)}
@@ -132,14 +161,14 @@ def counts(labels: list[object]) -> Tensor:
 @pytest.mark.parametrize(("order", "number"), [("shuffled", 24), ("by_arm", 2), ("parents_first", 6)])
 def test_every_order_is_equally_likely(order: str, number: int) -> None:
     """G(2,3) has 4! orders of its edges, 2! of whole arms, and 4!/(2! 2!) in which no edge precedes its parent."""
-    seen = [tuple(row) for row in SMALL._order(6000, generator("tests", 0), Layout(edges=order)).tolist()]
+    seen = [tuple(row) for row in replace(SMALL, edges=order)._order(6000, generator("tests", 0)).tolist()]
     found = counts(seen)
     assert len(found) == number
     assert chisquare(found).pvalue > ALPHA
 
 
 def test_direction_is_a_fair_coin_for_every_edge() -> None:
-    batch = SMALL.sample(4000, generator("tests", 0), Layout(direction="random"))
+    batch = replace(SMALL, direction="random").sample(4000, generator("tests", 0))
     plain = SMALL.sample(4000, generator("tests", 0))
     edges, _, _ = SMALL.vocab.split(batch.prompts)
     usual, _, _ = SMALL.vocab.split(plain.prompts)
@@ -153,12 +182,10 @@ def test_direction_is_a_fair_coin_for_every_edge() -> None:
 # several goals of a graph
 
 
-@given(graphs(), layouts, seeds, st.data())
-def test_problems_of_one_graph_differ_by_the_goal_alone(
-    graph: PathStar, layout: Layout, seed: int, draw: st.DataObject
-) -> None:
+@given(written(), seeds, st.data())
+def test_problems_of_one_graph_differ_by_the_goal_alone(graph: PathStar, seed: int, draw: st.DataObject) -> None:
     goals = draw.draw(st.integers(1, graph.degree))
-    batch = graph.sample(2 * goals, generator("tests", seed), layout, goals)
+    batch = graph.sample(2 * goals, generator("tests", seed), goals)
     edges, starts, ends = graph.vocab.split(batch.prompts)
     assert len(batch.answers) == 2 * goals
     for first in (0, goals):
@@ -173,27 +200,27 @@ def test_problems_of_one_graph_differ_by_the_goal_alone(
 
 @pytest.mark.parametrize("train", [60, None])
 def test_training_batches_hold_whole_graphs_and_held_out_sets_do_not(train: int | None) -> None:
-    graph = PathStar(3, 3, 20)
-    made = data(graph, train=train, goals=3)
+    graph = PathStar(3, 3, 20, goals=3)
+    made = data(graph, train=train)
     for k in (0, 1, 6):  # of 60 problems, batches of 12 end an epoch after five
         batch = made.train_batch(k)
-        keys = graph.keys(batch.prompts).view(4, 3)
+        keys = graph.keys(batch).view(4, 3)
         assert (keys == keys[:, :1]).all()
         assert len(keys.unique()) == 4
         assert all(len(set(row)) == 3 for row in batch.prompts[:, -2].view(4, 3).tolist())
-    held_out = torch.cat([graph.keys(made.test.prompts), graph.keys(made.validation.prompts)])
+    held_out = torch.cat([graph.keys(made.test), graph.keys(made.validation)])
     assert len(held_out.unique()) == 20  # independent graphs
     for k in range(20):
-        assert not torch.isin(graph.keys(made.train_batch(k).prompts), held_out).any()
+        assert not torch.isin(graph.keys(made.train_batch(k)), held_out).any()
 
 
 def test_redrawing_keeps_goals_together() -> None:
     """So few graphs that many clash with what is held out."""
-    graph = PathStar(2, 3, 6)
-    made = data(graph, train=None, validation=90, test=90, goals=2)
-    held_out = torch.cat([graph.keys(made.test.prompts), graph.keys(made.validation.prompts)])
+    graph = PathStar(2, 3, 6, goals=2)
+    made = data(graph, train=None, validation=90, test=90)
+    held_out = torch.cat([graph.keys(made.test), graph.keys(made.validation)])
     for k in range(30):
-        keys = graph.keys(made.train_batch(k).prompts).view(6, 2)
+        keys = graph.keys(made.train_batch(k)).view(6, 2)
         assert (keys[:, 0] == keys[:, 1]).all()
         assert not torch.isin(keys, held_out).any()
 
@@ -201,7 +228,7 @@ def test_redrawing_keeps_goals_together() -> None:
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 3), seeds)
 def test_epochs_hold_every_problem_once(number: int, size: int, together: int, seed: int) -> None:
     problems = drawn(SMALL, number * together)
-    tags = Batch(torch.arange(number * together).unsqueeze(1).expand(-1, 15), problems.answers)
+    tags = Batch.full(torch.arange(number * together).unsqueeze(1).expand(-1, 15), problems.answers)
     order = [
         int(row[0]) for k in range(3 * number) for row in rows(shuffled_batch(tags, k, size * together, seed, together))
     ]
@@ -217,20 +244,30 @@ def test_epochs_hold_every_problem_once(number: int, size: int, together: int, s
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"query": "left"}, r"data\.query='left' is unknown: choose after or before"),
-        ({"edges": "sorted"}, r"data\.edges='sorted' is unknown: choose shuffled or by_arm or parents_first"),
-        ({"direction": None}, r"data\.direction=None is unknown: choose away or random"),
-        ({"goals": 3}, r"data\.goals=3 is too large: G\(2,3\) has 2 different goals"),
-        ({"goals": 0}, r"data\.goals=0 is not a whole number of at least 1"),
-        ({"goals": 2, "batch_size": 5}, r"data\.batch_size=5 is not a multiple of data\.goals=2"),
-        ({"goals": 2, "train": 61}, r"data\.train=61 is not a multiple of data\.goals=2"),
+        ({"query": "left"}, r"task\.query='left' is unknown: choose after or before"),
+        ({"edges": "sorted"}, r"task\.edges='sorted' is unknown: choose shuffled or by_arm or parents_first"),
+        ({"direction": None}, r"task\.direction=None is unknown: choose away or random"),
+        ({"edges_as": "pairs"}, r"task\.edges_as='pairs' is unknown: choose triples or tokens"),
+        ({"goals": 3}, r"task\.goals=3: G\(2,3\) has 1 to 2 different goals"),
+        ({"goals": 0}, r"task\.goals=0: G\(2,3\) has 1 to 2 different goals"),
+        ({"goals": 1.0}, r"task\.goals=1\.0 is not a whole number"),
+        ({"goals": True}, r"task\.goals=True is not a whole number"),
     ],
 )
 def test_what_cannot_be_is_said(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        data(**settings)
+        replace(SMALL, **settings)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "train"])
+def test_sizes_that_would_part_a_graph_are_refused(key: str) -> None:
+    message = rf"data\.{key}=61 is not a multiple of 2, and G\(2,3\) draws so many problems together"
+    with pytest.raises(UserError, match=message):
+        data(replace(SMALL, goals=2), **{key: 61})
+    with pytest.raises(UserError, match="5 problems are not a multiple of 2 goals"):
+        SMALL.sample(5, generator("tests", 0), 2)
 
 
 def test_published_is_the_default() -> None:
-    assert Layout("after", "shuffled", "away") == PUBLISHED
-    assert data().layout == PUBLISHED
+    assert PathStar(2, 3, 10, "after", "shuffled", "away", "triples", 1) == SMALL
+    assert data().task == SMALL

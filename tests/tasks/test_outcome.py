@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from nextfail.runs.outcome import OUTCOMES, judge
+from nextfail.tasks.path_star.outcome import OUTCOMES, judge
 
 
 def wilson(value: float, n: int = 2000) -> dict[str, float]:
@@ -108,4 +108,4 @@ def test_every_outcome_is_explained() -> None:
     ("hard", "outcome"), [(0.5, "at_chance"), (0.97, "solved"), (0.3, "undertrained"), (0.7, "undertrained")]
 )
 def test_first_hop_only_is_judged_on_the_hard_token_alone(hard: float, outcome: str) -> None:
-    assert judge(metrics(0.0, hard=hard, others=(1.0, 0.0, 0.0)), hard_token_alone=True) == outcome
+    assert judge(metrics(0.0, hard=hard, others=(1.0, 0.0, 0.0)), judged_by="hard_token_accuracy") == outcome

@@ -90,6 +90,13 @@ def test_keys_are_equal_just_for_the_same_graph(task: StarMixed, seed: int) -> N
     assert [[a == b for b in graphs] for a in graphs] == [[a == b for b in keys] for a in keys]
 
 
+@given(sizes, st.integers(0, 2**32 - 1))
+def test_a_key_does_not_depend_on_other_problems(task: StarMixed, seed: int) -> None:
+    batch = task.sample(20, generator("tests", seed)).long()
+    alone = torch.cat([task.keys(batch.rows(slice(i, i + 1))) for i in range(20)])
+    assert torch.equal(task.keys(batch), alone)
+
+
 def test_keys_are_those_of_path_star() -> None:
     task, star = StarMixed(2, 5, 5, 50), PathStar(2, 5, 50)
     mixed = task.sample(20, generator("tests", 4)).long()

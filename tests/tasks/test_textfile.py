@@ -6,6 +6,7 @@ from helpers import LINE, SMALL, drawn, graphs, rows, seeds, tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nextfail.cli import data
 from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.tasks import Batch, PathStar
@@ -19,29 +20,47 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "problems.txt"
 
 
-def written(path: Path, graph: PathStar, count: int, seed: int = 0) -> list[int]:
-    return list(textfile.write(path, graph, count, generator("tests", seed)))
+def write(path: Path, count: int, seed: int = 0) -> None:
+    """Problems of SMALL, by the command that writes files."""
+    data.write("g2_3", ["num_nodes=10"], count, seed, path)
+
+
+@pytest.fixture
+def counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many problems the command has said to have written, each time before the file has its name."""
+    seen: list[int] = []
+
+    def update(bar: data.Progress, task: int, *, completed: int) -> None:
+        assert not path.exists()
+        seen.append(completed)
+
+    monkeypatch.setattr(data.Progress, "update", update)
+    return seen
 
 
 # format
 
 
 def test_line_of_a_small_graph(by_hand: Batch) -> None:
-    assert list(textfile.format_batch(SMALL, by_hand)) == [LINE]
+    assert list(SMALL.lines(by_hand)) == [LINE]
 
 
 def test_published_line_is_read(path: Path) -> None:
     path.write_text(PUBLISHED + "\n")
-    batch = textfile.load(path, PathStar(2, 5, 50))
+    batch = PathStar(2, 5, 50).read(path)
     prompt, answer = tokenize(PUBLISHED, 50)
     assert (batch.prompts.tolist(), batch.answers.tolist()) == ([prompt], [answer])
     assert batch.prompts.dtype == batch.answers.dtype == torch.uint8
+    assert batch.mask.tolist() == [[True] * 5]
+    edges, starts, goals, paths = textfile.load(path, PathStar(2, 5, 50))
+    assert edges[0, :2].tolist() == [[32, 3], [16, 12]]
+    assert (edges.shape, starts.tolist(), goals.tolist(), paths.tolist()) == ((1, 8, 2), [32], [12], [answer])
 
 
 @given(graphs(), seeds)
 def test_lines_hold_the_sampled_tokens(graph: PathStar, seed: int) -> None:
     batch = drawn(graph, 3, seed)
-    read = [tokenize(line, graph.num_nodes) for line in textfile.format_batch(graph, batch)]
+    read = [tokenize(line, graph.num_nodes) for line in graph.lines(batch)]
     assert read == list(zip(batch.prompts.tolist(), batch.answers.tolist(), strict=True))
 
 
@@ -50,8 +69,8 @@ def test_lines_hold_the_sampled_tokens(graph: PathStar, seed: int) -> None:
 def test_load_undoes_format(graph: PathStar, seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("round") / "problems.txt"
     batch = graph.sample(7, generator("tests", seed))
-    path.write_text("".join(line + "\n" for line in textfile.format_batch(graph, batch)))
-    again = textfile.load(path, graph)
+    path.write_text("".join(line + "\n" for line in graph.lines(batch)))
+    again = graph.read(path)
     assert torch.equal(again.prompts, batch.prompts)
     assert torch.equal(again.answers, batch.answers)
     assert again.prompts.dtype == batch.prompts.dtype
@@ -60,26 +79,28 @@ def test_load_undoes_format(graph: PathStar, seed: int, tmp_path_factory: pytest
 @pytest.mark.parametrize("text", [LINE, LINE + "\n\n \n", LINE + "\r\n", f"  {LINE}\t\n"])
 def test_line_ends_and_blanks_around_do_not_matter(path: Path, text: str, by_hand: Batch) -> None:
     path.write_bytes(text.encode())
-    assert rows(textfile.load(path, SMALL)) == rows(by_hand)
+    assert rows(SMALL.read(path)) == rows(by_hand)
 
 
 # writing
 
 
-def test_file_holds_what_its_generator_draws(path: Path) -> None:
-    assert written(path, SMALL, 25) == [25]
+def test_file_holds_what_its_generator_draws(path: Path, counted: list[int]) -> None:
+    write(path, 25)
+    assert counted == [25]
     assert path.read_text().count("\n") == 25
-    assert rows(textfile.load(path, SMALL)) == rows(SMALL.sample(25, generator("tests", 0)))
+    assert rows(SMALL.read(path)) == rows(SMALL.sample(25, generator("file", 0)))
 
 
-def test_progress_counts_the_lines_written(path: Path) -> None:
-    assert written(path, SMALL, 20_001) == [10_000, 20_000, 20_001]
-    assert len(textfile.load(path, SMALL).paths) == 20_001
+def test_progress_counts_the_lines_written(path: Path, counted: list[int]) -> None:
+    write(path, 20_001)
+    assert counted == [10_000, 20_000, 20_001]
+    assert len(SMALL.read(path).answers) == 20_001
 
 
 def test_seed_decides_the_file(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
-        written(tmp_path / name, SMALL, 20, seed)
+        write(tmp_path / name, 20, seed)
     one, again, other = ((tmp_path / name).read_bytes() for name in ("one", "again", "other"))
     assert one == again != other
 
@@ -87,28 +108,33 @@ def test_seed_decides_the_file(tmp_path: Path) -> None:
 def test_existing_file_is_left_as_it_is(path: Path) -> None:
     path.write_text("precious")
     with pytest.raises(UserError, match=r"problems\.txt exists already and is left as it is"):
-        written(path, SMALL, 3)
+        write(path, 3)
     assert path.read_text() == "precious"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_half_written_file_leaves_nothing(path: Path) -> None:
-    progress = textfile.write(path, SMALL, 30_000, generator("tests", 0))
-    assert next(progress) == 10_000
-    assert not path.exists()
-    progress.close()
+def test_half_written_file_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(bar: data.Progress, task: int, *, completed: int) -> None:
+        assert completed == 10_000
+        assert not path.exists()
+        assert len(list(path.parent.iterdir())) == 1  # what is written so far has another name
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data.Progress, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(path, 30_000)
     assert list(path.parent.iterdir()) == []
 
 
 def test_folder_is_made(tmp_path: Path) -> None:
-    written(tmp_path / "new" / "deep" / "problems.txt", SMALL, 1)
+    write(tmp_path / "new" / "deep" / "problems.txt", 1)
     assert (tmp_path / "new" / "deep" / "problems.txt").is_file()
 
 
 def test_folder_that_is_a_file_is_refused(path: Path) -> None:
     path.write_text("precious")
     with pytest.raises(UserError, match="cannot write"):
-        written(path / "inside.txt", SMALL, 1)
+        write(path / "inside.txt", 1)
 
 
 # bad files
@@ -129,9 +155,9 @@ def test_folder_that_is_a_file_is_refused(path: Path) -> None:
         ("7,1|3,9|1,4/7,4=7,1,4", r"line 2: has 3 edges and a path of 3 nodes"),
         # an edge less and two hops more make as many numbers
         ("7,1|3,9|1,4/7,4=7,1,4,7,1", r"line 2: has 3 edges and a path of 5 nodes"),
-        (LINE.replace("9", "10"), r"line 2: has node 10; graph\.num_nodes=10 allows 0\.\.9"),
-        (LINE.replace("9", "9" * 30), r"line 2: has node 9{30}; graph\.num_nodes=10 allows 0\.\.9"),
-        (LINE.replace("9", "9" * 5000), r"line 2: has node 9{10}\.\.\. with 5,000 digits; graph\.num_nodes=10 allows"),
+        (LINE.replace("9", "10"), r"line 2: has node 10; task\.num_nodes=10 allows 0\.\.9"),
+        (LINE.replace("9", "9" * 30), r"line 2: has node 9{30}; task\.num_nodes=10 allows 0\.\.9"),
+        (LINE.replace("9", "9" * 5000), r"line 2: has node 9{10}\.\.\. with 5,000 digits; task\.num_nodes=10 allows"),
         (LINE + "\x0c" + LINE, r"line 2: cannot be read"),  # neither of these ends a line
         (LINE + "\x0b\x1c" + LINE, r"line 2: cannot be read"),
         (LINE + "\r" + LINE, r"line 2: cannot be read"),
@@ -150,10 +176,10 @@ def test_folder_that_is_a_file_is_refused(path: Path) -> None:
 def test_bad_line_is_named(path: Path, line: str, message: str | None) -> None:
     path.write_text(f"{LINE}\n{line}\n{LINE}\n")
     if message is None:
-        assert len(textfile.load(path, SMALL).paths) == 4
+        assert len(SMALL.read(path).answers) == 4
         return
     with pytest.raises(UserError, match=message) as error:
-        textfile.load(path, SMALL)
+        SMALL.read(path)
     assert str(error.value).startswith(f"{path}, line 2: ")
 
 
@@ -182,23 +208,23 @@ def test_check_agrees_with_a_plain_one(seed: int, changes: list[tuple[int, int]]
 
 def test_lines_may_end_as_on_windows(path: Path) -> None:
     path.write_bytes(f"{LINE}\r\n {LINE}\t\r\n\r\n".encode())
-    assert len(textfile.load(path, SMALL).paths) == 2
+    assert len(SMALL.read(path).answers) == 2
 
 
 @pytest.mark.parametrize("content", ["", "\n", " \n\n"])
 def test_empty_file_is_refused(path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(UserError, match=r"data file .*problems\.txt is empty: expected lines like 7,1\|1,4"):
-        textfile.load(path, SMALL)
+        SMALL.read(path)
 
 
 def test_missing_file_is_refused(path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read data file .*problems\.txt: No such file"):
-        textfile.load(path, SMALL)
+        SMALL.read(path)
 
 
 @pytest.mark.parametrize("content", [b"\x80\x02}q\x00", LINE.replace("7", "\u0667").encode()])
 def test_other_than_plain_text_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"cannot read data file .*problems\.txt: it is not plain text"):
-        textfile.load(path, SMALL)
+        SMALL.read(path)

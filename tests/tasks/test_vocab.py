@@ -4,7 +4,8 @@ from helpers import LINE, drawn, graphs, seeds, tokenize
 from hypothesis import given
 
 from nextfail.errors import UserError
-from nextfail.tasks import Batch, PathStar, Vocab
+from nextfail.tasks import Batch, PathStar
+from nextfail.tasks.path_star.vocab import Vocab
 
 
 def test_ids_of_ten_labels() -> None:
@@ -31,7 +32,7 @@ def test_published_line_token_by_token() -> None:
 def test_split_undoes_layout(graph: PathStar, seed: int) -> None:
     prompts = drawn(graph, 5, seed).prompts
     edges, start, goal = graph.vocab.split(prompts)
-    assert edges.shape == (5, graph.edges, 2)
+    assert edges.shape == (5, graph.num_edges, 2)
     assert torch.equal(graph.vocab.layout(edges, start, goal).long(), prompts)
 
 

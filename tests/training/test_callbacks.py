@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import SMALL, quiet_trainer, trainable
 from lightning.pytorch.loggers.logger import Logger
 
@@ -65,9 +64,9 @@ def test_accuracies_on_the_first_training_problems(train: int | None, tmp_path: 
     trainer = quiet_trainer(tmp_path, 6, callbacks=[TrainSet(10)], logger=kept, val_check_interval=6)
     trainer.fit(module, datamodule=data)
     seen = [data.train_batch(k) for k in range(3)]
-    problems = Batch(torch.cat([b.prompts for b in seen]), torch.cat([b.paths for b in seen])).rows(slice(10))
-    metrics = AnswerMetrics(SMALL, module.backbone.vocab_size)
-    metrics.update(module.objective.predict(module.backbone, problems), problems.answers)
+    problems = Batch.join(seen).rows(slice(10))
+    metrics = AnswerMetrics(SMALL)
+    metrics.update(module.objective.predict(module.backbone, problems), problems)
     expected = {f"train_set/{key}": value for key, value in flat(metrics.compute()).items()}
     assert "train_set/forced_token_accuracy_1" in expected
     assert {key: value for key, value in kept.seen.items() if key.startswith("train_set/")} == pytest.approx(expected)

@@ -12,7 +12,6 @@ from inside import train_here
 
 from nextfail.objectives import ALL, Objective
 from nextfail.runs.folder import RunFolder
-from nextfail.tasks import Batch
 from nextfail.training.evaluate import evaluate
 from nextfail.training.module import TaskModule
 from nextfail.training.optim import adamw
@@ -68,7 +67,7 @@ def strict(request: Any) -> Iterator[None]:
 def test_no_step_waits_for_the_device(kind: type[Objective], device: str) -> None:
     objective = kind(**ARGUMENTS.get(kind, {}))
     module = TaskModule(SMALL, tiny(SMALL, objective), objective, adamw).to(device)
-    batch = Batch(*(each.to(device) for each in drawn(SMALL, 4)))
+    batch = drawn(SMALL, 4).to(device)
     optimizer = adamw(module)
     for step in range(3):
         if device == "cuda" and step:  # the first one may wait for memory

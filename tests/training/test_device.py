@@ -37,7 +37,7 @@ def on_meta(kind: type[Objective], architecture: str) -> tuple[TaskModule, Batch
         sizes = {"depth": 2, "width": 16, "d_state": 4, "vocab_size": backbone.vocab_size}
         backbone = Mamba(**sizes, max_length=backbone.max_length)
     module = TaskModule(SMALL, backbone, objective, adamw).to("meta")
-    return module, Batch(*(each.to("meta") for each in drawn(SMALL, 4)))
+    return module, drawn(SMALL, 4).to("meta")
 
 
 @pytest.mark.parametrize("architecture", ["transformer", "mamba"])

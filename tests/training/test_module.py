@@ -44,7 +44,7 @@ def test_chance_in_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> None
 
 def test_module_for_evaluation_alone_needs_no_optimizer() -> None:
     module = TaskModule(SMALL, tiny(SMALL), TeacherForcing())
-    assert module.objective.graph is SMALL
+    assert module.objective.task is SMALL
     with pytest.raises(AssertionError, match="evaluation alone"):
         module.configure_optimizers()
 

@@ -144,7 +144,8 @@ class StarMixed(Task):
     def keys(self, batch: Batch) -> Tensor:
         """As of `PathStar`: equal for the same undirected edges and start, whatever the goal."""
         padded = batch.prompts.long()
-        edges, start, _ = self.vocab.split(padded.masked_fill(padded == self.vocab.fill, 0))
+        pair = -1 if self.edges_as == "tokens" else 0  # any edge: it is left out below
+        edges, start, _ = self.vocab.split(padded.masked_fill(padded == self.vocab.fill, pair))
         width = 1 if self.edges_as == "tokens" else 3
         real = padded[:, : width * edges.shape[1]].unflatten(1, (-1, width))[..., 0] != self.vocab.fill
         one, other = edges.unbind(-1)
