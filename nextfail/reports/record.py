@@ -121,10 +121,10 @@ class Run:
         cheat, exact = ([_number(by_step[step], key) for step in steps] for key in ("cheat_accuracy", "exact_match"))
         return Curve(samples, tokens, cheat, exact)
 
-    def examples(self) -> list[dict[str, Any]]:
-        """The test problems of examples.json, as the task writes them; none if it is missing or not whole."""
+    def examples(self) -> list[Any]:
+        """The test problems of examples.json, as the task reads them; none if it is missing or not as expected."""
         items = read_json(RunFolder(self.folder).examples_json)
-        return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+        return self.facts.examples(items) if isinstance(items, list) else []
 
 
 def read_run(folder: Path) -> Run:

@@ -30,7 +30,6 @@ MOST_THREADS = 1024
 INSTEAD = {
     "devices": "a run uses one device. To use several, run several at once: nextfail-train -m seed=0,1,2,3 (with "
     "hydra.launcher.per_gpu, or on a cluster)",
-    "nodes": "a run uses one device of one machine",
     "graph": "the graph is a task now: choose task=NAME, or set task.KEY",
     "strategy": "a run uses one device, so there is no strategy to choose",
     "max_epochs": "training is measured in steps: set trainer.max_steps",

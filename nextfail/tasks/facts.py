@@ -25,6 +25,7 @@ class Facts:
         places: what to call the hard place, those after it, and the first one.
         outcomes: what each outcome means.
         order: sorts tasks in a report.
+        examples: from the items of examples.json to what `figure` draws; none of them if any is not as expected.
         figure: draws examples of several runs, from groups of runs; None if this task has no figure.
     """
 
@@ -36,6 +37,7 @@ class Facts:
     places: tuple[str, str, str] = ("the hard token", "the rest", "the first token")
     outcomes: dict[str, str] = field(default_factory=dict)
     order: tuple[Any, ...] = ()
+    examples: Callable[[list[Any]], list[Any]] = list
     figure: Callable[[Any], Any] | None = None
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from synthetic import change, cut_short, example, make_run, rewrite, write
+from synthetic import AS_PUBLISHED, change, cut_short, example, make_run, rewrite, write
 
 from nextfail.errors import UserError
 from nextfail.reports.collect import collect, find
@@ -39,7 +39,7 @@ def test_seeds_make_a_group_with_means_over_them(tmp_path: Path) -> None:
     assert group.mean("exact_match") == pytest.approx(0.6)  # (0.9 + 0.5 + 0.4) / 3
     assert group.mean("hard_token") == pytest.approx(0.3)
     assert group.outcomes == {"clever_hans": 2, "solved": 1}
-    assert (group.graph, group.model, group.objective, group.chance) == (
+    assert (group.task, group.model, group.objective, group.chance) == (
         "G(2,3)",
         "transformer",
         "teacher_forcing",
@@ -99,7 +99,7 @@ def test_order_is_the_papers_and_then_by_name(tmp_path: Path) -> None:
     assert [group.objective for group in groups] == [
         "teacher_forcing", "reverse", "teacherless", "another", "zigzag", "zigzag"
     ]  # fmt: skip
-    assert groups[-1].graph == "G(3,3)"
+    assert groups[-1].task == "G(3,3)"
 
 
 def test_one_run_in_two_folders_counts_once_and_done(tmp_path: Path) -> None:
@@ -146,15 +146,17 @@ def test_a_run_that_failed_before_it_had_a_status(tmp_path: Path) -> None:
     assert read_run(folder).state == "failed"
 
 
-EMPTY = {"degree": 0, "path_length": 3, "num_nodes": 50}
+EMPTY = {**AS_PUBLISHED, "degree": 0, "path_length": 3, "num_nodes": 50}
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "half a run.json": (lambda folder: cut_short(folder / "run.json"), "run.json is missing or not whole"),
     "no run.json": (lambda folder: (folder / "run.json").unlink(), "run.json is missing or not whole"),
     "a later schema": (lambda folder: change(folder / "run.json", schema=99), "schema 99"),
     "no choices": (lambda folder: rewrite(folder / "run.json", choices=...), "run.json lacks 'choices'"),
     "no model": (lambda folder: change(folder / "run.json", model=...), "its hash is not that of its content"),
-    "odd graph": (lambda folder: change(folder / "run.json", graph=[2, 5]), "its hash is not that of its content"),
-    "no arms": (lambda folder: change(folder / "run.json", graph=EMPTY), "its hash is not that of its content"),
+    "odd task": (lambda folder: change(folder / "run.json", task=[2, 5]), "its hash is not that of its content"),
+    "no arms": (lambda folder: change(folder / "run.json", task=EMPTY), "its hash is not that of its content"),
+    "odd task, summed": (lambda folder: rewrite(folder / "run.json", task=[2, 5]), "is not as nextfail-train writes"),
+    "no arms, summed": (lambda folder: rewrite(folder / "run.json", task=EMPTY), "run.json: task.degree is '0'"),
     "half a result": (lambda folder: cut_short(folder / "result.json"), "result.json: not whole"),
     "result of a later schema": (lambda folder: change(folder / "result.json", schema=99), "result.json: schema 99"),
     "no exact match": (lambda folder: change(folder / "result.json", exact_match=...), "lacks 'exact_match'"),
@@ -217,7 +219,7 @@ BAD_EXAMPLES = {
 @pytest.mark.parametrize("name", BAD_EXAMPLES)
 def test_examples_are_whole_or_none(tmp_path: Path, name: str) -> None:
     folder = make_run(tmp_path / "run")
-    assert len(read_run(folder).examples()) == 1
+    assert [each.generated for each in read_run(folder).examples()] == [(7, 3, 9)]
     write(folder / "examples.json", BAD_EXAMPLES[name])
     assert read_run(folder).examples() == []
     (problem,) = collect([tmp_path]).problems

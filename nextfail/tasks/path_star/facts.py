@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nextfail.tasks.facts import Facts
+from nextfail.tasks.path_star.examples import examples
 from nextfail.tasks.path_star.outcome import OUTCOMES
 
 SIGNS = ("|", "=", "/", "$")
@@ -25,6 +26,7 @@ def facts(settings: Mapping[str, Any]) -> Facts:
         places=PLACES,
         outcomes=OUTCOMES,
         order=tuple(sizes.values()),
+        examples=lambda items: examples(items, sizes["path_length"]),
         figure=_figure,
     )
 

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from nextfail.reports.collect import Group, together
-from nextfail.reports.record import Run
 from nextfail.reports.style import STYLE, WRONG, colour
+from nextfail.tasks.path_star.examples import Example
 from nextfail.tasks.path_star.facts import SIGNS
 
 # all lengths in inches
@@ -30,22 +30,6 @@ NARROWEST = 1.8  # a panel, for its title's sake
 
 TRUTH = "#F0E442"  # the highlighter
 Points = dict[int, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A test problem and the path that a model generated for it."""
-
-    edges: tuple[tuple[int, int], ...]
-    start: int
-    goal: int
-    path: tuple[int, ...]
-    generated: tuple[int, ...]
-
-    @property
-    def problem(self) -> tuple[Any, ...]:
-        """What was asked, whoever answered."""
-        return self.edges, self.start, self.goal
 
 
 @dataclass(frozen=True)
@@ -103,7 +87,7 @@ def _panels(groups: list[Group]) -> list[Panel]:
     answers: dict[Any, dict[int, tuple[int, Example]]] = {}  # by problem and group: seed and answer of its first run
     for number, group in enumerate(groups):
         for run in group.runs:
-            for example in examples(run):
+            for example in run.examples():
                 answers.setdefault(example.problem, {}).setdefault(number, (run.seed, example))
     if not answers:
         return []
@@ -223,32 +207,3 @@ def _sign(token: int, num_nodes: int) -> str:
     if token < num_nodes:
         return str(token)
     return SIGNS[token - num_nodes] if token - num_nodes < len(SIGNS) else "?"
-
-
-def examples(run: Run) -> list[Example]:
-    """The test problems of a run; none if they are not as expected."""
-    try:
-        return [_example(item, run.facts.length) for item in run.examples()]
-    except (LookupError, TypeError, ValueError):
-        return []
-
-
-def _example(item: dict[str, Any], length: int) -> Example:
-    edges = _away(int(item["start"]), [(int(one), int(other)) for one, other in item["edges"]])
-    path, generated = (tuple(map(int, item[key])) for key in ("path", "generated"))
-    example = Example(edges, int(item["start"]), int(item["goal"]), path, generated)
-    ends = path[:1] + path[-1:] == (example.start, example.goal)
-    if not ends or not set(pairwise(path)) <= set(edges) or not len(path) == len(generated) == length:
-        raise ValueError("the path is not one of the graph's")
-    return example
-
-
-def _away(start: int, edges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The edges of a tree, each with its node nearer to the start first, as a prompt need not have them."""
-    reached = {start}
-    while left := [edge for edge in edges if not reached.issuperset(edge)]:
-        if not (next_ones := {node for edge in left if reached.intersection(edge) for node in edge} - reached):
-            raise ValueError("an edge is not connected to the start")
-        edges = [edge[::-1] if edge[1] in reached and edge[0] in next_ones else edge for edge in edges]
-        reached |= next_ones
-    return tuple(edges)

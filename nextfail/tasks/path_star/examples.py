@@ -1,0 +1,51 @@
+"""Test problems of a run as examples.json holds them, checked before they are drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test problem and the path that a model generated for it."""
+
+    edges: tuple[tuple[int, int], ...]
+    start: int
+    goal: int
+    path: tuple[int, ...]
+    generated: tuple[int, ...]
+
+    @property
+    def problem(self) -> tuple[Any, ...]:
+        """What was asked, whoever answered."""
+        return self.edges, self.start, self.goal
+
+
+def examples(items: Sequence[Any], length: int) -> list[Example]:
+    """Problems with paths of so many nodes; none if any is not as expected."""
+    try:
+        return [_example(item, length) for item in items]
+    except (LookupError, TypeError, ValueError):
+        return []
+
+
+def _example(item: dict[str, Any], length: int) -> Example:
+    edges = _away(int(item["start"]), [(int(one), int(other)) for one, other in item["edges"]])
+    path, generated = (tuple(map(int, item[key])) for key in ("path", "generated"))
+    example = Example(edges, int(item["start"]), int(item["goal"]), path, generated)
+    ends = path[:1] + path[-1:] == (example.start, example.goal)
+    if not ends or not set(pairwise(path)) <= set(edges) or not len(path) == len(generated) == length:
+        raise ValueError("the path is not one of the graph's")
+    return example
+
+
+def _away(start: int, edges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The edges of a tree, each with its node nearer to the start first, as a prompt need not have them."""
+    reached = {start}
+    while left := [edge for edge in edges if not reached.issuperset(edge)]:
+        if not (next_ones := {node for edge in left if reached.intersection(edge) for node in edge} - reached):
+            raise ValueError("an edge is not connected to the start")
+        edges = [edge[::-1] if edge[1] in reached and edge[0] in next_ones else edge for edge in edges]
+        reached |= next_ones
+    return tuple(edges)
