@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.tasks.base import Batch, Task, Vocabulary
+from nextfail.tasks.base import Batch, Task, Vocabulary, up_to_end
 
 IGNORE = -100
 """The label of a place without a loss, as in torch's cross-entropy."""
@@ -126,8 +126,7 @@ class Objective(nn.Module):
         """Which places (B, l) of written answers count: those up to the first end token."""
         if self.vocab.end is None:
             return torch.ones_like(written, dtype=torch.bool)
-        ends = written == self.vocab.end
-        return ends.cumsum(1) - ends.long() == 0
+        return up_to_end(written, self.vocab.end)
 
     def backwards(self, answers: Tensor, layout: Tensor | None = None) -> Tensor:
         """Answers (B, L) from their last token to the first; what ends them stays where it is.

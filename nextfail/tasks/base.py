@@ -198,6 +198,12 @@ class Task(ABC):
         return [dict(zip(("prompt", "answer", "generated"), row, strict=True)) for row in rows]
 
 
+def up_to_end(tokens: Tensor, end: int) -> Tensor:
+    """Which places (B, L) of answers count: those up to the first end token."""
+    ends = tokens == end
+    return ends.cumsum(1) - ends.long() == 0
+
+
 def all_right(decoded: Tensor, batch: Batch, start: int = 0) -> Share:
     """Whether every token that counts is right, from place `start` on, of the answers that have any there."""
     right, asked = ((decoded == batch.answers) | ~batch.mask)[:, start:].all(1), batch.mask[:, start:].any(1)

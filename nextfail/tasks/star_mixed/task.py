@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nextfail.errors import UserError
 from nextfail.source import public
-from nextfail.tasks.base import Batch, Probe, Share, Task, all_right, token_right
+from nextfail.tasks.base import Batch, Probe, Share, Task, all_right, token_right, up_to_end
 from nextfail.tasks.path_star.outcome import judge
 from nextfail.tasks.path_star.task import PathStar, mix
 from nextfail.tasks.path_star.vocab import Vocab
@@ -134,12 +134,11 @@ class StarMixed(Task):
             edges, starts, _ = size.vocab.split(drawn.prompts)
             paths = drawn.answers.to(torch.int16)
             goals = paths.gather(1, last)[:, 0]
-            prompts[rows, self.prompt_length - size.prompt_length :] = size.vocab.layout(edges, starts, goals).to(
-                torch.int16
-            )
+            written = size.vocab.layout(edges, starts, goals).to(torch.int16)
+            prompts[rows, self.prompt_length - size.prompt_length :] = written
             beyond = torch.arange(size.path_length) > last
             answers[rows, : size.path_length] = paths.masked_fill(beyond, vocab.end)
-        return Batch(prompts, answers, first_end(answers, vocab.end))
+        return Batch(prompts, answers, up_to_end(answers, vocab.end))
 
     def keys(self, batch: Batch) -> Tensor:
         """As of `PathStar`: equal for the same undirected edges and start, whatever the goal."""
@@ -162,9 +161,3 @@ class StarMixed(Task):
     def known_prefix(self, prompts: Tensor) -> Tensor:
         """The start (B, 1), which the query names."""
         return prompts[:, -3:-2]
-
-
-def first_end(answers: Tensor, end: int) -> Tensor:
-    """Which places (B, L) count: those up to the first end token."""
-    ends = answers == end
-    return ends.cumsum(1) - ends.long() == 0
