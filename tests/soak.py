@@ -78,7 +78,7 @@ def soak(kills: int, seed: int, console: Console | None = None) -> Counter[str]:
             process.kill()
             process.join()
             counts["kills"] += killed
-            counts["in the middle of a checkpoint"] += any(folder.glob("checkpoints/partial*"))
+            counts["in the middle of a checkpoint"] += any(folder.glob("checkpoints/.new.ckpt.*"))
             for complaint in losses(folder, step):
                 counts["lost"] += 1
                 print(complaint, file=sys.stderr)
@@ -166,7 +166,7 @@ def _train(folder: Path) -> None:
 def await_write(process: "multiprocessing.context.ForkServerProcess", folder: Path, draw: random.Random) -> None:
     """Return a moment after one of the next checkpoints began to be written."""
     for _ in range(draw.randrange(1, 4)):
-        while process.is_alive() and not any(folder.glob("checkpoints/partial*")):
+        while process.is_alive() and not any(folder.glob("checkpoints/.new.ckpt.*")):
             time.sleep(0.0002)
         time.sleep(draw.uniform(0.0, 0.003))
 

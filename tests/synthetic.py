@@ -9,7 +9,16 @@ from nextfail.files import Inside
 from nextfail.runs.folder import record
 from nextfail.runs.identity import Identity, digest
 from nextfail.runs.table import Table
+from nextfail.tasks.path_star.facts import title
 
+AS_PUBLISHED = {
+    "_target_": "nextfail.tasks.path_star.task.PathStar",
+    "query": "after",
+    "edges": "shuffled",
+    "direction": "away",
+    "edges_as": "triples",
+    "goals": 1,
+}
 LOOKS_LIKE = {
     "precision": "32-true",
     "threads": 1,
@@ -47,18 +56,24 @@ def make_run(
     trained: float | None = 0.5,
     length: int = 3,
     num_nodes: int = 50,
+    written: dict[str, Any] | None = None,
     tokens: dict[int, list[float]] | None = None,
     examples: list[dict[str, Any]] | None = None,
     status: dict[str, Any] | None = None,
     **more: Any,
 ) -> Path:
-    """Write a run of G(degree,length); it is not done if `exact` is None. `more` goes into the identity."""
+    """Write a run of G(degree,length), `written` otherwise than as published; it is not done if `exact` is None.
+
+    `more` goes into the identity.
+    """
     folder.mkdir(parents=True)
-    graph = {"degree": degree, "path_length": length, "num_nodes": num_nodes}
-    identity = {"graph": graph, "data": {"batch_size": batch_size, "seed": 0}, "model": {"depth": depth},
+    sizes = {"degree": degree, "path_length": length, "num_nodes": num_nodes}
+    task = {**AS_PUBLISHED, **sizes, **(written or {})}
+    identity = {"task": task, "data": {"batch_size": batch_size, "seed": 0}, "model": {"depth": depth},
                 "objective": {"_target_": f"package.{objective}"}, "seed": seed, **LOOKS_LIKE, **more}  # fmt: skip
-    classes = {key: {"name": spec["_target_"], "sha256": None} for key, spec in identity.items()
-               if isinstance(spec, dict) and "_target_" in spec}  # fmt: skip
+    classes: dict[str, Any] = {key: {"name": spec["_target_"], "sha256": None} for key, spec in identity.items()
+                               if isinstance(spec, dict) and "_target_" in spec}  # fmt: skip
+    classes["task"] = {"name": "path_star", "revision": 1}
     run = record(Identity(identity, classes), {"choices": {"model": model, "objective": objective}})
     write(folder / "run.json", run)
     write(folder / "status.json", {"state": "done", "time": time.time(), "step": 20, "max_steps": 20, **(status or {})})
@@ -71,8 +86,11 @@ def make_run(
         table.add({"step": str(step), "split": "validation", **cells, **({"cheat_accuracy": "1"} if cheat else {})})
     if exact is not None:
         write(folder / "examples.json", [example([7, 3, 9])] if examples is None else examples)
+        settings = {key: value for key, value in task.items() if key != "_target_"}
         write(folder / "result.json", {
-            "schema": 2, "identity": run["hash"], "graph": graph, "model": model, "objective": objective, "seed": seed,
+            "schema": 3, "identity": run["hash"], "model": model, "objective": objective, "seed": seed,
+            "task": {"name": title(sizes), "settings": settings, "hard_position": 1},
+            "judged_by": "hard_token_accuracy" if objective == "first_hop_only" else "exact_match",
             "exact_match": share(exact), "hard_token_accuracy": share(hard), "chance": 1 / degree,
             "cheat_accuracy": None if cheat is None else share(cheat), "outcome": outcome, "parameters": 1234,
             "forced_token_accuracy": None if forced is None else [share(1.0), share(forced), share(1.0)],

@@ -35,7 +35,7 @@ def test_eval_repeats_the_result(run_folder: Path, tmp_path: Path) -> None:
     evaluated = json.loads(call("eval", run_folder, "--json", cwd=tmp_path).stdout)
     result = json.loads((run_folder / "result.json").read_text())
     shared = set(result) & set(evaluated)
-    assert {"exact_match", "token_accuracy", "forced_token_accuracy", "cheat_accuracy", "outcome", "graph"} <= shared
+    assert {"exact_match", "token_accuracy", "forced_token_accuracy", "cheat_accuracy", "outcome", "task"} <= shared
     assert {key: evaluated[key] for key in shared} == {key: result[key] for key in shared}
 
 
@@ -49,12 +49,46 @@ def test_eval_on_a_file_and_on_another_size(run_folder: Path, tmp_path: Path) ->
     on_file = json.loads(call("eval", run_folder, "--file", "test.txt", "--json", cwd=tmp_path).stdout)
     assert on_file["exact_match"]["n"] == 150
     smaller = json.loads(call("eval", run_folder, "--task", "g2_3", "--json", cwd=tmp_path).stdout)
-    assert smaller["graph"]["path_length"] == 3 and len(smaller["token_accuracy"]) == 3
+    assert smaller["task"]["settings"]["path_length"] == 3 and len(smaller["token_accuracy"]) == 3
+    same = call("eval", run_folder, *sized("path_star", "path_length=3"), "--json", cwd=tmp_path)
+    assert json.loads(same.stdout) == smaller
     assert "this run's model reads at most" in refused("eval", run_folder, "--task", "g5_5", cwd=tmp_path)
     assert "knows only 50 labels" in refused("eval", run_folder, "--task", "g20_5", cwd=tmp_path)
     assert "choose one of g2_3" in refused("eval", run_folder, "--task", "g2", cwd=tmp_path)
     assert "there is no file" in refused("eval", run_folder, "--file", "no.txt", cwd=tmp_path)
     assert "test.txt, line 1" in refused("eval", run_folder, "--task", "g2_3", "--file", "test.txt", cwd=tmp_path)
+
+
+def sized(name: str, *settings: str) -> list[str]:
+    """Arguments that name a task and its settings."""
+    return ["--task", name, *(text for setting in settings for text in ("--set", setting))]
+
+
+def test_eval_on_another_size_says_what_is_wrong_with_it(run_folder: Path, tmp_path: Path) -> None:
+    for arguments, message in {
+        ("--set", "degree=3"): "--set goes with --task",
+        (*sized("path_star", "degree"),): "--set degree: give KEY=VALUE, as in --set degree=4",
+        (*sized("path_star", "degree=1"),): "task.degree=1 is too small",
+        (*sized("path_star", "query=before"),): "task.query cannot be changed for a trained model",
+        (*sized("path_star", "arms=3"),): "task.arms cannot be changed for a trained model",
+        (*sized("star_mixed"),): "--task star_mixed is a nextfail.tasks.star_mixed.task.StarMixed, and this run's is a",
+        (*sized("path_star", "degree=[3"),): "--set degree=[3: ",
+    }.items():
+        assert message in refused("eval", run_folder, *arguments, cwd=tmp_path), arguments
+
+
+def test_data_of_another_size_and_layout(tmp_path: Path) -> None:
+    plain, sizes = ("--n", 20, "--seed", 1, "--out"), ("degree=2", "path_length=4", "num_nodes=50")
+    call("data", "--task", "g2_4", *plain, "named.txt", cwd=tmp_path)
+    call("data", *sized("path_star", *sizes), *plain, "put_together.txt", cwd=tmp_path)
+    assert (tmp_path / "named.txt").read_text() == (tmp_path / "put_together.txt").read_text()
+    call("data", *sized("g2_4", "edges=by_arm"), *plain, "by_arm.txt", cwd=tmp_path)
+    for line in (tmp_path / "by_arm.txt").read_text().splitlines():
+        edges = [edge.split(",") for edge in line.partition("/")[0].split("|")]
+        assert all(edges[i][1] == edges[i + 1][0] for i in (0, 1, 3, 4)) and edges[0][0] == edges[3][0]
+    assert "task.degree=1 is too small" in refused("data", *sized("g2_4", "degree=1"), *plain, "a.txt", cwd=tmp_path)
+    assert "arms" in refused("data", *sized("g2_4", "arms=1"), *plain, "a.txt", cwd=tmp_path)
+    assert not (tmp_path / "a.txt").exists()
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -72,7 +106,7 @@ def test_hostile_checkpoint_runs_nothing(copied: Path, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("section", ["model", "objective", "data"])
+@pytest.mark.parametrize("section", ["task", "model", "objective", "data"])
 def test_hostile_run_json_runs_nothing(copied: Path, tmp_path: Path, section: str) -> None:
     run = json.loads((copied / "run.json").read_text())
     run[section] = {"_target_": "os.mkdir", "path": str(tmp_path / "mark")}

@@ -13,11 +13,12 @@ from nextfail.objectives import ALL
 from nextfail.reports.record import read_run
 from nextfail.runs.folder import RunFolder
 from nextfail.seeding import generator
-from nextfail.tasks import PathStar, textfile
-from nextfail.training.build import OWN, remake_module
+from nextfail.tasks import PathStar
+from nextfail.tasks.path_star import figure
+from nextfail.training.build import OWN, remake_module, remake_task
 from nextfail.training.callbacks import Heartbeat
 from nextfail.training.checkpoints import LAST, read_checkpoint
-from nextfail.training.evaluate import evaluate, own_problems, read_problems
+from nextfail.training.evaluate import evaluate, own_problems
 
 OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 SMALL = (
@@ -128,32 +129,30 @@ def test_any_order_on_mamba_is_refused_before_any_work(tmp_path: Path) -> None:
 def test_knobs_of_the_task_reach_the_run(knobs: tuple[str, ...], tmp_path: Path) -> None:
     result = train_here(tmp_path / "run", *SMALL, *knobs, "trainer.max_steps=2", "objective=first_hop_only")
     folder = RunFolder(tmp_path / "run")
-    data = folder.run()["data"]
-    assert all(str(data[key]) == value for key, value in (knob.removeprefix("data.").split("=") for knob in knobs))
+    asked = folder.run()["task"]
+    assert all(str(asked[key]) == value for key, value in (knob.removeprefix("task.").split("=") for knob in knobs))
     assert (
         evaluate(folder, checkpoint="last", sizes=None, file=None, trust=False)["exact_match"] == result["exact_match"]
     )
     assert len(read_run(folder.path).examples()) == 8  # in whatever direction the prompt has their edges
-    own = PathStar(**folder.run()["graph"])
+    own = remake_task(folder)
     file = tmp_path / "one.txt"
     file.write_text("7,1|1,4|4,8|8,2|7,3|3,9|9,5|5,6/7,6=7,3,9,5,6\n")
-    elsewhere = PathStar(2, 3, 50)
-    for graph, problems in (
-        (own, read_problems(folder.run(), own, file)),
-        (elsewhere, own_problems(folder, elsewhere, trust=False)),
-    ):
-        slash = 2 if data.get("query") == "before" else -4
-        assert (problems.prompts[:, slash] == graph.vocab.slash).all()
-        edges, starts, goals = graph.vocab.split(problems.prompts)
+    elsewhere = own.resized({"degree": 2, "path_length": 3, "num_nodes": 50})
+    for task, problems in ((own, own.read(file)), (elsewhere, own_problems(folder, elsewhere, trust=False))):
+        assert isinstance(task, PathStar)
+        slash = 2 if asked["query"] == "before" else -4
+        assert (problems.prompts[:, slash] == task.vocab.slash).all()
+        edges, starts, goals = task.vocab.split(problems.prompts)
         assert torch.equal(goals, problems.answers[:, -1])
         turned = (edges[..., 1] == starts[:, None]).any()  # an edge that leads to the start
-        assert bool(turned) is (graph is elsewhere and data.get("direction") == "random")
-    assert read_problems(folder.run(), own, file).paths.tolist() == [[7, 3, 9, 5, 6]]
+        assert bool(turned) is (task is elsewhere and asked["direction"] == "random")
+    assert own.read(file).answers.tolist() == [[7, 3, 9, 5, 6]]
 
 
 def test_a_knob_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     assert "task.edges='sorted' is unknown" in refused("train", "task.edges=sorted", "hydra.run.dir=run", cwd=tmp_path)
-    assert "data.batch_size=5 is not a multiple of task.goals=2" in refused(
+    assert "data.batch_size=5 is not a multiple of 2, and G(2,5) draws so many problems together" in refused(
         "train", "task.goals=2", "data.batch_size=5", "hydra.run.dir=run", cwd=tmp_path
     )
 
@@ -175,12 +174,13 @@ def test_an_edge_a_token_from_training_to_files_and_pictures(tmp_path: Path) -> 
 
 def test_a_run_from_files_with_an_edge_a_token_is_evaluated_at_another_size(tmp_path: Path) -> None:
     for name, seed in (("train", 0), ("test", 1)):
-        list(textfile.write(tmp_path / name, PathStar(2, 5, 50), 40, generator("files", seed)))
+        task = PathStar(2, 5, 50)
+        (tmp_path / name).write_text("\n".join(task.lines(task.sample(40, generator("files", seed)))))
     files = ("data=files", f"data.train_file={tmp_path}/train", f"data.test_file={tmp_path}/test", "data.validation=8")
     small = [each for each in SMALL if not each.startswith("data.")]
     train_here(tmp_path / "run", *small, *files, "task.edges_as=tokens", "data.batch_size=4", "trainer.max_steps=2")
     sizes = {"degree": 2, "path_length": 3, "num_nodes": 50}
     found = evaluate(RunFolder(tmp_path / "run"), checkpoint="last", sizes=sizes, file=None, trust=False)
     assert len(found["token_accuracy"]) == 3
-    drawn = own_problems(RunFolder(tmp_path / "run"), PathStar(2, 3, 50).written("tokens"), trust=False)
+    drawn = own_problems(RunFolder(tmp_path / "run"), PathStar(2, 3, 50, edges_as="tokens"), trust=False)
     assert drawn.prompts.shape[1] == 7

@@ -78,6 +78,8 @@ from nextfail.objectives import TeacherForcing
 
 
 class Broken(TeacherForcing):
+    reads_prompt_once = False
+
     def {}(self, *arguments, **named):
         raise KeyError("at the end")
 """
@@ -170,7 +172,7 @@ def test_a_recipe_that_is_missed_is_named(tmp_path: Path) -> None:
     assert single.stderr.count(message) == 1
     wrong = (*mamba[:-1], "task=g5_5", "task.degree=2")
     told = call("train", "debug=default", *wrong, cwd=tmp_path).stderr
-    assert "scale=laptop gives this run its settings for g5_5, and the graph has other sizes" in told
+    assert "scale=laptop gives this run its settings for g5_5, and the task has other sizes" in told
 
 
 @pytest.mark.slow
@@ -287,7 +289,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-GROUPS = ["graph", "data", "model", "model/size", "objective", "optimizer", "scheduler", "trainer", "scale",
+GROUPS = ["task", "data", "model", "model/size", "objective", "optimizer", "scheduler", "trainer", "scale",
           "experiment", "debug", "callbacks", "logger", "hydra/launcher", "hydra/sweeper"]  # fmt: skip
 
 

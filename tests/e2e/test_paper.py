@@ -9,7 +9,6 @@ from test_experiments import PUBLISHED, different_runs, runs_of
 from tiny import make_model
 
 from benchmarks.paper_cost import cost
-from nextfail.runs.naming import graph_name
 from nextfail.studies.pitfalls.claims import CLAIMS
 
 ASKED = [f"pitfalls/{claim.name}" for claim in CLAIMS if claim.name != "pretrained"]
@@ -32,7 +31,7 @@ def test_claims_share_their_runs() -> None:
 def test_two_steps(axes: tuple[str, ...], tmp_path: Path) -> None:
     result = train_here(tmp_path, "experiment=pitfalls/failure", *ON_A_CPU, *LITTLE, *axes)
     assert result["steps"] == 2 and result["parameters"] > 10_000_000
-    assert graph_name(result["graph"]) in ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
+    assert result["task"]["name"] in ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
 
 
 @pytest.mark.paper
@@ -60,15 +59,15 @@ def test_remedies_with_published_results_have_their_settings() -> None:
         )
     }
     top = compose("experiment=leaderboard/token_order", "task=g5_5")
-    assert (top.model.depth, top.model.width, top.model.heads, top.graph.num_nodes) == (8, 384, 6, 30)
+    assert (top.model.depth, top.model.width, top.model.heads, top.task.num_nodes) == (8, 384, 6, 30)
     assert (top.data.train, top.data.batch_size, top.optimizer.lr) == (300_000, 4096, 3e-3)
     latent = compose("experiment=leaderboard/next_latent", "task=g7_7")
-    assert (latent.model.depth, latent.model.width, latent.graph.num_nodes) == (12, 384, 100)
+    assert (latent.model.depth, latent.model.width, latent.task.num_nodes) == (12, 384, 100)
     assert (latent.data.train, latent.data.batch_size, latent.optimizer.lr) == (200_000, 512, 5e-4)
     assert latent.trainer.max_steps * 512 == pytest.approx(100 * 200_000, rel=1e-4)
     assert latent.trainer.accelerator == "gpu"
     masking = compose("experiment=leaderboard/token_masking", "task=g2_5")
-    assert (masking.model.depth, masking.model.width, masking.model.heads, masking.graph.num_nodes) == (8, 64, 2, 9)
+    assert (masking.model.depth, masking.model.width, masking.model.heads, masking.task.num_nodes) == (8, 64, 2, 9)
     assert masking.trainer.max_steps * masking.data.batch_size == pytest.approx(100e6, rel=1e-4)
 
 
@@ -82,7 +81,7 @@ def test_settings_that_differ_have_folders_of_their_own() -> None:
     names: dict[str, dict[str, object]] = {}
     for experiment in PUBLISHED:
         cfg = compose(f"experiment={experiment}", "objective=teacher_forcing", "task=g2_5")
-        setting = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["graph", "data", "model", "optimizer", "trainer"]))
+        setting = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["task", "data", "model", "optimizer", "trainer"]))
         assert names.setdefault(cfg.name, setting) == setting
 
 

@@ -16,8 +16,13 @@ def test_run_folder_holds_what_the_contract_lists(run_folder: Path) -> None:
     assert {path.name for path in run_folder.iterdir()} == FILES | {"checkpoints"}
     assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
     run, result = (json.loads((run_folder / f"{name}.json").read_text()) for name in ("run", "result"))
-    assert run["hash"] == result["identity"] and run["schema"] == 2
-    assert run["graph"] == {"degree": 2, "path_length": 4, "num_nodes": 50}
+    assert run["hash"] == result["identity"] and run["schema"] == result["schema"] == 3
+    settings = {"degree": 2, "path_length": 4, "num_nodes": 50, "query": "after", "edges": "shuffled",
+                "direction": "away", "edges_as": "triples", "goals": 1}  # fmt: skip
+    assert run["task"] == {"_target_": "nextfail.tasks.path_star.task.PathStar", **settings}
+    assert run["classes"]["task"] == {"name": "path_star", "revision": 1}
+    assert result["task"] == {"name": "G(2,4)", "settings": settings, "hard_position": 1}
+    assert result["judged_by"] == "exact_match"
     assert run["budget"]["max_steps"] == result["steps"] == 40
     assert result["samples_seen"] == 40 * 128
     assert result["exact_match"]["n"] == 100 and len(result["token_accuracy"]) == 4
@@ -68,10 +73,12 @@ def test_stops_at_the_target(tmp_path: Path) -> None:
         (["task.num_nodes=8"], "task.num_nodes=8 is too small for G(2,5): needs at least 9"),
         (["task.degree=1"], "task.degree=1 is too small: needs at least 2"),
         (["task.path_length=2"], "task.path_length=2 is too small: needs at least 3"),
-        (["task.num_nodes=9", "data.test=200000"], "distinct G(2,5) graphs exist"),
+        (["task.num_nodes=9", "data.test=200000"], "distinct problems of G(2,5) exist"),
         (["model.heads=5"], "model.heads=5 does not divide model.width=32"),
         (["model.depth=0"], "model.depth=0 is not a number above 0"),
         (["+model.foo=1"], "unknown key model.foo"),
+        (["graph=g2_4"], "unknown key graph: the graph is a task now: choose task=NAME, or set task.KEY"),
+        (["data.query=before"], "unknown key data.query: did you mean task.query?"),
         (["objective=nonsense"], "Could not find 'objective/nonsense'"),
         (["trainer.max_step=3"], "did you mean trainer.max_steps"),
         (["trainer.max_steps=many"], "trainer.max_steps='many' is not a whole number of at least 1"),

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 OWN = '''
-from nextfail.objectives import Objective, cross_entropy
+from nextfail.objectives import Objective
 
 
 class HardTokenTwice(Objective):
@@ -23,8 +23,8 @@ class HardTokenTwice(Objective):
     def loss(self, backbone, batch):
         hidden = backbone(self.inputs(batch.prompts, batch.answers), last=batch.answers.shape[1])
         logits = backbone.logits(hidden)
-        loss = cross_entropy(logits, batch.answers)
-        hard = cross_entropy(logits[:, 1:2], batch.answers[:, 1:2]).total
+        loss = self.cross_entropy(logits, batch.answers)
+        hard = self.cross_entropy(logits[:, 1:2], batch.answers[:, 1:2]).total
         loss.parts = {"path": loss.total, "hard": hard}
         loss.total = loss.total + hard
         return loss

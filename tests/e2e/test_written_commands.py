@@ -1,4 +1,4 @@
-"""Every command that README, docs/ and conf/ tell a user to type is one that works as it stands there.
+"""Every command that README, docs/, RESULTS and conf/ tell a user to type is one that works as it stands there.
 
 Sweeps are planned to the last job and single runs are composed, checked and identified; then what trains is left out.
 Commands that need nothing but a run folder or a file are run.
@@ -53,14 +53,15 @@ GRAMMAR = re.compile(r"[\[\]{}…|]|\bFOLDER\b(?!$)|\bNAME\b|\bPATH\b")
 CLAIMED = [cell.command for claim in CLAIMS for cell in cells(claim, Collection([], []))]
 IN_PAGES = list(dict.fromkeys(plain(command) for page in PAGES for command in in_page(page.read_text())))
 ELSEWHERE = list(dict.fromkeys([
+    *(plain(command) for command in in_page((ROOT / "RESULTS.md").read_text()) if "=..." not in command),
     *(plain(command) for file in sorted(CONF.rglob("*.yaml")) for command in in_file(file.read_text())),
     # of the page of claims one for each claim, scale and model
-    *{tuple(part for part in command.split() if "graph" not in part): command for command in CLAIMED}.values(),
+    *{tuple(part for part in command.split() if not part.startswith("task")): command for command in CLAIMED}.values(),
 ]))  # fmt: skip
 
 
 def trains(command: str) -> bool:
-    return command.split()[0] == "nextfail-train" and not re.search(r"[…{]|KEY=VALUE|=NAME", command)
+    return command.split()[0] == "nextfail-train" and not re.search(r"[…{]|KEY=VALUE|[=/]NAME", command)
 
 
 TRAIN = [command for command in IN_PAGES if trains(command)]
@@ -100,9 +101,8 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
         job.require_in_run(job.HydraConfig.get())
         Identity.of(config)
         result = {"exact_match": {"value": 0.0, "low": 0.0, "high": 0.0}, "cheat_accuracy": None, "outcome": "none"}
-        return result | {key: config[key] for key in ("graph", "seed")} | {"model": "", "objective": ""}, job.RunFolder(
-            Path.cwd()
-        )
+        said = {"task": {"name": ""}, "seed": config["seed"], "model": "", "objective": ""}
+        return result | said, job.RunFolder(Path.cwd())
 
     class Executor:
         def __init__(self, folder: Path) -> None: ...

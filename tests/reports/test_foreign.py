@@ -99,8 +99,11 @@ def test_records_of_sweeps_do_not_lead_elsewhere(tmp_path: Path) -> None:
 
 def test_a_model_on_the_hub_is_asked_for_only_with_trust(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
+    classes = json.loads((folder / "run.json").read_text())["classes"] | {
+        "objective": {"name": "reverse", "revision": 1}
+    }
     rewrite(folder / "run.json", source="someone/model", objective={"_target_": "nextfail.objectives.Reverse"},
-            classes={"objective": {"name": "reverse", "revision": 1}})  # fmt: skip
+            classes=classes)  # fmt: skip
     with pytest.raises(UserError, match=r"someone/model, and there is no such folder.*--trust"):
         remake_module(RunFolder(folder))
 

@@ -18,8 +18,9 @@ from synthetic import OTHER_EDGES, example, make_run
 
 from nextfail.errors import UserError
 from nextfail.files import Inside
-from nextfail.reports import figures, report, star, style
+from nextfail.reports import figures, report, style
 from nextfail.reports.collect import collect
+from nextfail.tasks.path_star import figure as star
 
 FILES = {f"{name}.{suffix}" for name in report.FIGURES for suffix in ("png", "svg")}
 
@@ -88,7 +89,7 @@ def test_csv_has_a_row_a_run(runs: Path) -> None:
     rows = {row["folder"]: row for row in csv.DictReader(io.StringIO(report.table_csv(collect([runs]))))}
     assert len(rows) == 5
     done, cut = rows[str(runs / "objective=teacher_forcing,seed=1")], rows[str(runs / "cut")]
-    expected = {"graph": "G(2,3)", "degree": "2", "path_length": "3", "num_nodes": "50", "model": "transformer",
+    expected = {"task": "G(2,3)", "degree": "2", "path_length": "3", "num_nodes": "50", "model": "transformer",
                 "objective": "teacher_forcing", "seed": "1", "outcome": "clever_hans", "state": "done",
                 "exact_match": "0.48", "exact_match_low": "0.45", "exact_match_high": "0.51", "exact_match_n": "1000",
                 "hard_token_accuracy": "0.49", "cheat_accuracy": "0.99", "steps": "20", "samples_seen": "2000",
@@ -100,12 +101,15 @@ def test_csv_has_a_row_a_run(runs: Path) -> None:
 
 def test_csv_has_a_column_for_every_setting_that_differs(tmp_path: Path) -> None:
     for i, (lr, decay, query) in enumerate([(0.1, 0, "after"), (0.2, 1, "before"), (0.1, 1, "before")]):
-        make_run(tmp_path / str(i), optimizer={"lr": lr, "decay": decay},
-                 data={"batch_size": 100, "query": query}, seed=i)  # fmt: skip
+        make_run(tmp_path / str(i), optimizer={"lr": lr, "decay": decay}, written={"query": query}, seed=i)
     rows = list(csv.DictReader(io.StringIO(report.table_csv(collect([tmp_path])))))
-    by_seed = {row["seed"]: [row[key] for key in ("optimizer.lr", "optimizer.decay", "data.query")] for row in rows}
+    by_seed = {row["seed"]: [row[key] for key in ("optimizer.lr", "optimizer.decay", "task.query")] for row in rows}
     assert by_seed == {"0": ["0.1", "0", "after"], "1": ["0.2", "1", "before"], "2": ["0.1", "1", "before"]}
-    assert "data.batch_size" not in rows[0] and "graph.degree" not in rows[0] and len(rows[0]) == len(set(rows[0]))
+    assert (
+        "data.batch_size" not in rows[0]
+        and not {"task.degree", "data.query"} & set(rows[0])
+        and len(rows[0]) == len(set(rows[0]))
+    )
 
 
 def test_the_terminal_shows_the_same_table(runs: Path) -> None:

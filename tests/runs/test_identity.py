@@ -65,7 +65,7 @@ def test_what_is_hashed_of_the_default_run_is_little() -> None:
     [
         ["optimizer.lr=1e-3"], ["optimizer.lr=0.001"], ["optimizer.betas=[0.9,0.999]"], ["trainer.gradient_clip=1"],
         ["seed=0"], ["objective=teacher_forcing"], ["trainer.precision=32"], ["trainer.precision='32'"],
-        ["trainer.max_steps=500"], ["data=laptop"], ["~data.query"], ["~optimizer.eps"], ["trainer.accelerator=auto"],
+        ["trainer.max_steps=500"], ["data=laptop"], ["~task.query"], ["~optimizer.eps"], ["trainer.accelerator=auto"],
         ["objective._target_=nextfail.objectives.TeacherForcing"], ["logger=csv", "callbacks=none", "name=x"],
         ["+vars.note=3"],
     ],
@@ -211,6 +211,38 @@ def test_schema_1_is_reported_beside_schema_2() -> None:
     assert not [problem for problem in found.problems if problem.state == "unreadable"]
 
 
+PINNED = {
+    "8ff01632e88e8854": (),
+    "a0ba2eb417dbf898": ("task.query=before", "task.goals=2"),
+    "cd270aa5eacb0526": ("task.edges=by_arm", "task.direction=random", "task.edges_as=tokens", "model.conv=4"),
+    "3f17522f96e156b9": ("task=path_star", "task.degree=4", "task.path_length=4", "task.num_nodes=60", "data=online"),
+}
+"""Hashes that schema 2 gave to runs which are asked for like this now."""
+
+
+def in_schema_2(identity: Identity, recorded: str) -> dict[str, Any]:
+    """The run.json that schema 2 had: the size as `graph`, whose class was implied, and the layout with the data."""
+    run = record(identity, {}) | {"schema": 2, "hash": recorded}
+    task = run.pop("task")
+    run["graph"] = {key: task.pop(key) for key in ("degree", "path_length", "num_nodes")}
+    run["data"] |= {key: value for key, value in task.items() if key != "_target_"}
+    run["classes"]["graph"] = run["classes"].pop("task")
+    del run["checksum"]
+    return run | {"checksum": digest(run)}
+
+
+@pytest.mark.parametrize("recorded", PINNED)
+def test_a_run_of_schema_2_is_the_run_asked_for(recorded: str, tmp_path: Path) -> None:
+    asked = of(*PINNED[recorded])
+    done(tmp_path / "run", asked)
+    (tmp_path / "run/run.json").write_text(json.dumps(in_schema_2(asked, recorded)))
+    there = RunFolder(tmp_path / "run").identity()
+    assert there.differences(asked) == {} and there.hash == asked.hash == recorded
+    assert there.reduced == asked.reduced and there.kin == asked.kin
+    found = Known(tmp_path).same(asked)
+    assert found is not None and found.path == tmp_path / "run"
+
+
 def test_a_changed_run_json_is_refused(tmp_path: Path) -> None:
     run = record(DEFAULT, {"name": "x", "began": {"version": "0.1.0"}})
     for change in ({"seed": 1}, {"name": "y"}, {"classes": {}}, {"hash": "0" * 16}):
@@ -221,7 +253,7 @@ def test_a_changed_run_json_is_refused(tmp_path: Path) -> None:
     assert RunFolder(tmp_path).identity().hash == DEFAULT.hash
 
 
-@pytest.mark.parametrize("spoil", [{"graph": None}, {"budget": []}, {"classes": {"nowhere": {"name": "x"}}},
+@pytest.mark.parametrize("spoil", [{"task": None}, {"budget": []}, {"classes": {"nowhere": {"name": "x"}}},
                                    {"classes": {"model": "x"}}, {"classes": 3}])  # fmt: skip
 def test_a_run_json_that_makes_no_sense_is_refused(spoil: dict[str, Any], tmp_path: Path) -> None:
     run = {**deepcopy(record(DEFAULT, {})), **spoil}

@@ -45,7 +45,7 @@ def test_every_claim_has_its_experiment() -> None:
 def test_laptop_graphs_are_those_of_the_scale(claim: claims.Claim) -> None:
     own = CONF / "scale" / "experiment" / "laptop" / "pitfalls"
     names = {"cascade": own / "teacherless.yaml", "teacherless": own / "teacherless.yaml"}
-    graphs = re.search(r"graphs: (\S+)", names.get(claim.name, CONF / "scale" / "laptop.yaml").read_text())
+    graphs = re.search(r"tasks: (\S+)", names.get(claim.name, CONF / "scale" / "laptop.yaml").read_text())
     assert graphs and graphs[1] == ",".join("g" + graph[2:-1].replace(",", "_") for graph in claim.laptop)
 
 
@@ -72,7 +72,7 @@ def test_what_another_experiment_shows_has_its_command(collection: Collection) -
 
 
 def test_named_graphs_are_those_that_have_a_file() -> None:
-    files = {path.stem for path in (CONF / "graph").glob("*.yaml")}
+    files = {path.stem for path in (CONF / "task").glob("g*_*.yaml")}
     assert files == {"g{}_{}".format(*claims.parse(graph)) for graph in claims.NAMED}
 
 
@@ -80,8 +80,8 @@ def test_named_graphs_are_those_that_have_a_file() -> None:
     ("sizes", "command"),
     [
         ({"degree": 2}, "scale=laptop task=g2_3 model=transformer"),
-        ({"degree": 7}, "scale=laptop graph.degree=7 graph.path_length=3 model=transformer"),
-        ({"degree": 2, "num_nodes": 9}, "scale=laptop task=g2_3 graph.num_nodes=9 model=transformer"),
+        ({"degree": 7}, "scale=laptop task=path_star task.degree=7 task.path_length=3 model=transformer"),
+        ({"degree": 2, "num_nodes": 9}, "scale=laptop task=g2_3 task.num_nodes=9 model=transformer"),
     ],
 )
 def test_one_seed_is_too_few_and_the_command_says_how_to_get_more(
