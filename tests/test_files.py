@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import nextfail
 from nextfail.errors import UserError
-from nextfail.files import PARTIAL, Inside, trap, read_json, read_text
+from nextfail.files import PARTIAL, Inside, read_json, read_text, trap
 
 WRITERS = {"write_text", "write_bytes", "unlink", "rmtree", "mkdir", "makedirs", "rename", "touch", "symlink_to",
            "hardlink_to", "copyfile", "copy", "move", "utime", "truncate"}  # fmt: skip

@@ -14,7 +14,6 @@ from nextfail.reports.record import read_run
 from nextfail.runs.folder import RunFolder
 from nextfail.seeding import generator
 from nextfail.tasks import PathStar
-from nextfail.tasks.path_star import figure
 from nextfail.training.build import OWN, remake_module, remake_task
 from nextfail.training.callbacks import Heartbeat
 from nextfail.training.checkpoints import LAST, read_checkpoint
