@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 OBJECTIVES = ("teacher_forcing", "reverse", "teacherless", "multi_token", "token_order", "next_latent",
-              "future_summary", "any_order", "belief_state", "token_masking", "scratchpad", "first_hop_only")  # fmt: skip
+              "future_summary", "any_order", "belief_state", "token_masking", "scratchpad",
+              "first_hop_only")  # fmt: skip
 WITH_MAMBA = ("teacher_forcing", "reverse", "teacherless", "multi_token", "next_latent")
-METRICS = ("exact_match", "hard_token_accuracy", "cheat_accuracy", "token_accuracy", "forced_token_accuracy", "outcome",
-           "flops", "parameters")  # fmt: skip
+METRICS = ("exact_match", "hard_token_accuracy", "cheat_accuracy", "token_accuracy", "forced_token_accuracy",
+           "outcome", "flops", "parameters")  # fmt: skip
 
 
 def main() -> None:
