@@ -37,6 +37,7 @@ MAY = {
         "__version__",
         *BASE,
     },
+    "api": {"training", "objectives", "tasks", "models", "runs", "reports", *BASE},
     "errors": {"terminal"},
     "files": {"errors"},
     "seeding": set(),
@@ -46,7 +47,7 @@ MAY = {
     "text": set(),
     "stop": set(),
     "process": set(),
-    "__init__": set(),
+    "__init__": {"api", "models", "objectives", "tasks"},
 }
 DOOR = ROOT / "sweeps" / "job.py"
 """The one file through which sweeps know of training."""

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nextfail.cli.common import CONF, is_group, options, version
 from nextfail.errors import UserError, guarded, leave
+from nextfail.files import Inside
 from nextfail.sweeps import job, sweep
 from nextfail.sweeps.check import unknown
 from nextfail.sweeps.private import is_section, node_at
@@ -59,6 +60,7 @@ def main() -> None:
         leave(NAME, str(error) if isinstance(error, UserError) else explain(error, arguments), 2)
     finally:
         complete = tell()
+        tell_folders(os.environ.get("NEXTFAIL_FOLDERS"))
     if not complete:
         sys.exit(1)
 
@@ -100,6 +102,13 @@ def tell() -> bool:
         if text:
             say(text, error=True)
     return complete
+
+
+def tell_folders(file: str | None) -> None:
+    """Write the folders of the runs that are done into a file, for nextfail.train."""
+    if file is not None:
+        names = [str(path) for path in sweep.folders() or job.folders]
+        Inside(Path(file).parent).write_json(Path(file).name, {"folders": names, "sweep": bool(sweep.folders())})
 
 
 def explain(error: Exception, arguments: Sequence[str] = ()) -> str:

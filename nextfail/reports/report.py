@@ -173,17 +173,19 @@ def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
 
 
 def table_csv(collection: Collection) -> str:
-    """results.csv: a row a run whose identity can be read, done or not, with a column for each setting that differs."""
+    """results.csv: the rows of `records`."""
+    rows = records(collection)
+    return csv_text(list(rows[0]) if rows else ["task"], rows)
+
+
+def records(collection: Collection) -> list[dict[str, Any]]:
+    """A row a run whose identity can be read, done or not, with a column for each setting that differs."""
     runs = [(group, run) for group in collection.groups for run in group.runs]
     sizes = list(dict.fromkeys(size for _, run in runs for size in run.facts.sizes))
     # the sizes of tasks have columns already, and so have names
-    keys = [
-        key
-        for key in telling([run for _, run in runs])
-        if key.removeprefix("task.") not in sizes and key not in SECTIONS
-    ]
-    rows = [_record(group, run, sizes) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs]
-    return csv_text(list(rows[0]) if rows else ["task"], rows)
+    keys = [key for key in telling([run for _, run in runs])
+            if key.removeprefix("task.") not in sizes and key not in SECTIONS]  # fmt: skip
+    return [_record(group, run, sizes) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs]
 
 
 def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 SUBMITTED = "SUBMITIT_EXECUTOR"
 """Environment variable that is there in the jobs that we sent, and not in a session that happens to be a job."""
 
+folders: list[Path] = []
+"""Of the runs of this command that were trained or found in this process."""
+
 begun = False
 """Whether this process has got as far as a run or a sweep, so that an error may be one of ours."""
 
@@ -59,6 +62,7 @@ def run(cfg: DictConfig) -> float:
         result, _ = claim_and_train(cfg)
     else:
         result, folder = guarded("nextfail-train", lambda: claim_and_train(cfg))
+        folders.append(folder.path)
         say(f"{one_line(result)}\n{os.path.relpath(folder.path, HydraConfig.get().runtime.cwd)}")
     return float(result["exact_match"]["value"])
 

@@ -259,6 +259,11 @@ def finish(jobs: Sequence[Job]) -> None:
     _finished.extend(jobs)
 
 
+def folders() -> list[Path]:
+    """Of this command's jobs that are done."""
+    return [job.folder.path for job in _finished if job.state in ("done", "before")]
+
+
 def report() -> tuple[str, list[str], bool]:
     """Of this command's jobs: the line of counts, the lines of what is not done, and whether all are done."""
     lines = unfinished(_finished)

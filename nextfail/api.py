@@ -1,0 +1,168 @@
+"""nextfail from Python: train runs, load them, evaluate them, and collect their results."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextfail.errors import UserError
+from nextfail.reports.collect import collect as read_all
+from nextfail.reports.report import records
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.table import read_rows
+from nextfail.terminal import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nextfail.tasks.base import Batch, Task
+    from nextfail.tasks.data import TaskData
+    from nextfail.training.module import TaskModule
+
+FOLDERS = "NEXTFAIL_FOLDERS"
+"""Environment variable: a file into which nextfail-train writes the folders of its runs."""
+
+WORDS = 12  # last lines of a command that failed, which its error repeats
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. What needs torch is made when it is first asked for.
+
+    Args:
+        folder: of the run.
+        trust: whether to import classes that the folder names and that are not nextfail's own: this runs their code.
+    """
+
+    folder: Path
+    trust: bool = False
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of run.json: task, data, model, objective and all else that decides the result."""
+        return RunFolder(self.folder).run()
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The content of result.json; None if the run is not done."""
+        return RunFolder(self.folder).result()
+
+    def metrics(self, split: str = "validation") -> dict[str, list[float]]:
+        """Columns of metrics.csv, such as `step` and `exact_match`, NaN where a cell is empty.
+
+        Args:
+            split: train (means since the last validation), validation, test, or train_set where it was measured.
+        """
+        rows = [row for row in read_rows(RunFolder(self.folder).metrics_csv) if row.get("split") == split]
+        columns = dict.fromkeys(key for row in rows for key in row if key != "split")
+        return {key: [float(row.get(key, "nan")) for row in rows] for key in columns}
+
+    @cached_property
+    def task(self) -> "Task":
+        """The task, which draws problems and scores answers."""
+        from nextfail.training.build import remake_task
+
+        return remake_task(RunFolder(self.folder), self.trust)
+
+    @cached_property
+    def module(self) -> "TaskModule":
+        """The LightningModule with the weights of the last checkpoint, in evaluation mode."""
+        from nextfail.training.build import remake_module
+        from nextfail.training.checkpoints import LAST, read_checkpoint
+
+        folder = RunFolder(self.folder)
+        module = remake_module(folder, self.trust)
+        module.load_state_dict(read_checkpoint(folder.checkpoints / LAST, self.config["hash"])["state_dict"])
+        return module.eval()
+
+    @cached_property
+    def data(self) -> "TaskData":
+        """The LightningDataModule, set up: `validation` and `test` hold the problems that the run was measured on."""
+        from nextfail.training.build import remake_data
+
+        data = remake_data(RunFolder(self.folder), self.task, self.trust)
+        data.setup()
+        return data
+
+    def answer(self, problems: "Batch") -> "Tensor":
+        """Decoded answers (B, L) to problems, first token first."""
+        batch = problems.long()
+        return self.module.objective.generate(self.module.backbone, batch.prompts, batch.answers.shape[1])
+
+
+def train(*overrides: str, folder: str | Path = ".") -> Run | list[Run]:
+    """What `nextfail-train OVERRIDES` does, in a process of its own whose output is passed on.
+
+    Args:
+        overrides: as on the command line; `-m` first, or an experiment that names several values, makes a sweep.
+        folder: in which runs/ is.
+
+    Returns:
+        The run, or the runs of a sweep. A run that is done already is found and not trained again.
+
+    Raises:
+        UserError: not all that was asked was done; its text is the end of what the command said.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        names = Path(scratch, "folders.json")
+        process = subprocess.Popen([sys.executable, "-m", "nextfail.cli.train", *overrides], cwd=folder, text=True,
+                                   env=os.environ | {FOLDERS: str(names)}, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT)  # fmt: skip
+        assert process.stdout is not None
+        said: list[str] = []
+        for text in process.stdout:
+            said = [*said, text.rstrip()][-WORDS:]
+            say(text.rstrip())
+        if process.wait():
+            raise UserError("\n".join(said))
+        told = json.loads(names.read_text(encoding="utf-8"))
+    runs = [Run(Path(name)) for name in told["folders"]]
+    return runs if told["sweep"] else runs[0]
+
+
+def load(folder: str | Path, trust: bool = False) -> Run:
+    """A run by its folder.
+
+    Args:
+        trust: see `Run`.
+
+    Raises:
+        UserError: it is no run folder, or not whole.
+    """
+    RunFolder(Path(folder)).identity()
+    return Run(Path(folder), trust)
+
+
+def evaluate(
+    run: Run, task: Mapping[str, Any] | None = None, file: str | Path | None = None, checkpoint: str = "last"
+) -> dict[str, Any]:
+    """Metrics of a run on its test set or on other problems, as `nextfail-eval --json` prints them.
+
+    Args:
+        task: settings of the task to change, such as {"path_length": 4}.
+        file: problems in the task's text format, instead of drawn ones.
+        checkpoint: last, best, or a path.
+
+    Raises:
+        UserError: the run, task, file or checkpoint cannot be used.
+    """
+    from nextfail.training.evaluate import evaluate as measure
+
+    sizes = None if task is None else dict(task)
+    where = None if file is None else Path(file)
+    return measure(RunFolder(run.folder), checkpoint=checkpoint, sizes=sizes, file=where, trust=run.trust)
+
+
+def collect(*folders: str | Path) -> list[dict[str, Any]]:
+    """A row for every run at or below some folders, done or not, as in results.csv and for `pandas.DataFrame`.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any of them.
+    """
+    return records(read_all([Path(folder) for folder in folders]))
