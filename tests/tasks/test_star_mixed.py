@@ -107,11 +107,15 @@ def test_keys_are_those_of_path_star() -> None:
 def test_score_stops_at_the_end() -> None:
     end = SMALL.vocab.end
     answers = torch.tensor([[7, 1, 4, end, end], [7, 1, 4, 2, end]])
-    batch = Batch(answers, answers, torch.tensor([[True] * 4 + [False], [True] * 5]))
+    prompts = torch.full((2, SMALL.prompt_length), 0)
+    prompts[0, :6] = SMALL.vocab.fill
+    batch = Batch(prompts, answers, torch.tensor([[True] * 4 + [False], [True] * 5]))
     decoded = torch.tensor([[7, 1, 4, end, 9], [7, 1, 4, end, 9]])
     scores = SMALL.score(decoded, batch)
     assert scores["exact_match"].right.tolist() == [True, False]
     assert scores["hard_token_accuracy"].right.tolist() == [True, True]
+    assert [scores[f"length_{length}_accuracy"].asked.tolist() for length in (3, 4)] == [[True, False], [False, True]]
+    assert [scores[f"length_{length}_accuracy"].right.sum().item() for length in (3, 4)] == [1, 0]
     assert SMALL.score(torch.tensor([[7, 1, 4, 9, end]] * 2), batch)["exact_match"].right.tolist() == [False, False]
 
 

@@ -63,7 +63,6 @@ class StarMixed(Task):
         UserError: as `PathStar` for the shortest and the longest; or they are the wrong way round.
     """
 
-    metrics: ClassVar = ("hard_token_accuracy",)
     probes: ClassVar = (Probe("cheat_accuracy", prefix=2),)
     hard_position: ClassVar = 1
 
@@ -96,6 +95,11 @@ class StarMixed(Task):
         """Every size that is drawn, shortest first."""
         lengths = range(self.shortest, self.longest + 1)
         return [PathStar(self.degree, length, self.num_nodes, edges_as=self.edges_as) for length in lengths]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The hard token, and the exact match on graphs of each length."""
+        return "hard_token_accuracy", *(f"length_{size.path_length}_accuracy" for size in self.sizes)
 
     @property
     def vocab(self) -> MixedVocab:
@@ -152,8 +156,13 @@ class StarMixed(Task):
         return (mix(low * self.num_nodes + high) * real).sum(1) + mix(-1 - start)
 
     def score(self, decoded: Tensor, batch: Batch) -> dict[str, Share]:
-        hard = token_right(decoded, batch, self.hard_position)
-        return {"exact_match": all_right(decoded, batch), "hard_token_accuracy": hard}
+        exact, hard = all_right(decoded, batch), token_right(decoded, batch, self.hard_position)
+        tokens = (batch.prompts != self.vocab.fill).sum(1)
+        found = {"exact_match": exact, "hard_token_accuracy": hard}
+        for name, size in zip(self.metrics[1:], self.sizes, strict=True):
+            here = tokens == size.prompt_length
+            found[name] = Share(exact.right & here, here)
+        return found
 
     def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:
         return judge(metrics, finite, judged_by)
