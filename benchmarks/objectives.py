@@ -2,7 +2,7 @@
 
 from benchmarks.measure import Row, alternate, repeat
 from benchmarks.work import Work
-from nextfail.cli.common import CONF
+from nextfail.paths import CONF
 from nextfail.training.run import flops_per_step
 
 BASELINE = "teacher_forcing"

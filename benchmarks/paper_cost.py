@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from nextfail.cli.common import CONF
+from nextfail.paths import CONF
 from nextfail.sweeps import job
 from nextfail.training.build import make_data, make_module, make_task
 from nextfail.training.run import flops_per_step

@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmarks.measure import Row, below
 from benchmarks.work import compose
-from nextfail.cli.common import CONF
 from nextfail.cli.status import statuses
 from nextfail.files import Inside
+from nextfail.paths import CONF
 from nextfail.runs import lock, naming, table
 from nextfail.runs.folder import RunFolder, record
 from nextfail.runs.identity import Identity

@@ -6,7 +6,7 @@ from typing import Any
 import hydra
 import torch
 
-from nextfail.cli.common import CONF
+from nextfail.paths import CONF
 from nextfail.sweeps.job import resolve
 from nextfail.tasks import Batch
 from nextfail.training.build import make_data, make_module, make_task

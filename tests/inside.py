@@ -7,7 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from nextfail.cli.common import CONF
+from nextfail.paths import CONF
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import Identity
 from nextfail.sweeps import job

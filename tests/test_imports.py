@@ -13,7 +13,7 @@ from nextfail.tasks.facts import KNOWN
 
 ROOT = Path(nextfail.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "files", "seeding", "source", "terminal", "text"}  # modules that know no part
+BASE = {"errors", "files", "paths", "seeding", "source", "terminal", "text"}  # modules that know no part
 MAY = {
     "tasks": {"tasks", *BASE},
     "models": {"models", *BASE},
@@ -40,6 +40,7 @@ MAY = {
     "api": {"training", "objectives", "tasks", "models", "runs", "reports", *BASE},
     "errors": {"terminal"},
     "files": {"errors"},
+    "paths": set(),
     "seeding": set(),
     "source": {"syntax"},
     "syntax": set(),

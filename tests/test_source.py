@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from nextfail import source
-from nextfail.cli.common import CONF
+from nextfail.paths import CONF
 
 OWN = source.own()
 

@@ -8,11 +8,8 @@ from typing import Any
 
 from nextfail import __version__
 from nextfail.errors import UserError
+from nextfail.paths import CONF
 from nextfail.terminal import mend_pipes
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-"""The configuration folder: inside the package in a wheel, beside it in a checkout."""
 
 
 def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:

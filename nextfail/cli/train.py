@@ -17,9 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from nextfail.cli.common import CONF, is_group, options, version
+from nextfail.cli.common import is_group, options, version
 from nextfail.errors import UserError, guarded, leave
 from nextfail.files import Inside
+from nextfail.paths import CONF
 from nextfail.sweeps import job, sweep
 from nextfail.sweeps.check import unknown
 from nextfail.sweeps.private import is_section, node_at

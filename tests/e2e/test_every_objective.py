@@ -8,8 +8,8 @@ import torch
 from commands import refused
 from inside import train_here
 
-from nextfail.cli.common import CONF
 from nextfail.objectives import ALL
+from nextfail.paths import CONF
 from nextfail.reports.record import read_run
 from nextfail.runs.folder import RunFolder
 from nextfail.seeding import generator

@@ -9,7 +9,7 @@ from inside import compose, train_here
 from omegaconf import OmegaConf
 from tiny import make_model
 
-from nextfail.cli.common import CONF
+from nextfail.paths import CONF
 
 EXPERIMENTS = sorted(
     str(p.relative_to(CONF / "experiment").with_suffix("")) for p in (CONF / "experiment").rglob("*.yaml")

@@ -65,6 +65,20 @@ def test_a_sweep_in_a_session_that_closes_is_saved(tmp_path: Path) -> None:
     assert states(tmp_path / "runs") == {"0": "cut", "1": "missing"}
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_two_signals_at_once_leave_no_worker_behind(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(*SWEEP, "trainer.max_steps=20000", TWO), cwd=tmp_path, stderr=subprocess.DEVNULL, text=True
+    )
+    until(lambda: len([*tmp_path.glob("runs/s/*/checkpoints/last.ckpt")]) == 2)
+    process.send_signal(number)
+    time.sleep(0.05)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    until(lambda: set(states(tmp_path / "runs").values()) == {"cut"}, 30)
+
+
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0])
 def test_ctrl_c_early_in_a_sweep_starts_nothing_more(seconds: float, tmp_path: Path) -> None:
     process = subprocess.Popen(

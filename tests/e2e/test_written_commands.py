@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from tiny import make_model
 
 from nextfail.cli import train
-from nextfail.cli.common import CONF
+from nextfail.paths import CONF
 from nextfail.reports.collect import Collection
 from nextfail.runs.identity import Identity
 from nextfail.studies.pitfalls.claims import CLAIMS, cells

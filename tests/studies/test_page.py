@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from synthetic import make_run
 
-from nextfail.cli.common import CONF
 from nextfail.files import Inside
+from nextfail.paths import CONF
 from nextfail.reports.collect import Collection, collect
 from nextfail.studies.pitfalls import claims, page, verdict
 from nextfail.studies.pitfalls.claims import CLAIMS
@@ -69,11 +69,6 @@ def test_what_another_experiment_shows_has_its_command(collection: Collection) -
         (cell,) = (each for each in claims.cells(claim(name), collection)
                    if (each.graph, each.model) == ("G(2,5)", "transformer"))  # fmt: skip
         assert cell.command == "nextfail-train experiment=demo seed=0,1,2"
-
-
-def test_named_graphs_are_those_that_have_a_file() -> None:
-    files = {path.stem for path in (CONF / "task").glob("g*_*.yaml")}
-    assert files == {"g{}_{}".format(*claims.parse(graph)) for graph in claims.NAMED}
 
 
 @pytest.mark.parametrize(

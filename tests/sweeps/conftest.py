@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from nextfail.cli.common import CONF
+from nextfail.paths import CONF
 from nextfail.sweeps import job  # noqa: F401, registers a resolver
 
 

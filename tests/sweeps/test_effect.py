@@ -15,8 +15,8 @@ from hydra_plugins.nextfail_plugins.launchers import (
     SlurmLauncher,
     SlurmTestLauncher,
 )
-from nextfail.cli.common import CONF
 from nextfail.errors import UserError
+from nextfail.paths import CONF
 from nextfail.sweeps.compose import Composer
 from nextfail.sweeps.effect import require_in_run, require_in_sweep
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nextfail.paths import CONF
 from nextfail.reports.collect import Collection, Group, together
 from nextfail.reports.record import Proportion, Result
 from nextfail.studies.pitfalls import verdict
@@ -15,9 +16,6 @@ Range = tuple[float, float]
 
 GRAPHS = ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
 """Those of the paper."""
-
-NAMED = (*GRAPHS, *(f"G({size})" for size in ("2,3", "2,4", "2,6", "2,8", "2,10", "3,3", "3,5", "5,3", "7,7")))
-"""Those that conf/task has a file for."""
 
 LAPTOP = ("G(2,5)", "G(5,5)")
 """Those that scale=laptop trains on, unless a claim says otherwise."""
@@ -240,7 +238,7 @@ def _command(claim: Claim, graph: str, model: str) -> str:
     if (graph, model) in claim.shown_by:
         return claim.shown_by[graph, model]
     degree, path_length, num_nodes = parse(graph)
-    named = graph.partition(", N=")[0] in NAMED
+    named = (CONF / "task" / f"g{degree}_{path_length}.yaml").exists()
     option = (
         f"task=g{degree}_{path_length}"
         if named
