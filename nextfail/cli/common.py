@@ -27,6 +27,7 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
         raise UserError(f"unknown task {name!r}: choose one of {', '.join(known)}")
     from omegaconf import OmegaConf  # a tenth of a second, which not every command needs
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     content = _option(name, OmegaConf.load)
     base = next((each for each in content.pop("defaults", []) if each != "_self_"), None)
@@ -40,8 +41,8 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
             raise UserError(f"--set {text}: give KEY=VALUE, as in --set degree=4")
         try:
             content[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore
-        except OmegaConfBaseException as error:
-            raise UserError(f"--set {text}: {str(error).splitlines()[0]}") from error
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise UserError(f"--set {text}: {' '.join(str(error).split())}") from error
     return content
 
 

@@ -16,7 +16,7 @@ from nextfail.training.build import remake_data, remake_module, remake_task, req
 from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
 from nextfail.training.metrics import AnswerMetrics
 from nextfail.training.module import TaskModule
-from nextfail.training.run import one_process, quieten, settings_of
+from nextfail.training.run import one_process, quieten, record_of
 
 
 def evaluate(
@@ -73,7 +73,7 @@ def evaluate(
         "checkpoint": str(path),
         "steps": state["global_step"],
         "problems": str(file) if file else f"{task} test set",
-        "task": {"name": task.title, "settings": settings_of(task)},
+        "task": record_of(task),
         **module.results,
         "outcome": task.outcome(module.results, finite, module.objective.judged_by),
     }

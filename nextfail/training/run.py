@@ -80,7 +80,7 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     result = {
         "schema": SCHEMA,
         "identity": run["hash"],
-        "task": {"name": task.title, "settings": settings_of(task), "hard_position": task.hard_position},
+        "task": record_of(task),
         "model": run["choices"]["model"],
         "objective": run["choices"]["objective"],
         "seed": config["seed"],
@@ -194,9 +194,10 @@ class Rehearsal(Callback):
             self.examples = examples(pl_module, self.data)
 
 
-def settings_of(task: Task) -> dict[str, Any]:
-    """The settings of a task by name."""
-    return {each.name: getattr(task, each.name) for each in fields(task)}  # type: ignore[arg-type]
+def record_of(task: Task) -> dict[str, Any]:
+    """What a result says of its task."""
+    settings = {each.name: getattr(task, each.name) for each in fields(task)}  # type: ignore[arg-type]
+    return {"name": task.title, "settings": settings, "hard_position": task.hard_position}
 
 
 def one_process() -> None:

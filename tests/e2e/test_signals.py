@@ -79,12 +79,16 @@ def test_two_signals_at_once_leave_no_worker_behind(number: signal.Signals, tmp_
     until(lambda: set(states(tmp_path / "runs").values()) == {"cut"}, 30)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0])
-def test_ctrl_c_early_in_a_sweep_starts_nothing_more(seconds: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("made", "seconds"), [("multirun.yaml", 0.0), (".sweeps", 0.0), (".sweeps", 1.0), (".sweeps", 3.0)]
+)
+def test_ctrl_c_early_in_a_sweep_starts_nothing_more(made: str, seconds: float, tmp_path: Path) -> None:
+    """While runs are planned, while the first processes start, and while they import torch."""
     process = subprocess.Popen(
         command(*SWEEP, "trainer.max_steps=4000", TWO), cwd=tmp_path, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
+    until((tmp_path / "runs/s" / made).exists)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=90)
