@@ -62,7 +62,7 @@ class Pretrained(Backbone):
         self.body.set_input_embeddings(None)  # `tokens` takes its place
 
     def join_pairs(self, count: int) -> None:
-        raise UserError("data.edges_as=tokens makes an edge one token, for which a pretrained model has no "
+        raise UserError("task.edges_as=tokens makes an edge one token, for which a pretrained model has no "
                         "embedding: choose data.edges_as=triples")  # fmt: skip
 
     def name_tokens(self, texts: Sequence[str]) -> None:
