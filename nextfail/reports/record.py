@@ -17,6 +17,11 @@ from nextfail.text import line
 OLDER = {"first_hop_only": "hard_token_accuracy"}
 """What judges objectives other than exact_match, in results that do not say it."""
 
+COSTS = ("steps", "samples_seen", "flops", "parameters", "seconds", "samples_per_second")
+"""Numbers of a result that tables are made of."""
+
+MOST = 1e30  # beyond any of them
+
 LONGEST_NAME = 200  # characters, of a model, an objective or an outcome
 
 _MALFORMED = (OSError, LookupError, TypeError, ValueError, ArithmeticError)
@@ -138,7 +143,7 @@ def read_run(folder: Path) -> Run:
         run, identity = files.run(), files.identity()
         settings = identity.settings
         # what is read later without a second look
-        int(settings["seed"])
+        int(settings["seed"]), _within(settings["data"].get("batch_size", 1), MOST)
         known = facts(str(identity.classes["task"]["name"]), settings["task"], _recorded(files))
         model, objective = _name(run["choices"]["model"]), _name(run["choices"]["objective"])
         status = survey([folder])[folder]
@@ -167,6 +172,9 @@ def _result(record: Any, run_hash: str, place: int | None) -> Result:
         raise ValueError(f"schema {record['schema']!r}, and this version reads schema {readable}")
     if record["identity"] != run_hash:
         raise ValueError("of another run than run.json")
+    for cost in COSTS:
+        if record.get(cost) is not None:
+            _within(record[cost], MOST)
     exact = _proportion(record["exact_match"])
     hard, cheat = (None if record.get(key) is None else _proportion(record[key])
                    for key in ("hard_token_accuracy", "cheat_accuracy"))  # fmt: skip
@@ -182,7 +190,15 @@ def _name(value: Any) -> str:
 
 
 def _proportion(value: dict[str, Any]) -> Proportion:
-    return Proportion(float(value["value"]), float(value["low"]), float(value["high"]), int(value["n"]))
+    low, middle, high = (_within(value[key], 1) for key in ("low", "value", "high"))
+    return Proportion(middle, low, high, int(_within(value["n"], MOST)))
+
+
+def _within(value: Any, most: float) -> float:
+    """A number from 0 to `most`, which may come from anybody's run folder."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ValueError(f"{str(value)[:LONGEST_NAME]!r} is not a number from 0 to {most:g}")
+    return value
 
 
 def _number(row: Row, key: str) -> float:

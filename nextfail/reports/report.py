@@ -14,7 +14,7 @@ from nextfail.errors import UserError
 from nextfail.files import Inside, read_text
 from nextfail.reports import leaderboard
 from nextfail.reports.collect import Collection, Group, telling, together
-from nextfail.reports.record import Run
+from nextfail.reports.record import COSTS, Run
 from nextfail.runs.identity import SECTIONS
 from nextfail.runs.table import csv_text
 from nextfail.text import line, markdown
@@ -191,7 +191,6 @@ def records(collection: Collection) -> list[dict[str, Any]]:
 def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:
     result, record = run.result, run.result.record if run.result else {}
     exact, hard, cheat = (result.exact_match, result.hard_token, result.cheat) if result else (None, None, None)
-    costs = ("steps", "samples_seen", "flops", "parameters", "seconds", "samples_per_second")
     return {
         "task": group.task,
         **{size: run.facts.sizes.get(size) for size in sizes},
@@ -210,7 +209,7 @@ def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:
         "hard_token_accuracy_high": hard and hard.high,
         "cheat_accuracy": cheat and cheat.value,
         "samples_to_solved": result and leaderboard.to_solved(run),
-        **{cost: record.get(cost) for cost in costs},
+        **{cost: record.get(cost) for cost in COSTS},
         "identity": run.hash,
         "git_commit": record.get("git_commit"),
         "folder": str(run.folder),

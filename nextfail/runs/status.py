@@ -71,8 +71,8 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
         jobs: what SLURM says; None if it does not answer.
     """
     if result := run.result():
-        exact = result["exact_match"]
-        return status | {"state": "done", "outcome": result["outcome"], "exact_match": exact.get("value")}
+        exact = _sound({"exact_match": result["exact_match"].get("value")})
+        return status | {"state": "done", "outcome": result["outcome"], "exact_match": exact.get("exact_match")}
     said, name = status.get("state"), status.get("job")
     job = (jobs or {}).get(str(name)) if name else None
     if said == "failed":

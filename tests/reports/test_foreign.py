@@ -144,6 +144,41 @@ def test_a_name_that_is_none_is_a_problem_and_not_the_end(tmp_path: Path) -> Non
     assert {problem.folder.name for problem in found.problems} == {"long", "list"}
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"samples_seen": 10**400},
+        {"flops": "1"},
+        {"seconds": float("nan")},
+        {"steps": [3]},
+        {"exact_match": []},
+        {"exact_match": {"value": 2, "low": 0, "high": 1, "n": 5}},
+        {"exact_match": {"value": "0.5", "low": 0, "high": 1, "n": 5}},
+        {"hard_token_accuracy": {"value": 0.5}},
+        {"outcome": None},
+    ],
+    ids=str,
+)
+def test_numbers_that_are_none_are_a_problem_and_not_the_end(changed: dict[str, object], tmp_path: Path) -> None:
+    make_run(tmp_path / "runs/good")
+    change(make_run(tmp_path / "runs/bad", seed=1) / "result.json", **changed)
+    report_command.run([tmp_path / "runs"], None)
+    status_command.show(status_command.parser().parse_args([str(tmp_path / "runs")]))
+    found = collect([tmp_path / "runs"])
+    assert sum(len(group.results) for group in found.groups) == 1
+    assert [problem.folder.name for problem in found.problems] == ["bad"]
+
+
+@pytest.mark.parametrize("value", [10**6, 3.5, -3, "5", None, float("nan"), True])
+def test_sizes_that_are_none_are_a_problem_and_not_the_end(value: object, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs/good")
+    folder = make_run(tmp_path / "runs/bad", seed=1)
+    task = json.loads((folder / "run.json").read_text())["task"]
+    rewrite(folder / "run.json", task=task | {"path_length": value})
+    report_command.run([tmp_path / "runs"], None)
+    assert [problem.folder.name for problem in collect([tmp_path / "runs"]).problems] == ["bad"]
+
+
 def test_runs_behind_links_are_found_once(tmp_path: Path) -> None:
     make_run(tmp_path / "scratch/sweep/a")
     make_run(tmp_path / "scratch/deep/1/2/3/4", seed=1)

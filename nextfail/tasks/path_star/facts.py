@@ -41,7 +41,7 @@ def title(sizes: Mapping[str, int]) -> str:
 def whole(settings: Mapping[str, Any], key: str) -> int:
     """A size, which may come from anybody's run folder."""
     value = settings[key]
-    if type(value) is not int or not 0 < value < 2**31:
+    if type(value) is not int or not 0 < value < 2**15:  # tokens have 16 bits
         raise ValueError(f"task.{key} is {str(value)[:40]!r}")
     return value
 
