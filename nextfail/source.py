@@ -22,9 +22,6 @@ REQUIRED = object()
 UNREADABLE = object()
 """The default of a parameter that is no literal."""
 
-imported: dict[str, Any] = {}
-"""What is public and was imported, by public name."""
-
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -40,8 +37,7 @@ def public(name: str, revision: int = 1) -> Callable[[T], T]:
     """
 
     def mark(made: T) -> T:
-        made.revision = revision  # type: ignore[attr-defined]
-        imported[name] = made
+        made.public_name, made.revision = name, revision  # type: ignore[attr-defined]
         return made
 
     return mark

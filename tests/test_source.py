@@ -56,7 +56,10 @@ def test_reading_gives_what_importing_gives(name: str) -> None:
     made = OWN[name]
     module, _, attribute = made.path.rpartition(".")
     imported = getattr(import_module(module), attribute)
-    assert source.imported[name] is imported and imported.revision == made.revision
+    assert (
+        getattr(import_module(made.path.rpartition(".")[0]), made.path.rpartition(".")[2]) is imported
+        and imported.revision == made.revision
+    )
     assert source.find(made.path) == made
     ours = isinstance(imported, type) and imported.__init__.__module__.startswith("nextfail.")
     parameters = inspect.signature(imported).parameters if ours or not isinstance(imported, type) else {}
@@ -68,7 +71,7 @@ def test_reading_gives_what_importing_gives(name: str) -> None:
         )
 
 
-GROUPS = ("data", "model", "objective", "optimizer", "scheduler")
+GROUPS = ("task", "data", "model", "objective", "optimizer", "scheduler")
 OPTIONS = sorted(file for group in GROUPS for file in CONF.glob(f"{group}/*.yaml"))
 
 

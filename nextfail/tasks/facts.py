@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
+
+from nextfail.source import own
 
 SOLVED = 0.95
 """Accuracy from which a task counts as solved."""
-
-KNOWN = {"path_star": "nextfail.tasks.path_star.facts", "star_mixed": "nextfail.tasks.star_mixed.facts"}
-"""Modules with a function `facts` of the settings, by the public name of the task."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Facts:
 
 
 def facts(name: str, settings: Mapping[str, Any], result: Mapping[str, Any] | None) -> Facts:
-    """Facts of a task by its public name; of a user's own, what its result says.
+    """Facts of a task by its public name: what `facts` in its folder says; of a user's own task, what its result says.
 
     Raises:
         LookupError, TypeError, ValueError, ArithmeticError: the settings are not those of this task.
     """
-    if name in KNOWN:
-        found: Facts = import_module(KNOWN[name]).facts(settings)
+    if name in own() and find_spec(f"nextfail.tasks.{name}") and find_spec(f"nextfail.tasks.{name}.facts"):
+        found: Facts = import_module(f"nextfail.tasks.{name}.facts").facts(settings)
         return found
     told = (result or {}).get("task") or {}
     chance, tokens = (result or {}).get("chance"), (result or {}).get("token_accuracy") or []

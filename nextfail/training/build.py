@@ -1,6 +1,7 @@
 """Objects from configuration: freely for a run of one's own, from a closed table for somebody else's run folder."""
 
 import logging
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +9,29 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from nextfail.errors import UserError
-from nextfail.models import Mamba, Pretrained, Transformer
 from nextfail.models.backbone import Backbone
-from nextfail.objectives import ALL, Objective
+from nextfail.objectives import Objective
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import file_digest, model_digest
-from nextfail.source import digest, imported
+from nextfail.source import digest, own
 from nextfail.tasks.base import Task
-from nextfail.tasks.data import DrawnData, FileData, TaskData
-from nextfail.tasks.path_star.task import PathStar
-from nextfail.tasks.star_mixed.task import StarMixed
+from nextfail.tasks.data import TaskData
 from nextfail.text import line
 from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)
 
-_LOADABLE = (PathStar, StarMixed, Transformer, Mamba, Pretrained, *ALL, DrawnData, FileData)
-OWN = {name: made for name, made in imported.items() if made in _LOADABLE}
-"""What a run folder may name without being trusted, by its public name."""
+LOADABLE = (Task, Backbone, Objective, TaskData)
+"""What a run folder may name without being trusted: classes of nextfail's own of these kinds, by their public names."""
+
+
+def own_class(name: str) -> Any:
+    """One of them, or None if there is none of this name; only nextfail's own modules are imported for it."""
+    if (found := own().get(name)) is None:
+        return None
+    module, _, attribute = found.path.rpartition(".")
+    made = getattr(import_module(module), attribute)
+    return made if isinstance(made, type) and issubclass(made, LOADABLE) else None
 
 
 def make(section: str, spec: dict[str, Any], **more: Any) -> Any:
@@ -141,14 +147,14 @@ def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: boo
     identity = folder.identity()
     spec = {**identity.settings[section], **changed}
     target, what = str(spec.get("_target_", "")), identity.classes.get(section, {})
-    made = OWN.get(what["name"]) if "revision" in what else None
+    made = own_class(str(what["name"])) if "revision" in what else None
     inner = [each["name"] for key, each in identity.classes.items() if key.startswith(f"{section}.")]
     if not trust and (made is None or inner):
         raise UserError(f"{folder.path} has {section} {(inner or [target])[0]!r}, which is not nextfail's own. "
                         "Loading it would run its code: give --trust if you trust this folder")  # fmt: skip
     if made is not None and made.revision != what["revision"]:
         log.warning("%s was trained with revision %s of %s, which computes something else than the present revision %s",
-                    line(folder.path), line(what["revision"]), made.name, made.revision)  # fmt: skip
+                    line(folder.path), line(what["revision"]), made.public_name, made.revision)  # fmt: skip
     if made is None and digest(target) != what.get("sha256"):
         log.warning("%s was trained with another version of %s", line(folder.path), line(target))
     if made is None or inner:
