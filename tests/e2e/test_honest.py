@@ -210,7 +210,7 @@ def test_commands_say_what_they_are(tmp_path: Path) -> None:
         shown = call(name, "--help", cwd=tmp_path).stdout
         assert f"nextfail-{name} " in shown and "powered by Hydra" not in shown
     shown = call("train", "--help", cwd=tmp_path).stdout
-    assert shown.count("\n  nextfail-train ") >= 3 and "Trains a model on path-star graphs" in shown
+    assert shown.count("\n  nextfail-train ") >= 3 and "Trains a model on a task" in shown
 
 
 @pytest.mark.slow

@@ -19,9 +19,10 @@ TWO = "seed=0,1"
 
 
 @pytest.fixture(autouse=True)
-def sighup_is_not_ignored() -> None:
-    """As it is unless the tests themselves run under nohup."""
+def signals_are_not_ignored() -> None:
+    """As it is unless the tests themselves run in the background of a script, or under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def own_terminal() -> None:
