@@ -39,7 +39,7 @@ def problems() -> str:
     """Digest of a test set and two training batches of G(2,5), as drawn by a run with seed 0."""
     data = Work("data=online").data
     batches = [data.test, data.train_batch(0), data.train_batch(1)]
-    drawn = b"".join(part.long().numpy().tobytes() for batch in batches if batch for part in batch)
+    drawn = b"".join(part.long().numpy().tobytes() for batch in batches if batch for part in batch[:2])
     return hashlib.sha256(drawn).hexdigest()[:8]
 
 
