@@ -63,7 +63,7 @@ class Pretrained(Backbone):
 
     def join_pairs(self, count: int) -> None:
         raise UserError("task.edges_as=tokens makes an edge one token, for which a pretrained model has no "
-                        "embedding: choose data.edges_as=triples")  # fmt: skip
+                        "embedding: choose task.edges_as=triples")  # fmt: skip
 
     def name_tokens(self, texts: Sequence[str]) -> None:
         """Take over the embeddings of the tokenizer's tokens for these texts; other ids begin at the mean of them.

@@ -184,6 +184,13 @@ class Task(ABC):
         """
         raise UserError(f"{type(self).__name__} has no text format: use drawn data")
 
+    def require_files(self) -> None:  # noqa: B027, most tasks have nothing to refuse
+        """Make sure that every setting has an effect on problems that are read from files.
+
+        Raises:
+            UserError: one has none.
+        """
+
     def lines(self, batch: Batch) -> Iterator[str]:
         """Each problem as a line of its text format.
 

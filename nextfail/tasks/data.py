@@ -157,6 +157,7 @@ class FileData(TaskData):
     ) -> None:
         super().__init__(task, batch_size, eval_batch_size, run_seed)
         require_positive(validation=validation)
+        task.require_files()
         for key, name in (("train_file", train_file), ("test_file", test_file)):
             if name is None:
                 raise UserError(f"data.{key} has no value: give a file in the task's text format")

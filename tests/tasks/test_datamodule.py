@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,3 +252,9 @@ def test_what_cannot_fit_into_memory_is_refused(key: str) -> None:
     settings = {"train": 64, "validation": 4, "test": 4, "batch_size": 4, "eval_batch_size": 4, key: 10**13}
     with pytest.raises(UserError, match=rf"data\.{key}=10000000000000 is too large: it takes [\d,]+ GiB at the least"):
         DrawnData(PathStar(5, 5, 50), run_seed=0, **settings)
+
+
+@pytest.mark.parametrize(("key", "value"), [("goals", 2), ("edges", "by_arm"), ("direction", "random")])
+def test_settings_without_effect_on_files_are_refused(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"task.{key}={value} has no effect on problems from files"):
+        FileData(replace(SMALL, **{key: value}), 0, "train.txt", "test.txt")

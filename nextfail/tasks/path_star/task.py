@@ -234,6 +234,11 @@ class PathStar(Task):
         edges, starts, goals, paths = textfile.load(path, self)
         return Batch.full(self.vocab.layout(edges, starts, goals, self.query), paths.to(self.vocab.dtype))
 
+    def require_files(self) -> None:
+        for key, usual in (("edges", "shuffled"), ("direction", "away"), ("goals", 1)):
+            if (value := getattr(self, key)) != usual:
+                raise UserError(f"task.{key}={value} has no effect on problems from files: leave it out")
+
     def lines(self, batch: Batch) -> Iterator[str]:
         return textfile.lines(*self.vocab.split(batch.prompts), batch.answers)
 
