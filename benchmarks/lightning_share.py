@@ -39,8 +39,8 @@ def lightning_share() -> list[Row]:
 
 def fit(config: dict[str, Any], folder: RunFolder, turns: "Turns") -> None:
     """Train as nextfail.training.run does, with one callback more."""
-    graph = make_task(config)
-    data, module = make_data(config, graph), make_module(config, graph)
+    task = make_task(config)
+    data, module = make_data(config, task), make_module(config, task)
     with folder.locked() as lock:
         heartbeat = Heartbeat(folder, config["data"]["batch_size"], 0)
         checkpoints = Checkpoints(folder, "benchmark", config["trainer"]["val_every"], lock)

@@ -75,14 +75,14 @@ def cost(graph: str, model: str, objective: str) -> Cost:
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     config = job.resolve(cfg, Path())
-    sizes = make_task(config)
-    data, module = make_data(config, sizes), make_module(config, sizes)
+    task = make_task(config)
+    data, module = make_data(config, task), make_module(config, task)
     data.setup()
     steps = config["trainer"]["max_steps"]
     flops = float(steps * flops_per_step(module, data))
     problems = steps * data.batch_size
     parameters = sum(p.numel() for p in module.parameters())
-    tokens = problems * module.objective.max_length(sizes)
+    tokens = problems * module.objective.max_length(task)
     return Cost(graph, model, objective, parameters, problems, tokens, flops, RATE, flops / RATE / 3600)
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextfail.errors import UserError
+from nextfail.paths import FOLDERS
 from nextfail.reports.collect import collect as read_all
 from nextfail.reports.report import records
 from nextfail.runs.folder import RunFolder
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
     from nextfail.tasks.base import Batch, Task
     from nextfail.tasks.data import TaskData
     from nextfail.training.module import TaskModule
-
-FOLDERS = "NEXTFAIL_FOLDERS"
-"""Environment variable: a file into which nextfail-train writes the folders of its runs."""
 
 WORDS = 12  # last lines of a command that failed, which its error repeats
 
@@ -115,11 +114,17 @@ def train(*overrides: str, folder: str | Path = ".") -> Run | list[Run]:
                                    env=os.environ | {FOLDERS: str(names)}, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT)  # fmt: skip
         assert process.stdout is not None
-        said: list[str] = []
-        for text in process.stdout:
-            said = [*said, text.rstrip()][-WORDS:]
-            say(text.rstrip())
-        if process.wait():
+        said: deque[str] = deque(maxlen=WORDS)
+        try:
+            for text in process.stdout:
+                said.append(text.rstrip())
+                say(said[-1])
+        except BaseException:  # such as an interrupted cell: the runs save, and the same call resumes them
+            process.terminate()
+            raise
+        finally:
+            process.wait()
+        if process.returncode:
             raise UserError("\n".join(said))
         told = json.loads(names.read_text(encoding="utf-8"))
     runs = [Run(Path(name)) for name in told["folders"]]

@@ -95,7 +95,7 @@ class Inside:
             return _link(folder, old, last)
 
     def move(self, old: str, new: str) -> bool:
-        """Rename a file inside the root folder, replacing what has that name; False if there is no such file."""
+        """Rename a file within its folder, replacing what has that name; False if there is no such file."""
         with self._at(new) as (folder, last):
             try:
                 os.replace(old, last, src_dir_fd=folder, dst_dir_fd=folder)

@@ -136,3 +136,12 @@ class Averaging(Backbone):
 
     def new_block(self) -> nn.Module:
         return nn.Sequential(nn.Linear(self.width, self.width), nn.Tanh())
+
+
+def read_by(module: torch.nn.Module, ask: Any) -> list[Tensor]:
+    """What every pass through a module reads while `ask` runs."""
+    seen: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda owner, inputs: seen.append(inputs[0]))
+    ask()
+    hook.remove()
+    return seen

@@ -1,9 +1,8 @@
-"""What the commands share: where the configuration lies, tasks by name, and how arguments are read."""
+"""What the commands share: tasks by name, and how arguments are read."""
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from nextfail import __version__
@@ -29,25 +28,24 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
-    content = _option(name, OmegaConf.load)
+    def option(name: str) -> dict[str, Any]:
+        return {str(key): value for key, value in OmegaConf.load(CONF / "task" / f"{name}.yaml").items()}
+
+    content = option(name)
     base = next((each for each in content.pop("defaults", []) if each != "_self_"), None)
     if whole:
-        content = (_option(str(base), OmegaConf.load) if base else {}) | content
+        content = (option(str(base)) if base else {}) | content
     elif base is None:
         content = {}
     for text in sets:
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise UserError(f"--set {text}: give KEY=VALUE, as in --set degree=4")
+            raise UserError(f"--set {text}: give KEY=VALUE")
         try:
             content[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore
         except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"--set {text}: {' '.join(str(error).split())}") from error
     return content
-
-
-def _option(name: str, load: Callable[[Path], Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in load(CONF / "task" / f"{name}.yaml").items()}
 
 
 def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nextfail.cli.common import is_group, options, version
 from nextfail.errors import UserError, guarded, leave
 from nextfail.files import Inside
-from nextfail.paths import CONF
+from nextfail.paths import CONF, FOLDERS
 from nextfail.sweeps import job, sweep
 from nextfail.sweeps.check import unknown
 from nextfail.sweeps.private import is_section, node_at
@@ -61,7 +61,7 @@ def main() -> None:
         leave(NAME, str(error) if isinstance(error, UserError) else explain(error, arguments), 2)
     finally:
         complete = tell()
-        tell_folders(os.environ.get("NEXTFAIL_FOLDERS"))
+        tell_folders(os.environ.get(FOLDERS))
     if not complete:
         sys.exit(1)
 

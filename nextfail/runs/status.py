@@ -36,15 +36,15 @@ def note(run: RunFolder, state: str, **more: Any) -> Status:
 
 def read(run: RunFolder) -> Status:
     """The content of status.json, or that the run was sent off since; empty if nothing is known."""
-    status, sent = _sound(read_json(run.status_json)), read_json(run.job_json)
-    sent = _sound(sent) if isinstance(sent, dict) else None
+    status, sent = sound(read_json(run.status_json)), read_json(run.job_json)
+    sent = sound(sent) if isinstance(sent, dict) else None
     if sent and sent.get("job") != status.get("job") and sent.get("time", 0) > status.get("time", 0):
         status |= {"state": "pending", "job": sent["job"], "time": sent["time"], "error": None}
     return status | {"sent": sent is not None and sent.get("job") == status.get("job")}
 
 
-def _sound(content: Any) -> Status:
-    """What is as it should be of a file that may be anybody's."""
+def sound(content: Any) -> Status:
+    """The values of the right kind in a status.json or job.json, which may be anybody's."""
     if not isinstance(content, dict):
         return {}
     return {key: value for key, value in content.items()
@@ -71,7 +71,7 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
         jobs: what SLURM says; None if it does not answer.
     """
     if result := run.result():
-        exact = _sound({"exact_match": result["exact_match"].get("value")})
+        exact = sound({"exact_match": result["exact_match"].get("value")})
         return status | {"state": "done", "outcome": result["outcome"], "exact_match": exact.get("exact_match")}
     said, name = status.get("state"), status.get("job")
     job = (jobs or {}).get(str(name)) if name else None

@@ -75,9 +75,7 @@ def check(config: dict[str, Any]) -> None:
         for name, spec in config[section].items():
             if spec is not None and not isinstance(spec, dict):
                 raise UserError(f"{section}.{name}={_shown(spec)} is not a group of settings with a _target_")
-    name = config["name"]
-    if not isinstance(name, str) or not name.strip("./ ") or name.startswith("/") or ".." in name.split("/"):
-        raise UserError(f"name={_shown(name)} is not the name of a folder below runs/")
+    require_name(config["name"])
     check_keys(config)
     for key, value in leaves({section: config[section] for section in (*SECTIONS, "trainer")}):
         for number in value if isinstance(value, list) else [value]:
@@ -87,6 +85,16 @@ def check(config: dict[str, Any]) -> None:
     _check_trainer(config["trainer"])
     if config["on_existing"] not in ("resume", "restart", "fail"):
         raise UserError(f"on_existing={config['on_existing']!r} is unknown: choose resume, restart or fail")
+
+
+def require_name(name: Any) -> None:
+    """Refuse a name whose folder would not be below runs/.
+
+    Raises:
+        UserError: it is absolute, leads upwards, or is no name.
+    """
+    if not isinstance(name, str) or not name.strip("./ ") or name.startswith("/") or ".." in name.split("/"):
+        raise UserError(f"name={_shown(name)} is not the name of a folder below runs/")
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:

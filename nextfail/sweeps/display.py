@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nextfail.files import read_json
 from nextfail.runs.naming import one_line
-from nextfail.runs.status import COLUMNS, Status, cells, describe
+from nextfail.runs.status import COLUMNS, Status, cells, describe, sound
 from nextfail.sweeps.plan import Job
 from nextfail.terminal import console
 
@@ -68,8 +68,8 @@ class Display:
 
     def _running(self) -> dict[str, Status]:
         going = [job for job in self.jobs if job.state in ("todo", "elsewhere")]
-        found = {job.name: read_json(job.folder.status_json) for job in going}
-        return {name: status for name, status in found.items() if status and status.get("state") == "running"}
+        found = {job.name: sound(read_json(job.folder.status_json)) for job in going}
+        return {name: status for name, status in found.items() if status.get("state") == "running"}
 
     def _announce(self) -> None:
         """Print the result of each run that ended since the last look."""

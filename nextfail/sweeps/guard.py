@@ -1,6 +1,6 @@
 """A look at the folder of a run or a sweep before Hydra makes it and writes its log there."""
 
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nextfail.errors import UserError, guarded
 from nextfail.files import trap
 from nextfail.runs.folder import RunFolder
+from nextfail.sweeps.check import require_name
 
 
 class Guard(Callback):
@@ -57,17 +58,6 @@ def require_plain(folder: Path) -> None:
         if found := path if odd and not run else trap(path) if path.name.startswith(".") else None:
             raise UserError(f"{found} is a link or no file, and nextfail writes nothing through links inside a folder: "
                             "remove it")  # fmt: skip
-
-
-def require_name(name: Any) -> None:
-    """Refuse a name whose folder would not be below runs/.
-
-    Raises:
-        UserError: it is absolute or leads upwards.
-    """
-    path = PurePath(str(name))
-    if path.is_absolute() or ".." in path.parts:
-        raise UserError(f"name={name} leads out of runs/: choose a name such as name=demo, or hydra.run.dir=FOLDER")
 
 
 def _folder(config: DictConfig, key: str) -> Path | None:

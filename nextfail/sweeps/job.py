@@ -31,7 +31,6 @@ from nextfail.sweeps.advice import advice
 from nextfail.sweeps.check import check
 from nextfail.sweeps.devices import NEED_GPU
 from nextfail.sweeps.effect import require_in_run
-from nextfail.sweeps.guard import require_name
 from nextfail.sweeps.known import Known
 from nextfail.terminal import say
 
@@ -249,7 +248,6 @@ def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     check(config)
-    require_name(config["name"])
     for key, value in config["data"].items():
         if key.endswith("_file") and value is not None:
             config["data"][key] = str(where / str(value))

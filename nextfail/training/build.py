@@ -1,6 +1,7 @@
 """Objects from configuration: freely for a run of one's own, from a closed table for somebody else's run folder."""
 
 import logging
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,7 @@ def make_task(config: dict[str, Any]) -> Task:
     Raises:
         UserError: as `make`; or its sizes do not fit.
     """
-    task: Task = require("task", make("task", config["task"]), Task)
-    return task
+    return _whole_task(make("task", config["task"]))
 
 
 def make_module(config: dict[str, Any], task: Task) -> TaskModule:
@@ -114,7 +114,13 @@ def remake_module(folder: RunFolder, trust: bool = False) -> TaskModule:
 
 def remake_task(folder: RunFolder, trust: bool = False) -> Task:
     """The task of a run folder; as `remake_module`."""
-    task: Task = require("task", _remake(folder, "task", {}, trust), Task)
+    return _whole_task(_remake(folder, "task", {}, trust))
+
+
+def _whole_task(made: Any) -> Task:
+    task: Task = require("task", made, Task)
+    if not is_dataclass(task):
+        raise UserError(f"task is a {type(task).__name__}, which is no dataclass: its settings are its fields")
     return task
 
 

@@ -72,7 +72,9 @@ class Heartbeat(Callback):
         self._advance(trainer, time.monotonic())
         row = {"seconds": f"{self.seconds:.2f}", "samples_per_second": f"{self.rate:.1f}"}
         self.timing.add({"step": str(trainer.global_step), **row})
-        seen = {"loss": "train/loss"} | {key: f"validation/{key}" for key in ("exact_match", "hard_token_accuracy")}
+        assert isinstance(pl_module, TaskModule)
+        seen = {"loss": "train/loss"}
+        seen |= {key: f"validation/{key}" for key in ("exact_match", *pl_module.task.metrics)}
         self.write("running", **{key: float(trainer.callback_metrics[name]) for key, name in seen.items()})
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

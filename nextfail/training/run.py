@@ -184,7 +184,7 @@ class Rehearsal(Callback):
             batch = self.data.test.rows(slice(2)).long().to(pl_module.device)
             metrics = AnswerMetrics(pl_module.task).to(pl_module.device)
             metrics.update(pl_module.objective.predict(pl_module.backbone, batch), batch)
-            pl_module.task.outcome(metrics.compute(), True, pl_module.objective.judged_by)
+            require("task.outcome", pl_module.task.outcome(metrics.compute(), True, pl_module.objective.judged_by), str)
         self.on_test_end(trainer, pl_module)
         pl_module.train()
 

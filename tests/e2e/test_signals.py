@@ -121,13 +121,15 @@ def test_a_lock_that_is_none_does_not_hold_a_sweep_up(tmp_path: Path) -> None:
     assert (one / ".lock").is_dir()
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil-nextfail", "a/../../../evil"])
+@pytest.mark.parametrize("name", ["../../evil", "/absolute", "a/../../../evil"])
 def test_a_name_that_leads_out_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+    name = name.replace("/absolute", str(tmp_path / "evil"))
     (inside := tmp_path / "a/b").mkdir(parents=True)
     for sweep in ((), ("-m",)):
-        assert f"name={name} leads out of runs/" in refused("train", *sweep, *TINY, f"name={name}", cwd=inside)
+        assert f"name={name!r} is not the name of a folder below runs/" in refused(
+            "train", *sweep, *TINY, f"name={name}", cwd=inside
+        )
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["a", "a/b"]
-    assert not Path("/tmp/evil-nextfail").exists()
 
 
 def test_a_users_own_folder_is_left_as_it_is(tmp_path: Path) -> None:

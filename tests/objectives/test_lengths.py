@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from helpers import attached, quiet_trainer, seeds, trainable
+from helpers import attached, quiet_trainer, read_by, seeds, trainable
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -112,15 +112,6 @@ def junk(batch: Batch, seed: int = 0) -> Batch:
     """The same problems with anything at all after the end."""
     anything = torch.randint(V, batch.answers.shape, generator=generator("junk", seed))
     return batch._replace(answers=torch.where(batch.mask, batch.answers, anything))
-
-
-def read_by(module: torch.nn.Module, ask: Any) -> list[Tensor]:
-    """What every pass through a module reads while `ask` runs."""
-    seen: list[Tensor] = []
-    hook = module.register_forward_pre_hook(lambda owner, inputs: seen.append(inputs[0]))
-    ask()
-    hook.remove()
-    return seen
 
 
 def surprise(logits: Tensor, label: int) -> Tensor:

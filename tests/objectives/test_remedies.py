@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, attached, drawn
+from helpers import SMALL, attached, drawn, read_by
 from torch import Tensor
 
 from nextfail.errors import UserError
@@ -30,15 +30,6 @@ from nextfail.tasks import Batch
 PROMPT = [7, 1, 10, 3, 9, 10, 1, 4, 10, 7, 3, 12, 7, 4, 11]  # of helpers.LINE, whose path is 7 1 4
 BLANK, EQUALS = 13, 11
 V = 14
-
-
-def read_by(module: torch.nn.Module, ask: Any) -> list[Tensor]:
-    """What every pass through a module reads while `ask` runs."""
-    seen: list[Tensor] = []
-    hook = module.register_forward_pre_hook(lambda owner, inputs: seen.append(inputs[0]))
-    ask()
-    hook.remove()
-    return seen
 
 
 def log_prob(logits: Tensor, label: int) -> Tensor:

@@ -32,9 +32,26 @@ CHOICES = {
 """How a problem can be written down, which decides what is learnable (Frydenlund 2024, arXiv 2410.13779, and 2025)."""
 
 
+class Star(Task):
+    """What the tasks on star graphs share: the first hop is the hard token, and the rest of an arm follows from it."""
+
+    probes: ClassVar = (Probe("cheat_accuracy", prefix=2),)
+    hard_position: ClassVar = 1
+
+    degree: int
+
+    @property
+    def chance(self) -> float:
+        """Accuracy on the hard token of a model that sees only that it must be a neighbour of the start: 1/d."""
+        return 1 / self.degree
+
+    def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:
+        return judge(metrics, finite, judged_by)
+
+
 @public("path_star")
 @dataclass(frozen=True)
-class PathStar(Task):
+class PathStar(Star):
     """The size G(degree, path_length) with labels drawn from 0..num_nodes-1, and how a problem is written down.
 
     One start node with `degree` arms; every arm has `path_length` nodes, counting the start. The goal is the last
@@ -59,8 +76,6 @@ class PathStar(Task):
     """
 
     metrics: ClassVar = ("hard_token_accuracy",)
-    probes: ClassVar = (Probe("cheat_accuracy", prefix=2),)
-    hard_position: ClassVar = 1
 
     degree: int
     path_length: int
@@ -129,11 +144,6 @@ class PathStar(Task):
     def group(self) -> int:  # type: ignore[override]
         """Problems of one graph that stand together in training."""
         return self.goals
-
-    @property
-    def chance(self) -> float:
-        """Accuracy on the hard token of a model that sees only that it must be a neighbour of the start: 1/d."""
-        return 1 / self.degree
 
     @property
     def distinct(self) -> int:
@@ -211,9 +221,6 @@ class PathStar(Task):
     def score(self, decoded: Tensor, batch: Batch) -> dict[str, Share]:
         hard = token_right(decoded, batch, self.hard_position)
         return {"exact_match": all_right(decoded, batch), "hard_token_accuracy": hard}
-
-    def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:
-        return judge(metrics, finite, judged_by)
 
     def known_prefix(self, prompts: Tensor) -> Tensor:
         """The start (B, 1), which the query names."""

@@ -1,18 +1,15 @@
 """Star graphs with arms of a length drawn for each problem, and goals at their ends or anywhere."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nextfail.errors import UserError
 from nextfail.source import public
-from nextfail.tasks.base import Batch, Probe, Share, Task, all_right, token_right, up_to_end
-from nextfail.tasks.path_star.outcome import judge
-from nextfail.tasks.path_star.task import PathStar, mix
+from nextfail.tasks.base import Batch, Share, all_right, token_right, up_to_end
+from nextfail.tasks.path_star.task import PathStar, Star, mix
 from nextfail.tasks.path_star.vocab import Vocab
 from nextfail.tasks.star_mixed import facts
 
@@ -43,7 +40,7 @@ class MixedVocab(Vocab):
 
 @public("star_mixed")
 @dataclass(frozen=True)
-class StarMixed(Task):
+class StarMixed(Star):
     """G(degree, l) with l drawn from `shortest`..`longest` for every problem, each equally likely.
 
     A prompt of G(2,3) where the longest is 4, and its answer:
@@ -62,9 +59,6 @@ class StarMixed(Task):
     Raises:
         UserError: as `PathStar` for the shortest and the longest; or they are the wrong way round.
     """
-
-    probes: ClassVar = (Probe("cheat_accuracy", prefix=2),)
-    hard_position: ClassVar = 1
 
     degree: int
     shortest: int
@@ -114,11 +108,6 @@ class StarMixed(Task):
         return self.longest + 1
 
     @property
-    def chance(self) -> float:
-        """Of a model that sees only that the first hop must be a neighbour of the start: 1/d."""
-        return 1 / self.degree
-
-    @property
     def distinct(self) -> int:
         return sum(size.distinct for size in self.sizes)
 
@@ -163,9 +152,6 @@ class StarMixed(Task):
             here = tokens == size.prompt_length
             found[name] = Share(exact.right & here, here)
         return found
-
-    def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:
-        return judge(metrics, finite, judged_by)
 
     def known_prefix(self, prompts: Tensor) -> Tensor:
         """The start (B, 1), which the query names."""
