@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from nextfail.errors import UserError
 from nextfail.files import PARTIAL, Inside, read_json, trap
@@ -112,7 +112,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise UserError(f"{self.path} is not a folder: give a run folder, as nextfail-train makes them")
         run = read_json(self.run_json)
-        if not isinstance(run, dict) or not _HASH.fullmatch(str(run.get("hash"))):
+        if not _is_run(run):
             raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
         if run.get("schema") not in READABLE:
             readable = ", ".join(map(str, READABLE))
@@ -215,8 +215,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose another folder")
-        run = read_json(self.run_json)
-        if not (isinstance(run, dict) and "hash" in run):
+        if not _is_run(read_json(self.run_json)):
             theirs = [name for name in self.files.names() if not self._before_run(name)]
             if theirs:
                 more = f" and {len(theirs) - 3} more" if len(theirs) > 3 else ""
@@ -259,6 +258,11 @@ def record(identity: Identity, extra: dict[str, Any]) -> dict[str, Any]:
     run = {"schema": SCHEMA, "hash": identity.hash, **identity.settings, "classes": identity.classes, **extra}
     run = json.loads(json.dumps(run))  # as it will be read again
     return run | {"checksum": digest(run)}
+
+
+def _is_run(content: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a run.json is one of nextfail's, of whatever version, and no file of that name of somebody else's."""
+    return isinstance(content, dict) and "schema" in content and bool(_HASH.fullmatch(str(content.get("hash"))))
 
 
 def _unchanged(run: dict[str, Any]) -> bool:

@@ -54,6 +54,7 @@ def test_nohup_is_respected(tmp_path: Path) -> None:
     assert code == 0, errors
 
 
+@pytest.mark.faults
 def test_a_sweep_in_a_session_that_closes_is_saved(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(*SWEEP, "trainer.max_steps=4000", "hydra.launcher.n_jobs=1", TWO), cwd=tmp_path, stderr=subprocess.PIPE,
@@ -80,6 +81,7 @@ def test_two_signals_at_once_leave_no_worker_behind(number: signal.Signals, tmp_
     until(lambda: set(states(tmp_path / "runs").values()) == {"cut"}, 30)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("made", "seconds"), [("multirun.yaml", 0.0), (".sweeps", 0.0), (".sweeps", 1.0), (".sweeps", 3.0)]
 )
@@ -108,6 +110,7 @@ def test_a_long_temporary_folder(tmp_path: Path) -> None:
     assert "2 runs: 2 done now" in told.stderr
 
 
+@pytest.mark.faults
 def test_a_lock_that_is_none_does_not_hold_a_sweep_up(tmp_path: Path) -> None:
     call(*SWEEP, "trainer.max_steps=20", TWO, cwd=tmp_path)
     one, other = sorted(tmp_path.glob("runs/s/*seed=*"))

@@ -88,6 +88,13 @@ def test_a_users_own_folder_is_refused(name: str, tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
 
 
+def test_a_users_own_run_json_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"hash": "md5", "mine": true}')
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"has metrics\.csv, run\.json, and is no run of nextfail"):
+        RunFolder(tmp_path).require_ours()
+
+
 def test_records_of_sweeps_do_not_lead_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / RECORDS
     folder.mkdir(parents=True)
