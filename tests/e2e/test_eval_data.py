@@ -67,7 +67,7 @@ def sized(name: str, *settings: str) -> list[str]:
 def test_eval_on_another_size_says_what_is_wrong_with_it(run_folder: Path, tmp_path: Path) -> None:
     for arguments, message in {
         ("--set", "degree=3"): "--set goes with --task",
-        (*sized("path_star", "degree"),): "--set degree: give KEY=VALUE, as in --set degree=4",
+        (*sized("path_star", "degree"),): "--set degree: give KEY=VALUE",
         (*sized("path_star", "degree=1"),): "task.degree=1 is too small",
         (*sized("path_star", "query=before"),): "task.query cannot be changed for a trained model",
         (*sized("path_star", "arms=3"),): "task.arms cannot be changed for a trained model",
