@@ -21,7 +21,8 @@ from nextfail.cli.common import parser_of
 from nextfail.errors import guarded
 from nextfail.runs.find import find
 from nextfail.runs.naming import tally
-from nextfail.runs.status import STATES, Status, describe, survey
+from nextfail.runs.records import Status
+from nextfail.runs.status import STATES, describe, survey
 from nextfail.sweeps.records import forget, never_begun, remembered
 from nextfail.terminal import console, say
 from nextfail.text import line

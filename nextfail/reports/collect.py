@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from nextfail.errors import UserError
 from nextfail.reports.names import MODELS, OBJECTIVES
-from nextfail.reports.record import Result, Run, read_run
+from nextfail.reports.record import Run, read_run
 from nextfail.runs.find import find
+from nextfail.runs.records import Result
 from nextfail.text import line
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Group:
 
     def mean(self, metric: str) -> float | None:
         """Mean of a proportion over the seeds that are done, or None where it was not asked."""
-        shares = [share.value for result in self.results if (share := getattr(result, metric))]
+        shares = [run.shares[metric].value for run in self.runs if metric in run.shares]
         return fmean(shares) if shares else None
 
 

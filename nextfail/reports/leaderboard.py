@@ -116,10 +116,9 @@ def _ratio(group: Group, baseline: Group | None, key: str) -> float | None:
 
 
 def _per_problem(run: Run, key: str) -> float | None:
-    record = run.result.record if run.result else {}
-    value, samples = record.get(key), record.get("samples_seen")
-    return value / samples if value and samples else None
+    value = getattr(run.result, key, None)
+    return value / run.result.samples_seen if run.result and value and run.result.samples_seen else None
 
 
 def _parameters(group: Group | None) -> int | None:
-    return group.results[0].record.get("parameters") if group and group.results else None
+    return group.results[0].parameters if group and group.results else None

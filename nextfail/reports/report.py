@@ -47,7 +47,7 @@ SAYINGS = {  # outcome: what it says of the configurations named before it
 def cells(group: Group) -> list[str]:
     """A group's row of the table, under COLUMNS."""
     exact = [f"{result.exact_match.value:.3f}" for result in group.results]
-    means = [_number(group.mean(metric)) for metric in ("exact_match", "hard_token", "cheat")]
+    means = [_number(group.mean(metric)) for metric in ("exact_match", "hard_token_accuracy", "cheat_accuracy")]
     solved = f"{group.outcomes.get('solved', 0)}/{len(exact)}"
     samples = f"{fmean(result.samples_seen for result in group.results):,.0f}"
     return [group.objective, group.model, means[0], " ".join(exact), solved, *means[1:], group.ended, samples]
@@ -74,10 +74,10 @@ def _sentence(groups: Sequence[Group]) -> str:
     for outcome in outcomes:
         names = []
         for group in groups:
-            judged = group.runs[0].judged_by.removesuffix("_accuracy").replace("_", " ")
-            results = [result for result in group.results if result.outcome == outcome]
-            metric = judged.replace(" ", "_")
-            if scores := [share.value for result in results if (share := getattr(result, metric, None))]:
+            metric = group.runs[0].judged_by
+            ended = [run for run in group.runs if run.result and run.result.outcome == outcome]
+            if scores := [run.shares[metric].value for run in ended if metric in run.shares]:
+                judged = metric.removesuffix("_accuracy").replace("_", " ")
                 share = f"{len(scores)} of {len(group.results)} seeds, {judged} {fmean(scores):.3f}"
                 names.append(f"{group.objective} with {group.model} ({share})")
         if names:
@@ -189,8 +189,8 @@ def records(collection: Collection) -> list[dict[str, Any]]:
 
 
 def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:
-    result, record = run.result, run.result.record if run.result else {}
-    exact, hard, cheat = (result.exact_match, result.hard_token, result.cheat) if result else (None, None, None)
+    result = run.result
+    exact, hard, cheat = (run.shares.get(key) for key in ("exact_match", "hard_token_accuracy", "cheat_accuracy"))
     return {
         "task": group.task,
         **{size: run.facts.sizes.get(size) for size in sizes},
@@ -209,9 +209,9 @@ def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:
         "hard_token_accuracy_high": hard and hard.high,
         "cheat_accuracy": cheat and cheat.value,
         "samples_to_solved": result and leaderboard.to_solved(run),
-        **{cost: record.get(cost) for cost in COSTS},
+        **{cost: getattr(result, cost, None) for cost in COSTS},
         "identity": run.hash,
-        "git_commit": record.get("git_commit"),
+        "git_commit": result and result.git_commit,
         "folder": str(run.folder),
     }
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from nextfail.errors import UserError
-from nextfail.files import PARTIAL, Inside, read_json, trap
+from nextfail.files import PARTIAL, Inside, trap
+from nextfail.runs import records
 from nextfail.runs.identity import READABLE, SCHEMA, Identity, digest, keys
 from nextfail.runs.lock import Lock
 
@@ -94,14 +95,29 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def result(self) -> dict[str, Any] | None:
-        """The result, or None if the run is not done (a file that is not whole, or another run's, counts as absent)."""
-        result = read_json(self.result_json)
-        if not (isinstance(result, dict) and isinstance(result.get("outcome"), str)
-                and isinstance(result.get("exact_match"), dict)):  # fmt: skip
+        """The result, or None if the run is not done: a file that is malformed, or another run's, counts as absent."""
+        try:
+            return self.whole_result()[1]
+        except UserError:
             return None
-        run = read_json(self.run_json)
-        mine = isinstance(run, dict) and run.get("hash") == result.get("identity")
-        return result if mine else None
+
+    def whole_result(self) -> tuple[records.Result, dict[str, Any]]:
+        """The result of this run, typed, and the whole content of the file.
+
+        Raises:
+            UserError: there is none, it is malformed, of another run, or of a schema that this version cannot read.
+        """
+        name = self.result_json.name
+        content = records.read(self.result_json, dict[str, Any])
+        if content is None:
+            raise UserError(f"there is no {name}")
+        result = records.check(name, content, records.Result)
+        if result.schema not in READABLE:
+            raise UserError(f"{name}: {_schemas(result.schema)}")
+        run = records.lenient(self.run_json, dict[str, Any])
+        if run is None or run.get("hash") != result.identity:
+            raise UserError(f"{name} is of another run than {self.run_json.name}")
+        return result, content
 
     def run(self) -> dict[str, Any]:
         """The content of run.json.
@@ -111,14 +127,14 @@ class RunFolder:
         """
         if not self.path.is_dir():
             raise UserError(f"{self.path} is not a folder: give a run folder, as nextfail-train makes them")
-        run = read_json(self.run_json)
-        if not _is_run(run):
+        run = records.lenient(self.run_json, dict[str, Any])
+        if run is None or not _is_run(run):
             raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
-        if run.get("schema") not in READABLE:
-            readable = ", ".join(map(str, READABLE))
-            raise UserError(f"{self.run_json} has schema {run.get('schema')!r}; this version reads schemas {readable}")
+        if run["schema"] not in READABLE:
+            raise UserError(f"{self.run_json} has {_schemas(run['schema'])}")
         if not _unchanged(run):
             raise UserError(f"{self.run_json} was changed after it was written: its hash is not that of its content")
+        records.check(str(self.run_json), run, records.Run)
         return run
 
     def identity(self) -> Identity:
@@ -132,7 +148,7 @@ class RunFolder:
             identity.hash, identity.kin, identity.flat  # noqa: B018, which later code takes for granted
             return identity
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{self.run_json} is not as nextfail-train writes it: {error!r}") from error
+            raise UserError(f"{self.run_json} {records.ODD}: {error!r}") from error
 
     @contextmanager
     def locked(self) -> Iterator[Lock]:
@@ -215,7 +231,7 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose another folder")
-        if not _is_run(read_json(self.run_json)):
+        if not _is_run(records.lenient(self.run_json, dict[str, Any])):
             theirs = [name for name in self.files.names() if not self._before_run(name)]
             if theirs:
                 more = f" and {len(theirs) - 3} more" if len(theirs) > 3 else ""
@@ -234,8 +250,8 @@ class RunFolder:
     def _before_run(self, name: str) -> bool:
         """Whether a file may be there before run.json is: of a run that was sent off, or failed before it began."""
         if name in (self.status_json.name, self.job_json.name):
-            content = read_json(self.path / name)
-            return isinstance(content, dict) and ("state" in content or "job" in content)
+            content = records.lenient(self.path / name, records.Status)
+            return content is not None and ("state" in content or "job" in content)
         if name == self.error_txt.name:
             return self.status_json.exists()
         if (folder := self.path / name).is_dir():
@@ -258,6 +274,10 @@ def record(identity: Identity, extra: dict[str, Any]) -> dict[str, Any]:
     run = {"schema": SCHEMA, "hash": identity.hash, **identity.settings, "classes": identity.classes, **extra}
     run = json.loads(json.dumps(run))  # as it will be read again
     return run | {"checksum": digest(run)}
+
+
+def _schemas(found: Any) -> str:
+    return f"schema {str(found)[:20]}; this version reads schemas {', '.join(map(str, READABLE))}"
 
 
 def _is_run(content: Any) -> TypeGuard[dict[str, Any]]:

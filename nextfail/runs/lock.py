@@ -11,10 +11,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from nextfail import process
 from nextfail.errors import RunCut, UserError
 from nextfail.files import Inside, read_text
 from nextfail.runs import slurm
+from nextfail.runs.records import Process
 
 BEAT = 10.0  # seconds between two signs of life of an owner
 STALE = 180.0  # seconds without one after which an owner that cannot be asked counts as dead
@@ -51,7 +54,7 @@ class Owner:
     token: str
     host: str
     machine: str
-    pid: int
+    pid: Process
     started: int | None
     job: str | None
     restarts: int
@@ -63,15 +66,6 @@ class Owner:
         pid = os.getpid()
         return cls(secrets.token_hex(8), socket.gethostname(), process.machine(), pid, process.started(pid),
                    slurm.this_job(), slurm.restarts(), os.environ.get("SLURM_CLUSTER_NAME"))  # fmt: skip
-
-    @property
-    def sensible(self) -> bool:
-        """Whether a process can be looked for by it."""
-        texts, optional = (self.token, self.host, self.machine), (self.job, self.cluster)
-        return (all(isinstance(text, str) for text in texts)
-                and all(text is None or isinstance(text, str) for text in optional)
-                and type(self.pid) is int and 0 < self.pid < 2**31 and type(self.restarts) is int
-                and (self.started is None or type(self.started) is int))  # fmt: skip
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f", job {self.job}" if self.job else "")
@@ -198,9 +192,8 @@ def read(path: Path) -> tuple[Owner | None, float] | None:
     """
     try:
         last = path.lstat().st_mtime
-        owner = Owner(**json.loads(read_text(path, MOST, follow=False)))
-        return (owner if owner.sensible else None), last
+        return msgspec.json.decode(read_text(path, MOST, follow=False), type=Owner), last
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None, last

@@ -1,26 +1,16 @@
 """What is known of runs: the content of status.json, checked against locks, jobs and results, as people read it."""
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from nextfail.files import read_json
-from nextfail.runs import lock, slurm
+from nextfail.runs import lock, records, slurm
 from nextfail.runs.folder import RunFolder
+from nextfail.runs.records import Status
 
-Status = dict[str, Any]
 STATES = ("done", "running", "pending", "cut", "failed", "missing")
 COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
-
-KINDS: dict[str, Any] = {
-    "state": str, "error": str, "job": str, "host": str, "outcome": str,
-    "step": int, "max_steps": int, "checkpoint": int, "pid": int, "requeued": int,
-    **dict.fromkeys(("time", "loss", "exact_match", "hard_token_accuracy", "samples_per_second", "seconds_left"),
-                    (int, float)),
-}  # fmt: skip
-"""Kinds of values in status.json and job.json; what is of another kind counts as missing."""
 
 ON = "the same command goes on from"
 VAGUE = "status.json is missing or not whole"
@@ -28,28 +18,19 @@ VAGUE = "status.json is missing or not whole"
 
 def note(run: RunFolder, state: str, **more: Any) -> Status:
     """Replace state and time in status.json, keeping what is not said anew; what it says now."""
-    kept = read_json(run.status_json)
-    status = {**(kept if isinstance(kept, dict) else {}), "state": state, "time": time.time(), **more}
+    kept = records.lenient(run.status_json, Status) or {}
+    status = cast(Status, {**kept, "state": state, "time": time.time(), **more})
     run.files.write_json(run.status_json.name, status)
     return status
 
 
 def read(run: RunFolder) -> Status:
     """The content of status.json, or that the run was sent off since; empty if nothing is known."""
-    status, sent = sound(read_json(run.status_json)), read_json(run.job_json)
-    sent = sound(sent) if isinstance(sent, dict) else None
+    status = records.lenient(run.status_json, Status) or {}
+    sent = records.lenient(run.job_json, Status)
     if sent and sent.get("job") != status.get("job") and sent.get("time", 0) > status.get("time", 0):
-        status |= {"state": "pending", "job": sent["job"], "time": sent["time"], "error": None}
+        status |= {"state": "pending", "job": sent.get("job"), "time": sent.get("time", 0), "error": None}
     return status | {"sent": sent is not None and sent.get("job") == status.get("job")}
-
-
-def sound(content: Any) -> Status:
-    """The values of the right kind in a status.json or job.json, which may be anybody's."""
-    if not isinstance(content, dict):
-        return {}
-    return {key: value for key, value in content.items()
-            if value is None or (isinstance(value, KINDS.get(key, object)) and not isinstance(value, bool)
-            and not (isinstance(value, float) and not math.isfinite(value)))}  # fmt: skip
 
 
 def survey(folders: Iterable[Path]) -> dict[Path, Status]:
@@ -71,8 +52,7 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
         jobs: what SLURM says; None if it does not answer.
     """
     if result := run.result():
-        exact = sound({"exact_match": result["exact_match"].get("value")})
-        return status | {"state": "done", "outcome": result["outcome"], "exact_match": exact.get("exact_match")}
+        return status | {"state": "done", "outcome": result["outcome"], "exact_match": result["exact_match"]["value"]}
     said, name = status.get("state"), status.get("job")
     job = (jobs or {}).get(str(name)) if name else None
     if said == "failed":
@@ -103,8 +83,8 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -
 
 def progress(status: Status) -> str:
     """How far a run is, in words."""
-    if isinstance(step := status.get("step"), int) and isinstance(most := status.get("max_steps"), int):
-        return f"at step {step:,} of {most:,}"
+    if "step" in status and "max_steps" in status:
+        return f"at step {status['step']:,} of {status['max_steps']:,}"
     return "before its first step"
 
 
@@ -113,7 +93,7 @@ def _onward(run: RunFolder, status: Status) -> str:
     if not run.checkpoints.exists():
         return f"{ON} the start"
     step = status.get("checkpoint")
-    return f"{ON} step {step:,}" if isinstance(step, int) and step else f"{ON} its last checkpoint"
+    return f"{ON} step {step:,}" if step else f"{ON} its last checkpoint"
 
 
 def log_of(run: RunFolder) -> str:

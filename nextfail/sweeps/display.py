@@ -10,9 +10,10 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from nextfail.files import read_json
+from nextfail.runs import records
 from nextfail.runs.naming import one_line
-from nextfail.runs.status import COLUMNS, Status, cells, describe, sound
+from nextfail.runs.records import Status
+from nextfail.runs.status import COLUMNS, cells, describe
 from nextfail.sweeps.plan import Job
 from nextfail.terminal import console
 
@@ -68,7 +69,7 @@ class Display:
 
     def _running(self) -> dict[str, Status]:
         going = [job for job in self.jobs if job.state in ("todo", "elsewhere")]
-        found = {job.name: sound(read_json(job.folder.status_json)) for job in going}
+        found = {job.name: records.lenient(job.folder.status_json, Status) or {} for job in going}
         return {name: status for name, status in found.items() if status.get("state") == "running"}
 
     def _announce(self) -> None:

@@ -18,7 +18,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
-from nextfail.files import Inside, read_json
+from nextfail.files import Inside
+from nextfail.runs import records
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import SECTIONS, Identity
 from nextfail.runs.lock import Lock
@@ -208,8 +209,8 @@ def _target_in(file: Path) -> str | None:
 
 def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
     """What to do with a folder that exists; a job that was requeued goes on with what is its own."""
-    status = read_json(folder.status_json)
-    if SUBMITTED in os.environ and isinstance(status, dict) and (job := status.get("job")) and job == this_job():
+    status = records.lenient(folder.status_json, records.Status) or {}
+    if SUBMITTED in os.environ and (job := status.get("job")) and job == this_job():
         return "resume"
     return str(config["on_existing"])
 

@@ -24,7 +24,7 @@ class Known:
 
     def shorter(self, identity: Identity) -> tuple[RunFolder, int] | None:
         """The longest run that differs only by a smaller trainer.max_steps, with its max_steps."""
-        steps = int(identity.settings["budget"]["max_steps"])
+        steps = identity.settings["budget"]["max_steps"]
         fewer = [each for each in self._by_kin.get(identity.kin, []) if each[1] < steps]
         return max(fewer, key=lambda each: each[1], default=None)
 
@@ -35,8 +35,7 @@ class Known:
             run = RunFolder(path.parent)
             try:
                 identity = run.identity()
-                int(identity.settings["budget"]["max_steps"])
-            except (UserError, TypeError, ValueError, LookupError, OverflowError):
+            except UserError:
                 continue  # not whole, or of a later version
             if run.checkpoints.exists() or run.result() is not None:
                 found.append((run, identity))
@@ -54,5 +53,5 @@ class Known:
     def _by_kin(self) -> dict[str, list[tuple[RunFolder, int]]]:
         found: dict[str, list[tuple[RunFolder, int]]] = {}
         for run, identity in self._begun:
-            found.setdefault(identity.kin, []).append((run, int(identity.settings["budget"]["max_steps"])))
+            found.setdefault(identity.kin, []).append((run, identity.settings["budget"]["max_steps"]))
         return found

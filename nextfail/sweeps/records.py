@@ -1,11 +1,17 @@
 """Which runs a sweep has, so that the missing ones can be named."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path, PurePath
 
-from nextfail.files import Inside, read_json
+from nextfail.files import Inside
 from nextfail.runs.find import walk
+from nextfail.runs.records import Malformed, Sweep, lenient, read
+from nextfail.text import line
+
+log = logging.getLogger(__name__)
 
 LONGEST = 255
 """Bytes of a name that a file system takes."""
@@ -23,7 +29,7 @@ def remember(folder: Path, runs: dict[str, list[str]]) -> None:
     """
     mark = hashlib.sha256("\n".join(sorted(runs)).encode()).hexdigest()[:16]
     name = f"{RECORDS}/{mark}.json"
-    if read_json(folder / name) != {"runs": runs}:  # some may have been forgotten since
+    if lenient(folder / name, Sweep) != {"runs": runs}:  # some may have been forgotten since
         Inside(folder).write_json(name, {"runs": runs})
 
 
@@ -68,13 +74,19 @@ def _sweeps(folder: Path, links: bool) -> Iterator[tuple[Path, dict[str, dict[st
 
 
 def _read(path: Path) -> dict[str, list[str]]:
-    record = read_json(path)
-    runs = record.get("runs") if isinstance(record, dict) else None
-    if not isinstance(runs, dict):
+    try:
+        record = read(path, Sweep)
+    except Malformed as error:
+        _warn(path, str(error))
         return {}
-    return {name: [*map(str, texts)] for name, texts in runs.items()
-            if isinstance(texts, list) and not PurePath(name).is_absolute() and ".." not in PurePath(name).parts
-            and PurePath(name).parts and _sane(name)}  # fmt: skip
+    return {name: texts for name, texts in (record["runs"] if record else {}).items()
+            if not PurePath(name).is_absolute() and ".." not in PurePath(name).parts and PurePath(name).parts
+            and _sane(name)}  # fmt: skip
+
+
+@cache
+def _warn(path: Path, why: str) -> None:
+    log.warning("%s, and counts as empty", line(f"{path.parent}/{why}"))
 
 
 def _sane(name: str) -> bool:

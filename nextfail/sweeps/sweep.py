@@ -16,7 +16,8 @@ from nextfail.errors import RunCut, UserError
 from nextfail.runs import slurm
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.naming import tally
-from nextfail.runs.status import Status, note, read, survey
+from nextfail.runs.records import Status
+from nextfail.runs.status import note, read, survey
 from nextfail.runs.table import read_rows
 from nextfail.sweeps.display import Display
 from nextfail.sweeps.plan import Job

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -13,14 +13,13 @@ from lightning.pytorch.callbacks import Callback
 
 from nextfail.errors import UserError
 from nextfail.runs.folder import RunFolder
+from nextfail.runs.records import Status
 from nextfail.runs.slurm import this_job
 from nextfail.runs.table import Table
 from nextfail.tasks.base import Batch
 from nextfail.tasks.data import fixed_loader
 from nextfail.training.metrics import AnswerMetrics, flat
 from nextfail.training.module import TaskModule
-
-Step = dict[str, Any]
 
 
 class Heartbeat(Callback):
@@ -38,13 +37,13 @@ class Heartbeat(Callback):
         self.timing = Table(folder.files, folder.timing_csv.name, resume_step)
         self.seconds = 0.0  # in training and validation, over all sessions of this run
         self.rate = 0.0
-        self.status: Step = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "step": resume_step,
+        self.status: Status = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "step": resume_step,
                              "checkpoint": resume_step}  # fmt: skip
         self.write("starting")
 
     def write(self, state: str, **more: Any) -> None:
         """Replace status.json, keeping what is not said anew."""
-        self.status |= {"state": state, "time": time.time(), **more}
+        self.status |= cast(Status, {"state": state, "time": time.time(), **more})
         self.folder.files.write_json(self.folder.status_json.name, self.status)
 
     def saved(self, step: int) -> None:

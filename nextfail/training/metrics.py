@@ -3,23 +3,22 @@
 from typing import Any, cast
 
 import torch
+from msgspec.structs import asdict
 from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics import Metric
 
 from nextfail.objectives.base import Predictions
+from nextfail.runs.records import Proportion
 from nextfail.tasks.base import Batch, Share, Task, all_right
 
-Proportion = dict[str, float | int]
-"""{"value", "low", "high", "n"}."""
 
-
-def proportion(hits: int, count: int) -> Proportion:
-    """Hits out of count, with the 95 % Wilson score interval; of nothing, nothing is known."""
+def proportion(hits: int, count: int) -> dict[str, Any]:
+    """A `Proportion`, as result.json holds it: hits out of count with the 95 % Wilson score interval."""
     if not count:
-        return {"value": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+        return asdict(Proportion(value=0.0, low=0.0, high=1.0, n=0))
     interval = binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    return {"value": hits / count, "low": float(interval.low), "high": float(interval.high), "n": count}
+    return asdict(Proportion(value=hits / count, low=float(interval.low), high=float(interval.high), n=count))
 
 
 class Shares(Metric):
@@ -94,7 +93,7 @@ def _each(decoded: Tensor, batch: Batch) -> Share:
     return Share((decoded == batch.answers) & batch.mask, batch.mask)
 
 
-def _by_column(metric: Any) -> list[Proportion]:
+def _by_column(metric: Any) -> list[dict[str, Any]]:
     return [proportion(*row) for row in metric.compute().tolist()]
 
 

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from nextfail.runs.status import COLUMNS, Status, cells, describe
+from nextfail.runs.records import Status
+from nextfail.runs.status import COLUMNS, cells, describe
 from nextfail.terminal import console, say
 from nextfail.training.callbacks import Heartbeat
 

@@ -12,6 +12,7 @@ from nextfail.errors import UserError
 from nextfail.reports.collect import collect, find
 from nextfail.reports.record import read_run
 from nextfail.runs.lock import Owner
+from nextfail.runs.records import ODD
 
 
 def test_finds_runs_at_any_depth_and_each_once(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_seeds_make_a_group_with_means_over_them(tmp_path: Path) -> None:
     (group,) = collect([tmp_path]).groups
     assert [run.seed for run in group.runs] == [0, 2, 10]
     assert group.mean("exact_match") == pytest.approx(0.6)  # (0.9 + 0.5 + 0.4) / 3
-    assert group.mean("hard_token") == pytest.approx(0.3)
+    assert group.mean("hard_token_accuracy") == pytest.approx(0.3)
     assert group.outcomes == {"clever_hans": 2, "solved": 1}
     assert (group.task, group.model, group.objective, group.chance) == (
         "G(2,3)",
@@ -50,7 +51,7 @@ def test_seeds_make_a_group_with_means_over_them(tmp_path: Path) -> None:
 def test_a_cheat_that_was_not_asked_has_no_mean(tmp_path: Path) -> None:
     make_run(tmp_path / "a", objective="teacherless", cheat=None)
     (group,) = collect([tmp_path]).groups
-    assert group.mean("cheat") is None and group.mean("exact_match") == 0.5
+    assert group.mean("cheat_accuracy") is None and group.mean("exact_match") == 0.5
 
 
 def test_namesakes_are_told_apart_by_the_keys_that_differ(tmp_path: Path) -> None:
@@ -151,16 +152,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "half a run.json": (lambda folder: cut_short(folder / "run.json"), "run.json is missing or not whole"),
     "no run.json": (lambda folder: (folder / "run.json").unlink(), "run.json is missing or not whole"),
     "a later schema": (lambda folder: change(folder / "run.json", schema=99), "schema 99"),
-    "no choices": (lambda folder: rewrite(folder / "run.json", choices=...), "run.json lacks 'choices'"),
+    "no choices": (lambda folder: rewrite(folder / "run.json", choices=...), "it has no choices"),
     "no model": (lambda folder: change(folder / "run.json", model=...), "its hash is not that of its content"),
     "odd task": (lambda folder: change(folder / "run.json", task=[2, 5]), "its hash is not that of its content"),
     "no arms": (lambda folder: change(folder / "run.json", task=EMPTY), "its hash is not that of its content"),
-    "odd task, summed": (lambda folder: rewrite(folder / "run.json", task=[2, 5]), "is not as nextfail-train writes"),
+    "odd task, summed": (lambda folder: rewrite(folder / "run.json", task=[2, 5]), f"{ODD}: task"),
     "no arms, summed": (lambda folder: rewrite(folder / "run.json", task=EMPTY), "run.json: task.degree is '0'"),
-    "half a result": (lambda folder: cut_short(folder / "result.json"), "result.json: not whole"),
+    "half a result": (lambda folder: cut_short(folder / "result.json"), "result.json is not whole"),
     "result of a later schema": (lambda folder: change(folder / "result.json", schema=99), "result.json: schema 99"),
-    "no exact match": (lambda folder: change(folder / "result.json", exact_match=...), "lacks 'exact_match'"),
-    "null exact match": (lambda folder: change(folder / "result.json", exact_match=None), "result.json: "),
+    "no exact match": (lambda folder: change(folder / "result.json", exact_match=...), "field `exact_match`"),
+    "null exact match": (lambda folder: change(folder / "result.json", exact_match=None), f"{ODD}: exact_match"),
     "another's result": (lambda folder: change(folder / "result.json", identity="abc"), "of another run"),
 }  # fmt: skip
 

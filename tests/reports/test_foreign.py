@@ -98,9 +98,10 @@ def test_a_users_own_run_json_is_no_run(tmp_path: Path) -> None:
 def test_records_of_sweeps_do_not_lead_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / RECORDS
     folder.mkdir(parents=True)
-    runs = {"../theirs": [], "a/../../b": [], "/etc": [], "": [], ".": [], "x\0y": [], "seed=1": ["seed=1"], "bad": 3}
+    runs = {"../theirs": [], "a/../../b": [], "/etc": [], "": [], ".": [], "x\0y": [], "seed=1": ["seed=1"]}
     (folder / "a.json").write_text(json.dumps({"runs": runs}))
     (folder / "b.json").write_text(json.dumps({"runs": ["x"]}))
+    (folder / "c.json").write_text(json.dumps({"runs": {"seed=2": 3}}))
     assert remembered(tmp_path) == {"sweep/seed=1": ["seed=1"]}
 
 

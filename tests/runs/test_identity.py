@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from inside import compose
 from omegaconf import OmegaConf
+from synthetic import share
 
 from nextfail import source
 from nextfail.errors import UserError
@@ -259,7 +260,7 @@ def test_a_run_json_that_makes_no_sense_is_refused(spoil: dict[str, Any], tmp_pa
     run = {**deepcopy(record(DEFAULT, {})), **spoil}
     del run["checksum"]
     (tmp_path / "run.json").write_text(json.dumps(run | {"checksum": digest(run)}))
-    with pytest.raises(UserError, match=r"run\.json is not as nextfail-train writes it"):
+    with pytest.raises(UserError, match=r"run\.json is not as nextfail writes it"):
         RunFolder(tmp_path).identity()
 
 
@@ -269,7 +270,9 @@ def test_a_run_json_that_makes_no_sense_is_refused(spoil: dict[str, Any], tmp_pa
 def done(folder: Path, identity: Identity) -> None:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(record(identity, {})))
-    (folder / "result.json").write_text(json.dumps({"outcome": "solved", "exact_match": {}, "identity": identity.hash}))
+    result = {"schema": 3, "outcome": "solved", "exact_match": share(1.0), "identity": identity.hash, "steps": 1,
+              "samples_seen": 1}  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "timing.csv", "examples.json", "error.txt", "run.json"])

@@ -95,10 +95,11 @@ def test_what_was_forgotten_and_is_asked_for_again_is_remembered(tmp_path: Path)
     assert remembered(tmp_path) == {"a": ["x"], "b": ["y"]}
 
 
-def test_names_that_no_file_system_takes_are_no_runs(tmp_path: Path) -> None:
+def test_names_that_no_file_system_takes_are_no_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / ".sweeps").mkdir()
-    (tmp_path / ".sweeps/a.json").write_text(json.dumps({"runs": {"x" * 300: [], "\ud800": [], "a": []}}))
-    assert remembered(tmp_path) == {"a": []}
+    (tmp_path / ".sweeps/a.json").write_text(json.dumps({"runs": {"x" * 300: [], "a": []}}))
+    (tmp_path / ".sweeps/b.json").write_text(json.dumps({"runs": {"\ud800": [], "b": []}}))
+    assert remembered(tmp_path) == {"a": []} and "b.json is not" in caplog.text
 
 
 def test_a_trial_of_a_foreign_study_decides_on_its_own_axes_alone() -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from nextfail.paths import CONF
 from nextfail.reports.collect import Collection, Group, together
-from nextfail.reports.record import Proportion, Result
+from nextfail.runs.records import Proportion, Result
 from nextfail.studies.pitfalls import verdict
 from nextfail.studies.pitfalls.verdict import Rule, Verdict
 
@@ -49,7 +49,7 @@ class Claim:
     paper: str
     source: str
     objective: str
-    metric: Literal["exact_match", "hard_token", "cheat"]
+    metric: Literal["exact_match", "hard_token_accuracy", "cheat_accuracy"]
     rule: Rule
     published: Mapping[str, Range] = field(default_factory=dict)
     models: tuple[str, ...] = MODELS
@@ -112,7 +112,7 @@ CLAIMS = (
         "96 to 100 % of paths are completed from the first hop on; G(20,5) was not even fitted.",
         f"Table 1; {SECOND_HAND}",
         "teacher_forcing",
-        "cheat",
+        "cheat_accuracy",
         verdict.cheats,
         {graph: (0.96, 1.0) for graph in GRAPHS if graph != "G(20,5)"},
         curves="tokens",
@@ -124,7 +124,7 @@ CLAIMS = (
         "Trained on the hard token alone, the Transformer stays at 1/d.",
         f"Table 5; {SECOND_HAND}",
         "first_hop_only",
-        "hard_token",
+        "hard_token_accuracy",
         verdict.guesses_alone,
         dict(zip(GRAPHS, [(0.502,) * 2, (0.189,) * 2, (0.104,) * 2, (0.045,) * 2, (0.504,) * 2], strict=True)),
     ),
@@ -160,7 +160,7 @@ CLAIMS = (
         "The failure is one of learning, not of errors that accumulate while generating.",
         f"argued in sections 3 and 4, without a table; {SECOND_HAND}",
         "teacher_forcing",
-        "hard_token",
+        "hard_token_accuracy",
         verdict.never_learned,
         curves="forced",
     ),

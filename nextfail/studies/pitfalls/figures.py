@@ -20,8 +20,8 @@ PUBLISHED: dict[str, Any] = {"color": "0.84", "zorder": 0}
 NARROWEST = 0.012  # of the axis: a published number that is a single value is drawn this wide
 METRICS = {
     "exact_match": "exact match on the test set",
-    "hard_token": "accuracy of the hard token on the test set",
-    "cheat": "share of test paths completed from the first hop on",
+    "hard_token_accuracy": "accuracy of the hard token on the test set",
+    "cheat_accuracy": "share of test paths completed from the first hop on",
 }
 PANELS = {  # of the figure of forced and generated accuracies: split and kind of a curve
     "forced, training set": ("train_set", "forced_token_accuracy"),

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.stats import binomtest, ttest_1samp
 
 from nextfail.reports.collect import Group
-from nextfail.reports.record import Proportion, Result, Run
+from nextfail.reports.record import Run
+from nextfail.runs.records import Proportion, Result
 from nextfail.tasks.path_star.outcome import LEARNED, MARGIN
 
 EQUAL = 0.03  # how far a mean over seeds may be from 1/d and still be called equal to it
@@ -88,8 +89,8 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _hard(result: Result) -> Proportion:
-    assert result.hard_token is not None  # every star graph has it
-    return result.hard_token
+    assert result.hard_token_accuracy is not None  # every star graph has it
+    return result.hard_token_accuracy
 
 
 def guesses(group: Group, others: Sequence[Group]) -> Verdict:
@@ -113,7 +114,7 @@ def cheats(group: Group, others: Sequence[Group]) -> Verdict:
     """
     if left := _learned(group):
         return left
-    values = [result.cheat.value for result in group.results if result.cheat]
+    values = [result.cheat_accuracy.value for result in group.results if result.cheat_accuracy]
     learned = sum(value >= LEARNED for value in values)
     word = REPRODUCED if values and learned == len(values) else UNDERTRAINED
     return Verdict(word, f"cheat accuracy of at least {LEARNED} in {_of(learned, len(values))}")
@@ -153,7 +154,7 @@ def never_learned(group: Group, others: Sequence[Group]) -> Verdict:
     """
     if left := _without(group, "clever_hans"):
         return left
-    hops = [result.forced_hop.value for result in group.results if result.forced_hop]
+    hops = [hop.value for run in group.runs if (hop := run.forced_hop)]
     trained = [curve.tokens[-1][1] for run in group.runs
                if run.result and (curve := run.curve("train_set", "forced_token_accuracy"))]  # fmt: skip
     if len(hops) < len(group.results) or len(trained) < len(group.results):

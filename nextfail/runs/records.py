@@ -1,0 +1,221 @@
+"""What stands in the JSON files of a run folder: one schema for each, for who writes it and who reads it.
+
+Run folders come from other people, too. A value of another type, out of range or not finite makes a file malformed, and
+whoever reads it says so. Keys that no schema names are left out, but for run.json's, which its checksum covers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from nextfail.errors import UserError
+from nextfail.files import read_text
+
+T = TypeVar("T")
+
+Whole = Annotated[int, Meta(ge=0, le=2**53)]
+Number = Annotated[float, Meta(ge=0, le=1e30)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Process = Annotated[int, Meta(gt=0, lt=2**31)]
+Name = Annotated[str, Meta(max_length=200)]
+Text = Annotated[str, Meta(max_length=10_000)]
+Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+
+
+ODD = "is not as nextfail writes it"
+
+
+class Malformed(UserError):
+    """A file of a run folder is not as nextfail writes it."""
+
+
+class Proportion(msgspec.Struct, frozen=True):
+    """A share of `n` with its 95 % interval."""
+
+    value: Share
+    low: Share
+    high: Share
+    n: Whole
+
+
+class Class(TypedDict):
+    """What a class is known by: its public name and revision, or a user's own by its path and its file's digest."""
+
+    name: Text
+    revision: NotRequired[Whole]
+    sha256: NotRequired[Text | None]
+    bases: NotRequired[dict[str, Any]]
+
+
+class Data(TypedDict):
+    """Settings of the data that readers rely on."""
+
+    batch_size: NotRequired[Annotated[int, Meta(gt=0, le=2**24)]]
+    eval_batch_size: NotRequired[Annotated[int, Meta(gt=0, le=2**24)]]
+
+
+class Budget(TypedDict):
+    """How long a run trains."""
+
+    max_steps: Whole
+    val_every: NotRequired[Whole]
+    stop_at: NotRequired[Share | None]
+    gradient_clip: NotRequired[Number | None]
+
+
+class Choices(TypedDict):
+    """Chosen options of groups."""
+
+    model: Name
+    objective: Name
+
+
+class Run(TypedDict):
+    """run.json: the identity of a run, and how it began. Up to schema 2 the task is called `graph`."""
+
+    schema: Whole
+    hash: Hash
+    seed: Whole
+    data: Data
+    model: dict[str, Any]
+    objective: dict[str, Any]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    budget: Budget
+    precision: Name | int
+    threads: Annotated[int, Meta(gt=0, le=1024)]
+    choices: NotRequired[Choices]
+    task: NotRequired[dict[str, Any]]
+    graph: NotRequired[dict[str, Any]]
+    classes: NotRequired[dict[str, Class]]
+    checksum: NotRequired[Hash]
+    files: NotRequired[dict[str, Text | None]]
+    source: NotRequired[Text | None]
+    overrides: NotRequired[list[Text]]
+    began: NotRequired[dict[str, Text | None]]
+
+
+class Status(TypedDict, total=False):
+    """status.json: state, step, rate and last sign of life; and job.json: the job that was sent off."""
+
+    state: Name
+    time: Number
+    step: Whole
+    max_steps: Whole
+    checkpoint: Whole
+    loss: float | None
+    exact_match: Share | None
+    hard_token_accuracy: Share | None
+    samples_per_second: Number | None
+    seconds_left: Number | None
+    outcome: Name | None
+    error: Text | None
+    host: Text | None
+    pid: Process | None
+    job: Name | None
+    requeued: Whole
+    sent: bool
+    reason: str
+
+
+class TaskRecord(TypedDict):
+    """What a result tells of its task."""
+
+    name: Name
+    settings: dict[str, Any]
+    hard_position: NotRequired[Whole | None]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """result.json: metrics, outcome and costs. Metrics of a task beside these are in the file, too: see `shares`."""
+
+    schema: Whole
+    identity: Name
+    outcome: Name
+    exact_match: Proportion
+    samples_seen: Whole
+    steps: Whole
+    hard_token_accuracy: Proportion | None = None
+    cheat_accuracy: Proportion | None = None
+    token_accuracy: list[Proportion] = []
+    forced_token_accuracy: list[Proportion] | None = None
+    chance: Share | None = None
+    task: TaskRecord | None = None
+    judged_by: Name | None = None
+    parameters: Whole | None = None
+    flops: Number | None = None
+    seconds: Number | None = None
+    samples_per_second: Number | None = None
+    accelerator: Name | None = None
+    git_commit: Name | None = None
+
+
+class Sweep(TypedDict):
+    """A record in .sweeps: the overrides of each run by its folder's name."""
+
+    runs: dict[str, list[Text]]
+
+
+def read(path: Path, kind: type[T]) -> T | None:
+    """The content of a JSON file, or None if there is no such file.
+
+    Raises:
+        Malformed: it cannot be read, is not whole, or not of this kind.
+    """
+    try:
+        text = read_text(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Malformed(f"{path.name} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise Malformed(f"{path.name} is not UTF-8") from error
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except RecursionError as error:
+        raise Malformed(f"{path.name} is nested too deeply") from error
+    except msgspec.ValidationError as error:
+        raise Malformed(f"{path.name} {ODD}: {_where(error)}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Malformed(f"{path.name} is not whole: {error}") from error
+
+
+def lenient(path: Path, kind: type[T]) -> T | None:
+    """The same, where a malformed file counts as none."""
+    try:
+        return read(path, kind)
+    except Malformed:
+        return None
+
+
+def check(name: str, content: Any, kind: type[T]) -> T:
+    """What was read from a file before, as a kind.
+
+    Raises:
+        Malformed: it is not of this kind.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise Malformed(f"{name} {ODD}: {_where(error)}") from error
+
+
+def shares(content: Mapping[str, Any]) -> dict[str, Proportion]:
+    """Every metric of a result.json that is a share."""
+    found = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            try:
+                found[key] = msgspec.convert(value, Proportion)
+            except msgspec.ValidationError:
+                continue  # such as `task`
+    return found
+
+
+def _where(error: Exception) -> str:
+    """Where in a file is what instead: `exact_match.value is a str, and must be a float`."""
+    what, _, where = str(error).partition(" - at `$.")
+    return f"{where.rstrip('`')}: {what}" if where else what
