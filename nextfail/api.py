@@ -17,7 +17,7 @@ from nextfail.paths import FOLDERS
 from nextfail.reports.collect import collect as read_all
 from nextfail.reports.report import records
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.table import read_rows
+from nextfail.runs.table import number, read_rows
 from nextfail.terminal import say
 
 if TYPE_CHECKING:
@@ -60,30 +60,27 @@ class Run:
         """
         rows = [row for row in read_rows(RunFolder(self.folder).metrics_csv) if row.get("split") == split]
         columns = dict.fromkeys(key for row in rows for key in row if key != "split")
-        return {key: [float(row.get(key, "nan")) for row in rows] for key in columns}
+        return {key: [number(row, key) for row in rows] for key in columns}
 
     @cached_property
     def task(self) -> "Task":
         """The task, which draws problems and scores answers."""
-        from nextfail.training.build import remake_task
+        from nextfail.training.load import remake_task
 
         return remake_task(RunFolder(self.folder), self.trust)
 
     @cached_property
     def module(self) -> "TaskModule":
         """The LightningModule with the weights of the last checkpoint, in evaluation mode."""
-        from nextfail.training.build import remake_module
-        from nextfail.training.checkpoints import LAST, read_checkpoint
+        from nextfail.training.load import load
 
-        folder = RunFolder(self.folder)
-        module = remake_module(folder, self.trust)
-        module.load_state_dict(read_checkpoint(folder.checkpoints / LAST, self.config["hash"])["state_dict"])
+        module, _, _ = load(RunFolder(self.folder), trust=self.trust)
         return module.eval()
 
     @cached_property
     def data(self) -> "TaskData":
         """The LightningDataModule, set up: `validation` and `test` hold the problems that the run was measured on."""
-        from nextfail.training.build import remake_data
+        from nextfail.training.load import remake_data
 
         data = remake_data(RunFolder(self.folder), self.task, self.trust)
         data.setup()

@@ -12,7 +12,7 @@ from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import Identity
 from nextfail.runs.records import ODD, Proportion, Result, lenient, shares
 from nextfail.runs.status import survey
-from nextfail.runs.table import Row, read_rows
+from nextfail.runs.table import number, read_rows
 from nextfail.tasks.facts import Facts, facts
 from nextfail.text import line
 
@@ -97,16 +97,16 @@ class Run:
         """
         try:
             rows = read_rows(RunFolder(self.folder).metrics_csv)
-            by_step = {_number(row, "step"): row for row in rows if row.get("split") == split}
+            by_step = {number(row, "step"): row for row in rows if row.get("split") == split}
             steps = sorted(step for step in by_step if not math.isnan(step))
             samples = [step * self.identity.settings["data"]["batch_size"] for step in steps]
-        except _MALFORMED:
+        except (UserError, LookupError, TypeError):
             return None
         positions = range(self.facts.length)
-        tokens = [[_number(by_step[step], f"{kind}_{i}") for i in positions] for step in steps]
+        tokens = [[number(by_step[step], f"{kind}_{i}") for i in positions] for step in steps]
         if all(math.isnan(value) for row in tokens for value in row):
             return None
-        cheat, exact = ([_number(by_step[step], key) for step in steps] for key in ("cheat_accuracy", "exact_match"))
+        cheat, exact = ([number(by_step[step], key) for step in steps] for key in ("cheat_accuracy", "exact_match"))
         return Curve(samples, tokens, cheat, exact)
 
     def examples(self) -> list[Any]:
@@ -140,10 +140,3 @@ def read_run(folder: Path) -> Run:
     shared = shares(content) if content else {}
     return Run(folder, identity, known, line(choices["model"]), line(choices["objective"]), state, reason, step, result,
                shared)  # fmt: skip
-
-
-def _number(row: Row, key: str) -> float:
-    try:
-        return float(row[key])
-    except (KeyError, ValueError):
-        return math.nan

@@ -165,14 +165,9 @@ def read(path: Path, kind: type[T]) -> T | None:
     Raises:
         Malformed: it cannot be read, is not whole, or not of this kind.
     """
-    try:
-        text = read_text(path)
-    except FileNotFoundError:
+    text = text_of(path)
+    if text is None:
         return None
-    except OSError as error:
-        raise Malformed(f"{path.name} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise Malformed(f"{path.name} is not UTF-8") from error
     try:
         return msgspec.json.decode(text, type=kind)
     except RecursionError as error:
@@ -181,6 +176,22 @@ def read(path: Path, kind: type[T]) -> T | None:
         raise Malformed(f"{path.name} {ODD}: {_where(error)}") from error
     except (msgspec.DecodeError, ValueError) as error:
         raise Malformed(f"{path.name} is not whole: {error}") from error
+
+
+def text_of(path: Path) -> str | None:
+    """The content of a text file, or None if there is no such file.
+
+    Raises:
+        Malformed: it cannot be read: it is no regular file, too large or not UTF-8.
+    """
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Malformed(f"{path.name} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise Malformed(f"{path.name} is not UTF-8") from error
 
 
 def lenient(path: Path, kind: type[T]) -> T | None:

@@ -2,25 +2,37 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nextfail.errors import UserError
-from nextfail.files import Inside, read_text
+from nextfail.files import Inside
+from nextfail.runs.records import ODD, Malformed, text_of
 from nextfail.text import csv_cell
 
 Row = dict[str, str]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table, without empty cells; none if there is no file."""
-    if not path.exists():
-        return []
+    """The rows of a table, without empty cells; none if there is no file.
+
+    Raises:
+        Malformed: it cannot be read, or is no table.
+    """
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        rows = list(csv.DictReader(io.StringIO(text_of(path) or "", newline="")))
     except csv.Error as error:
-        raise ValueError(f"{path.name}: {error}") from error
+        raise Malformed(f"{path.name} {ODD}: {error}") from error
     return [{key: value for key, value in row.items() if key and value} for row in rows]
+
+
+def number(row: Row, key: str) -> float:
+    """A cell as a number; NaN where it is none."""
+    try:
+        return float(row[key])
+    except (KeyError, ValueError):
+        return math.nan
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
@@ -46,7 +58,7 @@ class Table:
         try:
             self.rows = [row for row in read_rows(files.root / name) if int(row["step"]) <= resume_step]
         except (LookupError, ValueError) as error:
-            raise UserError(f"{files.root / name} is not as nextfail writes it: {error!r}") from error
+            raise UserError(f"{files.root / name} {ODD}: {error!r}") from error
         self._write()
 
     def add(self, *rows: Row) -> None:

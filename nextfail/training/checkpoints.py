@@ -1,13 +1,14 @@
 """Checkpoints that survive: written whole or not at all, the one before kept, loaded without running code."""
 
 import io
+import os
 import pickle
 import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import lightning as L
 import torch
@@ -135,6 +136,7 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     try:
         # torch warns of foreign formats, which are refused below
         with warnings.catch_warnings(action="ignore"), open_regular(path) as file:
+            _require_plain(file, path)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}") from None
@@ -142,7 +144,9 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
         raise UserError(
             f"{path} is not made of tensors and plain values alone, and is not loaded: it could run code"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # what torch, zipfile and pickle raise for damaged bytes is of many kinds
         raise NotWholeError(f"{path} is not a whole checkpoint") from error
     own = checkpoint.get("nextfail") if isinstance(checkpoint, dict) else None
     if not isinstance(own, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
@@ -153,6 +157,16 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     if own.get("identity") != identity:
         raise UserError(f"{path} belongs to another run ({own.get('identity')}; this one is {identity})")
     return checkpoint
+
+
+def _require_plain(file: BinaryIO, path: Path) -> None:
+    """Refuse an archive that unpacks to more than its own size; torch compresses nothing."""
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(part.file_size for part in parts) > size:
+        raise UserError(f"{path} is compressed, which no checkpoint of nextfail is, and is not loaded")
 
 
 def latest_whole(folder: Path, identity: str) -> tuple[Path | None, list[str]]:

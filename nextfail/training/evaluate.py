@@ -12,8 +12,7 @@ from nextfail.models.backbone import Backbone
 from nextfail.runs.folder import RunFolder
 from nextfail.tasks.base import Batch, Task
 from nextfail.tasks.data import DrawnData, TaskData, fixed_loader
-from nextfail.training.build import remake_data, remake_module, remake_task, require_unchanged
-from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
+from nextfail.training.load import load, remake_data, remake_task, require_unchanged
 from nextfail.training.metrics import AnswerMetrics
 from nextfail.training.module import TaskModule
 from nextfail.training.run import one_process, quieten, record_of
@@ -40,11 +39,7 @@ def evaluate(
     quieten()
     one_process()
     run = folder.run()
-    module = remake_module(folder, trust)
-    named = {"last": folder.checkpoints / LAST, "best": folder.checkpoints / BEST}
-    path = named.get(checkpoint, Path(checkpoint))
-    state = read_checkpoint(path, run["hash"])
-    module.load_state_dict(state["state_dict"])
+    module, path, steps = load(folder, checkpoint, trust)
     if sizes is not None:
         fit(module, sizes)
     problems = module.task.read(file) if file else own_problems(folder, module.task, trust)
@@ -71,7 +66,7 @@ def evaluate(
         "objective": run["choices"]["objective"],
         "seed": run["seed"],
         "checkpoint": str(path),
-        "steps": state["global_step"],
+        "steps": steps,
         "problems": str(file) if file else f"{task} test set",
         "task": record_of(task),
         **module.results,

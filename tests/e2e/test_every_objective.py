@@ -14,10 +14,10 @@ from nextfail.reports.record import read_run
 from nextfail.runs.folder import RunFolder
 from nextfail.seeding import generator
 from nextfail.tasks import PathStar
-from nextfail.training.build import own_class, remake_module, remake_task
 from nextfail.training.callbacks import Heartbeat
 from nextfail.training.checkpoints import LAST, read_checkpoint
 from nextfail.training.evaluate import evaluate, own_problems
+from nextfail.training.load import own_class, remake_module, remake_task
 
 OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 SMALL = (

@@ -14,7 +14,7 @@ from nextfail.errors import UserError
 from nextfail.reports.collect import collect
 from nextfail.runs.folder import RunFolder
 from nextfail.sweeps.records import RECORDS, remembered
-from nextfail.training.build import remake_module
+from nextfail.training.load import remake_module
 
 HOSTILE = "\x1b]0;owned\x07<script>alert(1)</script> $x^$ [a](javascript:b) | \n# =1+1"
 FORMULA = '=HYPERLINK("http://x")'

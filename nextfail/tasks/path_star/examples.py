@@ -42,10 +42,16 @@ def _example(item: dict[str, Any], length: int) -> Example:
 
 def _away(start: int, edges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """The edges of a tree, each with its node nearer to the start first, as a prompt need not have them."""
-    reached = {start}
-    while left := [edge for edge in edges if not reached.issuperset(edge)]:
-        if not (next_ones := {node for edge in left if reached.intersection(edge) for node in edge} - reached):
-            raise ValueError("an edge is not connected to the start")
-        edges = [edge[::-1] if edge[1] in reached and edge[0] in next_ones else edge for edge in edges]
-        reached |= next_ones
-    return tuple(edges)
+    beside: dict[int, list[int]] = {}
+    for one, other in edges:
+        beside.setdefault(one, []).append(other)
+        beside.setdefault(other, []).append(one)
+    steps, next_ones = {start: 0}, [start]  # from the start to each node
+    for node in next_ones:
+        for other in beside.get(node, []):
+            if other not in steps:
+                steps[other] = steps[node] + 1
+                next_ones.append(other)
+    if any(node not in steps for edge in edges for node in edge):
+        raise ValueError("an edge is not connected to the start")
+    return tuple((one, other) if steps[one] <= steps[other] else (other, one) for one, other in edges)

@@ -1,0 +1,143 @@
+"""Objects from a run folder, which may be somebody else's: from a closed table of classes, unless it is trusted."""
+
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nextfail.errors import UserError
+from nextfail.models.backbone import Backbone
+from nextfail.objectives import Objective
+from nextfail.runs.folder import RunFolder
+from nextfail.runs.identity import file_digest, model_digest
+from nextfail.source import digest, own
+from nextfail.tasks.base import Task
+from nextfail.tasks.data import TaskData
+from nextfail.text import line
+from nextfail.training.build import fit, make, whole_task
+from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
+from nextfail.training.module import TaskModule
+
+log = logging.getLogger(__name__)
+
+COPIES = 16  # of a model's weights that a checkpoint may hold at most: the optimizer has two or three
+REST = 64 * 2**20  # bytes of anything else in it
+
+LOADABLE = (Task, Backbone, Objective, TaskData)
+"""What a run folder may name without being trusted: classes of nextfail's own of these kinds, by their public names."""
+
+
+def own_class(name: str) -> Any:
+    """One of them, or None if there is none of this name; only nextfail's own modules are imported for it."""
+    if (found := own().get(name)) is None:
+        return None
+    module, _, attribute = found.path.rpartition(".")
+    made = getattr(import_module(module), attribute)
+    return made if isinstance(made, type) and issubclass(made, LOADABLE) else None
+
+
+def load(folder: RunFolder, checkpoint: str = "last", trust: bool = False) -> tuple[TaskModule, Path, int]:
+    """The module of a run folder with the weights of a checkpoint, the checkpoint's path and its step.
+
+    Args:
+        checkpoint: last, best or a path.
+        trust: as of `remake_module`.
+
+    Raises:
+        UserError: as `remake_module`; the checkpoint is not one of this run, or its size is not that of such a model.
+    """
+    run = folder.run()
+    path = {"last": folder.checkpoints / LAST, "best": folder.checkpoints / BEST}.get(checkpoint, Path(checkpoint))
+    needed = held = 0
+    if run.get("source") is None and path.is_file():  # a pretrained model is as large as its own files
+        with torch.device("meta"):
+            needed, held = _bytes(remake_module(folder, trust)), path.stat().st_size
+    odd = f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes"
+    if held > COPIES * needed + REST:
+        raise UserError(odd)
+    state = read_checkpoint(path, run["hash"])
+    if needed > held:
+        raise UserError(odd)
+    module = remake_module(folder, trust)
+    try:
+        module.load_state_dict(state["state_dict"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} does not have the weights of this run's model: {str(error).splitlines()[0]}"
+        ) from error
+    return module, path, state["global_step"]
+
+
+def _bytes(module: TaskModule) -> int:
+    return sum(each.numel() * each.element_size() for each in module.state_dict().values())
+
+
+def remake_module(folder: RunFolder, trust: bool = False) -> TaskModule:
+    """The module of a run folder, weights not loaded, from its run.json alone.
+
+    Args:
+        trust: whether to import and call what run.json names beyond nextfail's own classes.
+
+    Raises:
+        UserError: the folder names something else and is not trusted, or is not a run folder.
+    """
+    run = folder.run()
+    task = remake_task(folder, trust)
+    objective = _remake(folder, "objective", {}, trust)
+    source = run.get("source")  # identity has its digest, and this is its name
+    if source is not None and not trust and not Path(str(source)).is_dir():
+        raise UserError(f"{folder.path} began with the model {source}, and there is no such folder: it would be asked "
+                        "for on the hub. Give --trust if you trust this folder")  # fmt: skip
+    if source is not None and model_digest(source) != run["model"].get("source"):
+        raise UserError(f"{source} is not the model that this run began with: it has moved, or its content has changed")
+    backbone = _remake(folder, "model", {} if source is None else {"source": source}, trust, **fit(task, objective))
+    return TaskModule(task, backbone, objective)
+
+
+def remake_task(folder: RunFolder, trust: bool = False) -> Task:
+    """The task of a run folder; as `remake_module`."""
+    return whole_task(_remake(folder, "task", {}, trust))
+
+
+def remake_data(folder: RunFolder, task: Task, trust: bool = False) -> TaskData:
+    """The data of a run folder; as `remake_module`.
+
+    Raises:
+        UserError: as there; or a data file is not the one that the run began with.
+    """
+    run = folder.run()
+    files = run.get("files", {})  # as the model above
+    for key, name in files.items():
+        require_unchanged(run, key, name)
+    data: TaskData = _remake(folder, "data", files, trust, task=task, run_seed=run["seed"])
+    return data
+
+
+def require_unchanged(run: dict[str, Any], key: str, name: str | None) -> None:
+    """Refuse a data file whose content is not that with which a run began."""
+    if file_digest(name) != run["data"].get(key):
+        raise UserError(f"{name} is not the {key} of this run any more: its content has changed")
+
+
+def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: bool, **more: Any) -> Any:
+    identity = folder.identity()
+    spec = {**identity.settings[section], **changed}
+    target, what = str(spec.get("_target_", "")), identity.classes.get(section, {})
+    made = own_class(str(what["name"])) if "revision" in what else None
+    inner = [each["name"] for key, each in identity.classes.items() if key.startswith(f"{section}.")]
+    if not trust and (made is None or inner):
+        raise UserError(f"{folder.path} has {section} {(inner or [target])[0]!r}, which is not nextfail's own. "
+                        "Loading it would run its code: give --trust if you trust this folder")  # fmt: skip
+    if made is not None and made.revision != what["revision"]:
+        log.warning("%s was trained with revision %s of %s, which computes something else than the present revision %s",
+                    line(folder.path), line(what["revision"]), made.public_name, made.revision)  # fmt: skip
+    if made is None and digest(target) != what.get("sha256"):
+        log.warning("%s was trained with another version of %s", line(folder.path), line(target))
+    if made is None or inner:
+        return make(section, spec, **more)
+    try:
+        return made(**{key: value for key, value in spec.items() if not key.startswith("_")}, **more)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder.path}: {section} cannot be made from {target}: {error}") from error
