@@ -1,6 +1,5 @@
 """What a run gets that may surprise, and is said before it begins."""
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,20 @@ def advice(config: dict[str, Any], hydra: Any) -> list[str]:
     if not scale:
         return said
     folders = [Path(each.path) for each in hydra.runtime.config_sources if each.schema == "file"]
-    made_for = {file.stem: _sizes_in(file) for folder in folders for file in folder.glob("task/*.yaml")}
-
-    def has_recipe(task: str) -> bool:
-        return any((folder / "scale/pair" / f"{scale}_{model}_{task}.yaml").exists() for folder in folders)
-
-    asked = _sizes(config["task"])
-    if made_for.get(str(chosen)) == asked:
-        return said
-    said += [f"scale={scale} has settings for {task} with {model}, which this run does not get: choose task={task}"
-            for task, sizes in made_for.items() if sizes and sizes == asked and has_recipe(task)]  # fmt: skip
-    if has_recipe(str(chosen)):
+    options = {file.stem: _settings(file) for folder in folders for file in folder.glob("task/*.yaml")}
+    recipes = {file.stem for folder in folders for file in folder.glob(f"scale/pair/{scale}_{model}_*.yaml")}
+    has_recipe = {task for task in options if f"{scale}_{model}_{task}" in recipes}
+    fits = {task for task, settings in options.items() if settings.items() <= config["task"].items()}
+    if chosen in has_recipe and chosen not in fits:
         said.append(f"scale={scale} gives this run its settings for {chosen}, and the task has other sizes")
+    if chosen not in fits & has_recipe:
+        said += [f"scale={scale} has settings for {task} with {model}, which this run does not get: choose task={task}"
+                 for task in sorted(fits & has_recipe)]  # fmt: skip
     return said
 
 
 @cache
-def _sizes_in(file: Path) -> tuple[Any, ...]:
-    return _sizes(OmegaConf.load(file))
-
-
-def _sizes(task: Mapping[str, Any] | Any) -> tuple[Any, ...]:
-    return tuple(task.get(size) for size in ("degree", "path_length"))
+def _settings(file: Path) -> dict[str, Any]:
+    """What an option sets by itself."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    return {key: value for key, value in content.items() if key not in ("defaults", "_target_")}

@@ -1,15 +1,18 @@
 """The claims of the paper: what each asks, what was published, which runs answer, and by which rule."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
 
 from nextfail.paths import CONF
 from nextfail.reports.collect import Collection, Group, together
 from nextfail.runs.records import Proportion, Result
 from nextfail.studies.pitfalls import verdict
 from nextfail.studies.pitfalls.verdict import Rule, Verdict
+from nextfail.tasks.path_star.facts import SIZES, facts
 
 Range = tuple[float, float]
 """A published proportion, or the lowest and highest of several."""
@@ -230,28 +233,34 @@ def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
     rows = [(group, verdict.of(claim.rule, group, here)) for group in here if group.objective == claim.objective]
     settled = verdict.together([each for _, each in rows]).word in (verdict.REPRODUCED, verdict.NOT_REPRODUCED)
     done = all(run.result for group, _ in rows for run in group.runs)
-    return Cell(graph, model, rows, "" if settled and done else _command(claim, graph, model))
+    return Cell(graph, model, rows, "" if settled and done else _command(claim, graph, model, here))
 
 
-def _command(claim: Claim, graph: str, model: str) -> str:
-    """The smallest scale that has the graph; one that no file names is put together."""
+def _command(claim: Claim, graph: str, model: str, here: list[Group]) -> str:
+    """The smallest scale that has the graph; one that no file names is put together from the runs on it."""
     if (graph, model) in claim.shown_by:
         return claim.shown_by[graph, model]
-    degree, path_length, num_nodes = parse(graph)
-    named = (CONF / "task" / f"g{degree}_{path_length}.yaml").exists()
-    option = (
-        f"task=g{degree}_{path_length}"
-        if named
-        else f"task=path_star task.degree={degree} task.path_length={path_length}"
-    )
-    labels = f" task.num_nodes={num_nodes}" if num_nodes else ""
+    known = next((name for name, settings in _options().items() if facts(settings).title == graph), None)
+    option = f"task={known}" if known else _put_together(here[0].runs[0].facts.sizes)
     scale = "paper" if graph in GRAPHS and graph not in claim.laptop else "laptop"
-    command = f"nextfail-train experiment=pitfalls/{claim.name} scale={scale} {option}{labels} model={model}"
+    command = f"nextfail-train experiment=pitfalls/{claim.name} scale={scale} {option} model={model}"
     return f"{command} model.source=FOLDER" if model == "gpt2" else command
 
 
-def parse(graph: str) -> tuple[int, int, int | None]:
-    """The inverse of the task's title: degree, path_length, and num_nodes where the name says it."""
-    found = re.fullmatch(r"G\((\d+),(\d+)\)(?:, N=(\d+))?", graph)
-    assert found is not None, graph
-    return int(found[1]), int(found[2]), int(found[3]) if found[3] else None
+def _put_together(sizes: dict[str, int]) -> str:
+    """Overrides that make a star graph of other sizes than any option has, from the one that is nearest."""
+
+    def changed(name: str) -> dict[str, int]:
+        return {key: value for key, value in sizes.items() if _options()[name][key] != value}
+
+    nearest = min(_options(), key=lambda name: (len(changed(name)), name))
+    name = nearest if {*changed(nearest)} == {"num_nodes"} else "path_star"
+    return " ".join([f"task={name}", *(f"task.{key}={value}" for key, value in changed(name).items())])
+
+
+@cache
+def _options() -> dict[str, dict[str, Any]]:
+    """The settings of every star graph in conf/task, by the name of its option."""
+    files = {file.stem: file for file in sorted((CONF / "task").glob("*.yaml"))}
+    made: dict[str, Any] = {name: OmegaConf.to_container(OmegaConf.load(file)) for name, file in files.items()}
+    return {name: settings for name, settings in made.items() if {*SIZES} <= {*settings}}
