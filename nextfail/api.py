@@ -18,13 +18,16 @@ from nextfail.reports.collect import collect as read_all
 from nextfail.reports.report import records
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.table import number, read_rows
+from nextfail.tasks.facts import facts
 from nextfail.terminal import say
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from nextfail.tasks.base import Batch, Task
     from nextfail.tasks.data import TaskData
+    from nextfail.training.inspect import Inspection
     from nextfail.training.module import TaskModule
 
 WORDS = 12  # last lines of a command that failed, which its error repeats
@@ -91,6 +94,25 @@ class Run:
         batch = problems.long()
         return self.module.objective.generate(self.module.backbone, batch.prompts, batch.answers.shape[1])
 
+    def draw(self, problems: "Batch") -> "Figure":
+        """Problems and what the model answers, as the task draws them.
+
+        Raises:
+            UserError: the task has no such figure.
+        """
+        identity, objective = RunFolder(self.folder).identity(), self.config["choices"]["objective"]
+        known = facts(str(identity.classes["task"]["name"]), identity.settings["task"], self.result)
+        if known.draw is None:
+            raise UserError(f"{known.title} has no figure of its answers")
+        answers: Figure = known.draw(known.examples(self.task.example(problems, self.answer(problems))), objective)
+        return answers
+
+    def inspect(self, problems: "Batch") -> "Inspection":
+        """Hidden states and attention weights while the model reads problems and its own answers to them."""
+        from nextfail.training.inspect import inspect
+
+        return inspect(self.module, problems.long().prompts, self.answer(problems))
+
 
 def train(*overrides: str, folder: str | Path = ".") -> Run | list[Run]:
     """What `nextfail-train OVERRIDES` does, in a process of its own whose output is passed on.
@@ -147,7 +169,7 @@ def evaluate(
     """Metrics of a run on its test set or on other problems, as `nextfail-eval --json` prints them.
 
     Args:
-        task: settings of the task to change, such as {"path_length": 4}.
+        task: settings of the task to change, by name.
         file: problems in the task's text format, instead of drawn ones.
         checkpoint: last, best, or a path.
 

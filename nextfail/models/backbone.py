@@ -103,6 +103,20 @@ class Backbone(nn.Module, ABC):
         It is causal, maps (B, T, C) to (B, T, C), and called with `last=k` makes the last k positions alone.
         """
 
+    def layers(self) -> Sequence[nn.Module]:
+        """Its blocks, each called with (B, T, C) in turn, for those who look inside; empty if it has no such blocks."""
+        return [*getattr(self, "blocks", [])]
+
+    def attention(self, layer: int, x: Tensor, causal: bool = True, mask: Tensor | None = None) -> Tensor | None:
+        """How much each head of a layer reads from where, (B, H, T, T); None where nothing is attended to.
+
+        Args:
+            layer: index of a block.
+            x: what the block is given, (B, T, C).
+            causal, mask: with what else it is called.
+        """
+        return None
+
     def name_tokens(self, texts: Sequence[str]) -> None:
         """Learn how the first ids are written, once, before training; only a model trained on text has use for it."""
 

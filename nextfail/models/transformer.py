@@ -107,6 +107,11 @@ class Transformer(Backbone):
             after.append(windows)
         return self.norm(x), KVCache(cache.buffers, after, end)
 
+    def attention(self, layer: int, x: Tensor, causal: bool = True, mask: Tensor | None = None) -> Tensor:
+        block = self.blocks[layer]
+        assert isinstance(block, Block)
+        return block.attention(x, causal=causal, mask=mask)
+
     def new_block(self) -> nn.Module:
         block = Block(self.width, self.heads, self.convolutions)
         self._initialise(block)
@@ -154,9 +159,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, *, causal: bool = True, mask: Tensor | None = None, last: int | None = None) -> Tensor:
         """(B, T, C) to (B, last or T, C)."""
-        seen = self.norm_attention(x)
-        if self.conv_attention is not None:
-            seen = self.conv_attention(seen)
+        seen = self._seen(x)
         wide = self._slice(last)  # of positions where attention is computed
         x = x[:, wide] + self.project(self._attend(seen, causal, mask, wide, None))
         seen = self.norm_mlp(x)
@@ -180,6 +183,19 @@ class Block(nn.Module):
             # with `last`, positions between the window and these are left out, and outputs that would read them are cut
             seen, before_mlp = self.conv_mlp.step(seen, before_mlp)
         return self._add_mlp(x, seen, last), (before_attention, before_mlp)
+
+    def attention(self, x: Tensor, *, causal: bool = True, mask: Tensor | None = None) -> Tensor:
+        """How much each head reads from where, (B, H, T, T), when the block is given the same."""
+        query, key, _ = self.query_key_value(self._seen(x)).chunk(3, -1)  # (B, T, C) each
+        query, key = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key))
+        scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (B, H, T, T)
+        if mask is None and causal:
+            mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
+        return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        seen: Tensor = self.norm_attention(x)
+        return seen if self.conv_attention is None else self.conv_attention(seen)
 
     def _slice(self, last: int | None) -> slice:
         """The last positions, and those that the convolution before the MLP needs for them."""

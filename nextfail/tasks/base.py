@@ -199,6 +199,17 @@ class Task(ABC):
         """
         raise UserError(f"{type(self).__name__} has no text format")
 
+    def spell(self, tokens: Tensor) -> list[list[str]]:
+        """How each of some tokens (B, T) is written: a pair as `u,v`, an objective's own id as `<id>`."""
+        texts, pairs = self.vocab.texts, self.vocab.pairs
+
+        def text(token: int) -> str:
+            if token < 0 and pairs:
+                return ",".join(texts[each] for each in divmod(-1 - token, pairs))
+            return texts[token] if 0 <= token < len(texts) else f"<{token}>"
+
+        return [[text(token) for token in row] for row in tokens.tolist()]
+
     def example(self, batch: Batch, decoded: Tensor) -> list[dict[str, Any]]:
         """Problems and what was decoded, as plain values for examples.json and the task's figure."""
         rows = zip(batch.prompts.tolist(), batch.answers.tolist(), decoded.tolist(), strict=True)

@@ -27,6 +27,7 @@ class Facts:
         order: sorts tasks in a report.
         examples: from the items of examples.json to what `figure` draws; none of them if any is not as expected.
         figure: draws examples of several runs, from groups of runs; None if this task has no figure.
+        draw: draws examples of one run, given those and its objective; None as well.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Facts:
     order: tuple[Any, ...] = ()
     examples: Callable[[list[Any]], list[Any]] = list
     figure: Callable[[Any], Any] | None = None
+    draw: Callable[[list[Any], str], Any] | None = None
 
 
 def facts(name: str, settings: Mapping[str, Any], result: Mapping[str, Any] | None) -> Facts:

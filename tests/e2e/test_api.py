@@ -49,6 +49,47 @@ def test_a_run_is_trained_loaded_and_asked(tmp_path: Path, capsys: pytest.Captur
     assert (row["task"], row["degree"], row["outcome"]) == ("G(2,5)", 2, "undertrained")
 
 
+def test_an_answer_is_drawn(run_folder: Path) -> None:
+    run = nextfail.load(run_folder)
+    figure = run.draw(run.task.sample(2, torch.Generator().manual_seed(0)))
+    titles = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text().startswith("from ")]
+    assert len(titles) == 2 and all(title.endswith(("wrong", "right")) for title in titles)
+
+
+def test_attention_and_hidden_states_are_those_of_the_pass(run_folder: Path) -> None:
+    run = nextfail.load(run_folder)
+    problems = run.task.sample(3, torch.Generator().manual_seed(0))
+    seen = run.inspect(problems)
+    answers, backbone = run.answer(problems), run.module.backbone
+    assert torch.equal(seen.tokens, torch.cat([problems.prompts.long(), answers[:, :-1]], 1))
+    assert seen.texts[0][-4] == "=" and torch.equal(seen.written, answers)
+    depth, heads, length = 2, 4, seen.tokens.shape[1]
+    assert [x.shape for x in seen.hidden] == [(3, length, 32)] * depth and len(seen.attention) == depth
+    for layer, (x, weights) in enumerate(zip(seen.hidden, seen.attention, strict=True)):
+        assert weights is not None and weights.shape == (3, heads, length, length)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(3, heads, length))
+        assert weights.triu(1).abs().max() == 0, "nothing is read from the future"
+        block = backbone.layers()[layer]
+        value = block.query_key_value(block.norm_attention(x)).chunk(3, -1)[2].unflatten(-1, (heads, -1))
+        attended = block.project((weights @ value.transpose(1, 2)).transpose(1, 2).flatten(2))
+        triangle = block._attend(block.norm_attention(x), True, None, slice(None), None)
+        torch.testing.assert_close(attended, block.project(triangle))
+    predicted = backbone.logits(backbone.norm(backbone.layers()[-1](seen.hidden[-1], last=answers.shape[1]))).argmax(-1)
+    assert torch.equal(predicted, answers), "greedy answers are what the same pass predicts"
+
+
+@pytest.mark.parametrize("settings", [("model=mamba", "objective=teacherless"), ("objective=any_order",)])
+def test_other_models_and_objectives_are_inspected(settings: tuple[str, ...], tmp_path: Path) -> None:
+    run = nextfail.train(*TINY, "trainer.max_steps=10", "task=g2_3", *settings, folder=tmp_path)
+    assert isinstance(run, nextfail.Run)
+    seen = run.inspect(run.task.sample(2, torch.Generator().manual_seed(0)))
+    assert len(seen.hidden) == 2
+    if "model=mamba" in settings:
+        assert seen.attention == [None, None] and seen.texts[0][-2:] == ["$", "$"]
+    else:
+        assert all(weights is not None and weights.triu(1).max() > 0 for weights in seen.attention)
+
+
 def test_training_again_finds_the_run_and_is_the_command(run_folder: Path, tmp_path: Path) -> None:
     run = nextfail.train(*TINY, "task=g2_4", "hydra.run.dir=here", folder=tmp_path)
     assert isinstance(run, nextfail.Run)

@@ -28,7 +28,7 @@ def test_by_hand() -> None:
     codes, equals = [-72, -15, -74, -40], 11
     assert JOINED.vocab.layout(edges, start, goal).tolist() == [[*codes, 7, 4, equals]]
     assert JOINED.vocab.layout(edges, start, goal, "before").tolist() == [[7, 4, *codes, equals]]
-    assert JOINED.vocab.decode([*codes, 7, 4, equals]) == "7,1 1,4 7,3 3,9 7 4 ="
+    assert " ".join(JOINED.spell(torch.tensor([[*codes, 7, 4, equals]]))[0]) == "7,1 1,4 7,3 3,9 7 4 ="
     assert JOINED.prompt_length == 7 and SMALL.prompt_length == 15
     assert PathStar(2, 5, 50, edges_as="tokens").prompt_length == 11
     assert replace(JOINED, edges_as="triples") == SMALL != JOINED and str(JOINED) == "G(2,3)"

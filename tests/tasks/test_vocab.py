@@ -42,10 +42,10 @@ def test_split_of_a_small_prompt(by_hand: Batch) -> None:
 
 
 def test_decode_reads_like_the_line(by_hand: Batch) -> None:
-    text = Vocab(10).decode(by_hand.prompts[0].tolist())
+    text = " ".join(PathStar(2, 3, 10).spell(by_hand.prompts)[0])
     assert text == "7 1 | 3 9 | 1 4 | 7 3 / 7 4 ="
     assert text.replace(" ", "") == LINE.partition("=")[0].replace(",", "") + "="
-    assert Vocab(10).decode([13, 14]) == "$ <14>"
+    assert PathStar(2, 3, 10).spell(torch.tensor([[13, 14]])) == [["$", "<14>"]]
 
 
 @pytest.mark.parametrize(("labels", "dtype"), [(10, torch.uint8), (252, torch.uint8), (253, torch.int16)])

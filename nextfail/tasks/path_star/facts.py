@@ -28,6 +28,7 @@ def facts(settings: Mapping[str, Any]) -> Facts:
         order=tuple(sizes.values()),
         examples=lambda items: examples(items, sizes["path_length"]),
         figure=_figure,
+        draw=lambda items, objective: _draw(items, sizes["num_nodes"], objective),
     )
 
 
@@ -50,3 +51,9 @@ def _figure(groups: Any) -> Any:
     from nextfail.tasks.path_star.figure import paths  # matplotlib takes most of a second
 
     return paths(groups)
+
+
+def _draw(items: list[Any], num_nodes: int, objective: str) -> Any:
+    from nextfail.tasks.path_star.figure import answers
+
+    return answers(items, num_nodes, objective)

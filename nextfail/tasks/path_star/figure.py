@@ -32,6 +32,14 @@ TRUTH = "#F0E442"  # the highlighter
 Points = dict[int, tuple[float, float]]
 
 
+_KEYS = [
+    Line2D([], [], color=TRUTH, lw=6, label="true path"),
+    Line2D([], [], color="0.3", lw=1.6, marker=">", ms=4, label="generated"),
+    Line2D([], [], color=WRONG, lw=1.4, ls="--", label="generated, and no edge"),
+    Line2D([], [], color="0.1", marker="o", mfc="white", mew=1.6, ls="", label="goal"),
+]
+
+
 @dataclass(frozen=True)
 class Panel:
     """An example under two lines of title; `objective` is None where the problem alone is drawn."""
@@ -64,6 +72,26 @@ def paths(groups: Sequence[Group]) -> Figure | None:
             rows += [(star, panels[i : i + beside]) for i in range(0, len(panels), beside)]
     if not rows:
         return None
+    figure = _figure(rows)
+    figure.legend(handles=_KEYS, loc="upper center", ncols=4)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def answers(examples: Sequence[Example], num_nodes: int, objective: str) -> Figure:
+    """What one model answered, a row for each problem."""
+    rows = []
+    for example in examples:
+        verdict = "right" if example.generated == example.path else "wrong"
+        title = f"from {example.start} to {example.goal}: {verdict}"
+        rows.append((_star(example), [Panel(example, num_nodes, title, "", objective)]))
+    figure = _figure(rows)
+    figure.legend(handles=_KEYS, loc="upper center", ncols=2)
+    return figure
+
+
+def _figure(rows: list[tuple[Star, list[Panel]]]) -> Figure:
+    """Rows of panels below each other, and room for a legend."""
     heights = [star.height + HEAD + LINE * (1 + _lines(star, panels)) for star, panels in rows]
     width = max(4.6, *(star.width * len(panels) for star, panels in rows))
     height = sum(heights) + 0.3
@@ -73,12 +101,6 @@ def paths(groups: Sequence[Group]) -> Figure | None:
         for column, panel in enumerate(panels):
             place = (column * star.width / width, top / height, star.width / width, high / height)
             _draw(figure.add_axes(place), panel, star, high, _lines(star, panels))
-    figure.legend(handles=[
-        Line2D([], [], color=TRUTH, lw=6, label="true path"),
-        Line2D([], [], color="0.3", lw=1.6, marker=">", ms=4, label="generated"),
-        Line2D([], [], color=WRONG, lw=1.4, ls="--", label="generated, and no edge"),
-        Line2D([], [], color="0.1", marker="o", mfc="white", mew=1.6, ls="", label="goal"),
-    ], loc="upper center", ncols=4)  # fmt: skip
     return figure
 
 

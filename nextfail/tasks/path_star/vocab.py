@@ -119,17 +119,6 @@ class Vocab:
         query, edges = (pairs[:, 0], pairs[:, 1:]) if before else (pairs[:, -1], pairs[:, :-1])
         return edges, query[:, 0], query[:, 1]
 
-    def decode(self, tokens: list[int]) -> str:
-        """Tokens as they would be read aloud, nodes and signs separated by blanks."""
-        texts = self.texts
-
-        def text(token: int) -> str:
-            if token < 0 and self.joined:
-                return ",".join(map(str, divmod(-1 - token, self.num_nodes)))
-            return texts[token] if 0 <= token < self.size else f"<{token}>"
-
-        return " ".join(map(text, tokens))
-
 
 MOST_JOINED = math.isqrt(2**15)
 """Most labels of which every pair has an id in 16 bits."""
