@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +25,7 @@ FIGURES = {
     "objective.",
     "tokens": "Accuracy of each generated position on the validation set, over training; bold the mean over seeds, in "
     "which a run that ended early keeps its last value. The labels at the right say what ended where.",
-    "paths": "One test graph, and what each model generated for it; of the first ones, the one that tells the models "
+    "paths": "One test problem, and what each model generated for it; of the first ones, the one that tells the models "
     "apart best. Wrong tokens are set off.",
 }
 SUFFIXES = ("png", "svg")
@@ -145,12 +145,13 @@ def write(collection: Collection, files: Inside) -> list[Path]:
     figures = draw(collection)
     files.write("report.md", page(collection, figures))  # first: its mark says whose folder this is
     files.write("results.csv", table_csv(collection))
-    for name in FIGURES:
+    for file in files.names("figures"):
+        name, _, suffix = file.partition(".")
+        if (name in FIGURES or name.startswith("paths_")) and suffix in SUFFIXES and name not in figures:
+            files.remove(f"figures/{file}")  # of an earlier report
+    for name in figures:
         for suffix in SUFFIXES:
-            if name in figures:
-                files.write(f"figures/{name}.{suffix}", figures[name][suffix])
-            else:
-                files.remove(f"figures/{name}.{suffix}")  # of an earlier report
+            files.write(f"figures/{name}.{suffix}", figures[name][suffix])
     made = [files.root / "figures" / f"{name}.{suffix}" for name in figures for suffix in SUFFIXES]
     return [files.root / "report.md", files.root / "results.csv", *made]
 
@@ -168,7 +169,7 @@ def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
     }
     for made in together(collection.groups, lambda group: group.runs[0].facts.figure):
         if draws := made[0].runs[0].facts.figure:
-            drawn["paths"] = draws(made)
+            drawn[made[0].runs[0].facts.figure_name] = draws(made)
     return {name: style.render(figure) for name, figure in drawn.items() if figure}
 
 
@@ -216,7 +217,7 @@ def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def page(collection: Collection, figures: Container[str]) -> str:
+def page(collection: Collection, figures: Iterable[str]) -> str:
     """report.md, with the named figures in it."""
     parts = [MARK, "# Report", *map(markdown, in_words(collection))]
     for task, groups in collection.by_task.items():
@@ -227,8 +228,9 @@ def page(collection: Collection, figures: Container[str]) -> str:
     known = {outcome: words for group in collection.groups for outcome, words in group.runs[0].facts.outcomes.items()}
     meanings = [f"{outcome}: {known[outcome]}" for outcome in seen if outcome in known]
     parts.append("\n".join(f"- {line}" for line in [*NOTES, *leaderboard.NOTES, *meanings]))
-    parts += [f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))"
-              for name, caption in FIGURES.items() if name in figures]  # fmt: skip
+    for name in figures:
+        caption = FIGURES.get(name, FIGURES["paths"])
+        parts.append(f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))")
     if collection.problems:
         parts += ["## Not done, or not whole", _markdown(PROBLEM_COLUMNS, _problem_rows(collection))]
     return "\n\n".join([*parts, "Every run is a row of [results.csv](results.csv)."]) + "\n"

@@ -92,6 +92,9 @@ class Task(ABC):
     metrics: ClassVar[tuple[str, ...]] = ()
     """Names that `score` adds to `exact_match`, in the order of reports."""
 
+    forced_metrics: ClassVar[tuple[str, ...]] = ()
+    """Names that `score_forced` gives, in the order of reports."""
+
     probes: ClassVar[tuple[Probe, ...]] = ()
 
     hard_position: ClassVar[int | None] = None
@@ -149,6 +152,11 @@ class Task(ABC):
         By default an answer is right when every token that counts is.
         """
         return {"exact_match": all_right(decoded, batch)}
+
+    def score_forced(self, forced: Tensor, batch: Batch) -> dict[str, Share]:
+        """How right forced predictions (B, L) are, each fed with the true tokens before it: every name in
+        `forced_metrics`. Not asked of an objective that has no forced pass."""
+        return {}
 
     @abstractmethod
     def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:

@@ -1,7 +1,7 @@
 """What reports say of a task. No module that is needed for it imports torch."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -18,7 +18,7 @@ class Facts:
 
     Args:
         title: such as G(2,5).
-        chance: the exact match of a model that has learned all but what is hard; None if unknown.
+        chance: the exact match of a model that has learned all but what is hard; None if it stands in results alone.
         length: places of an answer that are drawn.
         hard_position: place of the one hard token, if there is just one.
         sizes: settings that are columns of results.csv.
@@ -27,6 +27,7 @@ class Facts:
         order: sorts tasks in a report.
         examples: from the items of examples.json to what `figure` draws; none of them if any is not as expected.
         figure: draws examples of several runs, from groups of runs; None if this task has no figure.
+        figure_name: of the file that `figure` becomes, beginning with `paths`.
         draw: draws examples of one run, given those and its objective; None as well.
     """
 
@@ -40,6 +41,7 @@ class Facts:
     order: tuple[Any, ...] = ()
     examples: Callable[[list[Any]], list[Any]] = list
     figure: Callable[[Any], Any] | None = None
+    figure_name: str = "paths"
     draw: Callable[[list[Any], str], Any] | None = None
 
 
@@ -51,9 +53,13 @@ def facts(name: str, settings: Mapping[str, Any], result: Mapping[str, Any] | No
     """
     if name in own() and find_spec(f"nextfail.tasks.{name}") and find_spec(f"nextfail.tasks.{name}.facts"):
         found: Facts = import_module(f"nextfail.tasks.{name}.facts").facts(settings)
-        return found
-    told = (result or {}).get("task") or {}
-    chance, tokens = (result or {}).get("chance"), (result or {}).get("token_accuracy") or []
+        return found if found.chance is not None else replace(found, chance=_chance(result))
+    told, tokens = (result or {}).get("task") or {}, (result or {}).get("token_accuracy") or []
     plain = {key: value for key, value in settings.items() if not key.startswith("_")}
     title = str(told.get("name") or name.rpartition(".")[2])
-    return Facts(title, None if chance is None else float(chance), len(tokens), told.get("hard_position"), plain)
+    return Facts(title, _chance(result), len(tokens), told.get("hard_position"), plain)
+
+
+def _chance(result: Mapping[str, Any] | None) -> float | None:
+    chance = (result or {}).get("chance")
+    return None if chance is None else float(chance)

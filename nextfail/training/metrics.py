@@ -52,6 +52,7 @@ class AnswerMetrics(torch.nn.Module):
         super().__init__()
         self.task = task
         self.scores = torch.nn.ModuleDict({name: Shares(1) for name in ("exact_match", *task.metrics)})
+        self.forced_scores = torch.nn.ModuleDict({name: Shares(1) for name in task.forced_metrics})
         self.probes = torch.nn.ModuleDict({probe.name: Shares(1) for probe in task.probes})
         self.generated, self.forced = Shares(task.answer_length), Shares(task.answer_length)
 
@@ -62,6 +63,8 @@ class AnswerMetrics(torch.nn.Module):
         self.generated.update(*_each(predictions.generated, batch))
         if predictions.forced is not None:
             self.forced.update(*_each(predictions.forced, batch))
+            for name, share in self.task.score_forced(predictions.forced, batch).items():
+                _add(self.forced_scores[name], share)
         for probe in self.task.probes:
             if probe.name in predictions.probed:
                 _add(self.probes[probe.name], all_right(predictions.probed[probe.name], batch, probe.prefix))
@@ -69,7 +72,8 @@ class AnswerMetrics(torch.nn.Module):
     def compute(self) -> dict[str, Any]:
         """Metrics by name; None where the objective has no such question."""
         scores = {name: _by_column(metric)[0] for name, metric in self.scores.items()}
-        probes = {name: _by_column(metric)[0] if metric.update_called else None for name, metric in self.probes.items()}
+        maybe = {**self.forced_scores, **self.probes}
+        probes = {name: _by_column(metric)[0] if metric.update_called else None for name, metric in maybe.items()}
         return {
             **scores,
             **probes,
@@ -80,7 +84,8 @@ class AnswerMetrics(torch.nn.Module):
 
     def reset(self) -> None:
         """Forget all batches."""
-        for metric in (*self.scores.values(), *self.probes.values(), self.generated, self.forced):
+        every = (*self.scores.values(), *self.forced_scores.values(), *self.probes.values())
+        for metric in (*every, self.generated, self.forced):
             cast(Shares, metric).reset()
 
 

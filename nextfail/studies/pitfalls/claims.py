@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
+import yaml  # type: ignore[import-untyped]
 
 from nextfail.paths import CONF
 from nextfail.reports.collect import Collection, Group, together
@@ -262,5 +262,5 @@ def _put_together(sizes: dict[str, int]) -> str:
 def _options() -> dict[str, dict[str, Any]]:
     """The settings of every star graph in conf/task, by the name of its option."""
     files = {file.stem: file for file in sorted((CONF / "task").glob("*.yaml"))}
-    made: dict[str, Any] = {name: OmegaConf.to_container(OmegaConf.load(file)) for name, file in files.items()}
+    made: dict[str, Any] = {name: yaml.safe_load(file.read_text(encoding="utf-8")) for name, file in files.items()}
     return {name: settings for name, settings in made.items() if {*SIZES} <= {*settings}}

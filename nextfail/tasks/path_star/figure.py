@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from nextfail.reports.collect import Group, together
+from nextfail.reports.examples import telling
 from nextfail.reports.style import STYLE, WRONG, colour
 from nextfail.tasks.path_star.examples import Example
 from nextfail.tasks.path_star.facts import SIGNS
@@ -32,7 +33,7 @@ TRUTH = "#F0E442"  # the highlighter
 Points = dict[int, tuple[float, float]]
 
 
-_KEYS = [
+KEYS = [
     Line2D([], [], color=TRUTH, lw=6, label="true path"),
     Line2D([], [], color="0.3", lw=1.6, marker=">", ms=4, label="generated"),
     Line2D([], [], color=WRONG, lw=1.4, ls="--", label="generated, and no edge"),
@@ -73,7 +74,7 @@ def paths(groups: Sequence[Group]) -> Figure | None:
     if not rows:
         return None
     figure = _figure(rows)
-    figure.legend(handles=_KEYS, loc="upper center", ncols=4)
+    figure.legend(handles=KEYS, loc="upper center", ncols=4)
     return figure
 
 
@@ -86,7 +87,7 @@ def answers(examples: Sequence[Example], num_nodes: int, objective: str) -> Figu
         title = f"from {example.start} to {example.goal}: {verdict}"
         rows.append((_star(example), [Panel(example, num_nodes, title, "", objective)]))
     figure = _figure(rows)
-    figure.legend(handles=_KEYS, loc="upper center", ncols=2)
+    figure.legend(handles=KEYS, loc="upper center", ncols=2)
     return figure
 
 
@@ -105,25 +106,15 @@ def _figure(rows: list[tuple[Star, list[Panel]]]) -> Figure:
 
 
 def _panels(groups: list[Group]) -> list[Panel]:
-    """The problem that most groups answered and, of those, the one that tells them apart best; with every answer."""
-    answers: dict[Any, dict[int, tuple[int, Example]]] = {}  # by problem and group: seed and answer of its first run
-    for number, group in enumerate(groups):
-        for run in group.runs:
-            for example in run.examples():
-                answers.setdefault(example.problem, {}).setdefault(number, (run.seed, example))
-    if not answers:
+    """One problem, and what each group generated for it."""
+    chosen = telling(groups)
+    if not chosen:
         return []
-
-    def telling(given: dict[int, tuple[int, Example]]) -> tuple[int, int]:
-        right = sum(example.generated == example.path for _, example in given.values())
-        return len(given), min(right, len(given) - right)
-
-    chosen = max(answers.values(), key=telling)
-    num_nodes = groups[0].runs[0].facts.sizes["num_nodes"]
-    problem = replace(first := next(iter(chosen.values()))[1], generated=first.path)
+    num_nodes, first = groups[0].runs[0].facts.sizes["num_nodes"], chosen[0][2]
+    problem = replace(first, generated=first.path)
     panels = [Panel(problem, num_nodes, groups[0].task, f"from {problem.start} to {problem.goal}")]
-    for number, (seed, example) in chosen.items():
-        group, verdict = groups[number], "right" if example.generated == example.path else "wrong"
+    for group, seed, example in chosen:
+        verdict = "right" if example.generated == example.path else "wrong"
         subtitle = f"{group.model}, seed {seed}: {verdict}"
         panels.append(Panel(example, num_nodes, group.objective, subtitle, group.objective))
     return panels

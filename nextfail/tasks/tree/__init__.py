@@ -1,0 +1,1 @@
+"""Random trees, and the way from the root to a leaf."""

@@ -1,0 +1,48 @@
+"""What reports say of trees."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nextfail.tasks.facts import Facts
+from nextfail.tasks.path_star.facts import whole
+from nextfail.tasks.tree.examples import examples
+from nextfail.tasks.tree.outcome import OUTCOMES
+
+SIZES = ("nodes", "children", "longest", "num_nodes")
+PLACES = ("position 1, mostly a choice", "positions 2 to the end", "position 0, the root")
+
+
+def facts(settings: Mapping[str, Any]) -> Facts:
+    """Facts of one size."""
+    sizes = {key: whole(settings, key) for key in SIZES}
+    return Facts(
+        title=title(sizes),
+        chance=None,  # estimated when a run is evaluated, and in its result
+        length=sizes["longest"] + 1,
+        sizes=sizes,
+        places=PLACES,
+        outcomes=OUTCOMES,
+        order=tuple(sizes.values()),
+        examples=examples,
+        figure=_figure,
+        figure_name="paths_tree",
+        draw=_draw,
+    )
+
+
+def title(sizes: Mapping[str, int]) -> str:
+    """Tree(12, 2): nodes and children, and the longest path where it is not the usual one."""
+    longest = "" if sizes["longest"] == 6 else f", paths to {sizes['longest']}"
+    return f"Tree({sizes['nodes']}, {sizes['children']}{longest})"
+
+
+def _figure(groups: Any) -> Any:
+    from nextfail.tasks.tree.figure import trees  # matplotlib takes most of a second
+
+    return trees(groups)
+
+
+def _draw(items: list[Any], objective: str) -> Any:
+    from nextfail.tasks.tree.figure import answers
+
+    return answers(items, objective)

@@ -1,0 +1,33 @@
+"""What the metrics of a run on trees say in one word. Every rule stands here and nowhere else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nextfail.tasks.facts import SOLVED
+
+LEARNED = 0.95  # accuracy from which tokens that need no choice count as learned
+MARGIN = 0.05  # how far the whole interval of the first choice may lie from a guess and still be one
+
+OUTCOMES = {
+    "solved": "exact match is at least 0.95",
+    "clever_hans": "tokens that need no choice are right given the true ones before, and the first choice is a guess",
+    "undertrained": "neither solved nor failed as clever_hans: not trained long enough, or otherwise wrong",
+    "diverged": "the loss was not finite",
+}
+
+
+def judge(metrics: Mapping[str, Any], finite: bool, guess: float) -> str:
+    """The first outcome that holds of the metrics of a test set.
+
+    Args:
+        finite: whether the loss stayed so.
+        guess: accuracy of the first choice of a model that takes any child.
+    """
+    first, copies = metrics["first_choice_accuracy"], metrics["copy_accuracy"]
+    if not finite:
+        return "diverged"
+    if metrics["exact_match"]["value"] >= SOLVED:
+        return "solved"
+    guessing = guess - MARGIN <= first["low"] and first["high"] <= guess + MARGIN
+    copied = copies is not None and copies["value"] >= LEARNED
+    return "clever_hans" if copied and guessing else "undertrained"
