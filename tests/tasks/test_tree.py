@@ -89,8 +89,8 @@ def test_shapes_leaves_and_labels_are_as_likely_as_they_should_be() -> None:
     task = Tree(4, 2, 4, 4)
     batch = task.sample(60_000, torch.Generator().manual_seed(0))
     lengths = Counter((up_to_end(batch.answers, task.vocab.end).sum(1) - 1).tolist())
-    # node 2 below node 0 (1/2): node 3 below 1 or 2, a path of 3. Else 0-1-2, and node 3 below 0 or 1 (2/3): a path of 3,
-    # or below 2 (1/3): a path of 4
+    # node 2 below node 0 (1/2): node 3 below 1 or 2, a path of 3; else 0-1-2, and node 3 below 0 or 1 (2/3), a path of
+    # 3, or below 2 (1/3), a path of 4
     assert lengths[4] / 60_000 == pytest.approx(1 / 6, abs=0.005) and {*lengths} == {3, 4}
     assert Counter(batch.answers[:, 0].tolist())[2] / 60_000 == pytest.approx(0.25, abs=0.006)
     ways = task.ways(batch)
