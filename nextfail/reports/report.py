@@ -29,25 +29,21 @@ FIGURES = {
     "apart best. Wrong tokens are set off.",
 }
 SUFFIXES = ("png", "svg")
-COLUMNS = ("objective", "model", "exact match", "every seed", "solved", "hard token", "cheat", "outcome", "samples")
-NOTES = (
-    "exact match, hard token, cheat and samples (training problems seen) are means over the seeds that are done",
-    "hard token: accuracy of position 1, the first hop; cheat: all after it is right, given that hop",
-)
+SHARES = ("exact_match", "hard_token_accuracy", "cheat_accuracy")  # columns of results.csv in any case
+NOTES = ("accuracies and samples (training problems seen) are means over the seeds that are done",)
 PROBLEM_COLUMNS = ("folder", "state", "why")
-SAYINGS = {  # outcome: what it says of the configurations named before it
-    "clever_hans": "learned the cheat, the rest of an arm once its first hop is given, and guesses that hop",
-    "at_chance": "learned every token but the hard one, which stayed a guess",
-    "solved": "solved it",
-    "undertrained": "ended undertrained, which says nothing of the objective yet",
-    "diverged": "diverged",
-}
 
 
-def cells(group: Group) -> list[str]:
-    """A group's row of the table, under COLUMNS."""
+def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a task's table, a row a group."""
+    metrics = groups[0].runs[0].facts.columns
+    columns = ["objective", "model", "exact match", "every seed", "solved", *metrics, "outcome", "samples"]
+    return columns, [_cells(group, list(metrics.values())) for group in groups]
+
+
+def _cells(group: Group, metrics: Sequence[str]) -> list[str]:
     exact = [f"{result.exact_match.value:.3f}" for result in group.results]
-    means = [_number(group.mean(metric)) for metric in ("exact_match", "hard_token_accuracy", "cheat_accuracy")]
+    means = [_number(group.mean(metric)) for metric in ("exact_match", *metrics)]
     solved = f"{group.outcomes.get('solved', 0)}/{len(exact)}"
     samples = f"{fmean(result.samples_seen for result in group.results):,.0f}"
     return [group.objective, group.model, means[0], " ".join(exact), solved, *means[1:], group.ended, samples]
@@ -69,7 +65,8 @@ def in_words(collection: Collection) -> list[str]:
 
 
 def _sentence(groups: Sequence[Group]) -> str:
-    outcomes = dict.fromkeys([*SAYINGS, *(outcome for group in groups for outcome in group.outcomes)])
+    says = groups[0].runs[0].facts.says
+    outcomes = dict.fromkeys([*says, *(outcome for group in groups for outcome in group.outcomes)])
     clauses = []
     for outcome in outcomes:
         names = []
@@ -82,14 +79,14 @@ def _sentence(groups: Sequence[Group]) -> str:
                 names.append(f"{group.objective} with {group.model} ({share})")
         if names:
             subject = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-            clauses.append(f"{subject} {SAYINGS.get(outcome, f'ended {outcome}')}")
+            clauses.append(f"{subject} {says.get(outcome, f'ended {outcome}')}")
     return "; ".join(clauses)
 
 
 def print_report(collection: Collection, console: Console) -> None:
     """Tables, sentences and problems."""
     for task, groups in collection.by_task.items():
-        _print_table(console, heading(task, groups), COLUMNS, [cells(group) for group in groups])
+        _print_table(console, heading(task, groups), *table(groups))
         if took := _took(collection, task):
             _print_table(console, f"{task}, what it took", leaderboard.COLUMNS, took)
     for sentence in in_words(collection):
@@ -186,12 +183,15 @@ def records(collection: Collection) -> list[dict[str, Any]]:
     # the sizes of tasks have columns already, and so have names
     keys = [key for key in telling([run for _, run in runs])
             if key.removeprefix("task.") not in sizes and key not in SECTIONS]  # fmt: skip
-    return [_record(group, run, sizes) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs]
+    others = dict.fromkeys(metric for _, run in runs for metric in run.shares if metric not in SHARES)
+    return [
+        _record(group, run, sizes, [*others]) | {key: run.identity.flat.get(key) for key in keys} for group, run in runs
+    ]
 
 
-def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:
+def _record(group: Group, run: Run, sizes: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
     result = run.result
-    exact, hard, cheat = (run.shares.get(key) for key in ("exact_match", "hard_token_accuracy", "cheat_accuracy"))
+    exact, hard, cheat = (run.shares.get(key) for key in SHARES)
     return {
         "task": group.task,
         **{size: run.facts.sizes.get(size) for size in sizes},
@@ -209,6 +209,7 @@ def _record(group: Group, run: Run, sizes: Sequence[str]) -> dict[str, Any]:
         "hard_token_accuracy_low": hard and hard.low,
         "hard_token_accuracy_high": hard and hard.high,
         "cheat_accuracy": cheat and cheat.value,
+        **{metric: (share := run.shares.get(metric)) and share.value for metric in others},
         "samples_to_solved": result and leaderboard.to_solved(run),
         **{cost: getattr(result, cost, None) for cost in COSTS},
         "identity": run.hash,
@@ -221,13 +222,14 @@ def page(collection: Collection, figures: Iterable[str]) -> str:
     """report.md, with the named figures in it."""
     parts = [MARK, "# Report", *map(markdown, in_words(collection))]
     for task, groups in collection.by_task.items():
-        parts += [f"## {markdown(heading(task, groups))}", _markdown(COLUMNS, [cells(group) for group in groups])]
+        parts += [f"## {markdown(heading(task, groups))}", _markdown(*table(groups))]
         if took := _took(collection, task):
             parts += [f"What it took on {markdown(task)}, best first:", _markdown(leaderboard.COLUMNS, took)]
     seen = dict.fromkeys(outcome for group in collection.groups for outcome in group.outcomes)
     known = {outcome: words for group in collection.groups for outcome, words in group.runs[0].facts.outcomes.items()}
+    notes = dict.fromkeys(note for group in collection.groups for note in group.runs[0].facts.notes)
     meanings = [f"{outcome}: {known[outcome]}" for outcome in seen if outcome in known]
-    parts.append("\n".join(f"- {line}" for line in [*NOTES, *leaderboard.NOTES, *meanings]))
+    parts.append("\n".join(f"- {line}" for line in [*NOTES, *notes, *leaderboard.NOTES, *meanings]))
     for name in figures:
         caption = FIGURES.get(name, FIGURES["paths"])
         parts.append(f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))")

@@ -11,6 +11,13 @@ from nextfail.source import own
 SOLVED = 0.95
 """Accuracy from which a task counts as solved."""
 
+SAYS = {
+    "solved": "solved it",
+    "undertrained": "ended undertrained, which says nothing of the objective yet",
+    "diverged": "diverged",
+}
+"""What the outcomes that tasks have in common say of those that ended so."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -24,6 +31,9 @@ class Facts:
         sizes: settings that are columns of results.csv.
         places: what to call the hard place, those after it, and the first one.
         outcomes: what each outcome means.
+        says: of some outcomes, what they say of those that ended so, after their names: `solved it`.
+        columns: of metrics that are columns of a report's table beside exact match, by the column's name.
+        notes: what those columns mean.
         order: sorts tasks in a report.
         examples: from the items of examples.json to what `figure` draws; none of them if any is not as expected.
         figure: draws examples of several runs, from groups of runs; None if this task has no figure.
@@ -38,6 +48,9 @@ class Facts:
     sizes: dict[str, Any] = field(default_factory=dict)
     places: tuple[str, str, str] = ("the hard token", "the rest", "the first token")
     outcomes: dict[str, str] = field(default_factory=dict)
+    says: dict[str, str] = field(default_factory=lambda: dict(SAYS))
+    columns: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     order: tuple[Any, ...] = ()
     examples: Callable[[list[Any]], list[Any]] = list
     figure: Callable[[Any], Any] | None = None

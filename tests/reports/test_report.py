@@ -76,7 +76,7 @@ def test_one_group_may_end_in_two_ways(tmp_path: Path) -> None:
     make_run(tmp_path / "a", seed=0, exact=0.97, outcome="solved")
     make_run(tmp_path / "b", seed=1, exact=0.51)
     found = collect([tmp_path])
-    assert report.cells(found.groups[0])[4] == "1/2"
+    assert report.table(found.groups)[1][0][4] == "1/2"
     assert found.groups[0].ended == "1 clever_hans, 1 solved"
     (sentence,) = report.in_words(found)
     assert (

@@ -5,7 +5,7 @@ from typing import Any
 
 from nextfail.tasks.facts import Facts
 from nextfail.tasks.path_star.examples import examples
-from nextfail.tasks.path_star.outcome import OUTCOMES
+from nextfail.tasks.path_star.outcome import COLUMNS, NOTES, OUTCOMES, SAYS
 
 SIGNS = ("|", "=", "/", "$")
 """How the ids after the nodes' own are written."""
@@ -25,6 +25,9 @@ def facts(settings: Mapping[str, Any]) -> Facts:
         sizes=sizes,
         places=PLACES,
         outcomes=OUTCOMES,
+        says=SAYS,
+        columns=COLUMNS,
+        notes=NOTES,
         order=tuple(sizes.values()),
         examples=lambda items: examples(items, sizes["path_length"]),
         figure=_figure,

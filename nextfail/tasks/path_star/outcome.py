@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nextfail.tasks import facts
 from nextfail.tasks.facts import SOLVED
 
 Metrics = Mapping[str, Any]
@@ -17,6 +18,14 @@ OUTCOMES = {
     "undertrained": "neither solved nor failed as the paper describes: not trained long enough, or otherwise wrong",
     "diverged": "the loss was not finite",
 }
+
+SAYS = {
+    "clever_hans": "learned the cheat, the rest of an arm once its first hop is given, and guesses that hop",
+    "at_chance": "learned every token but the hard one, which stayed a guess",
+} | facts.SAYS
+
+COLUMNS = {"hard token": "hard_token_accuracy", "cheat": "cheat_accuracy"}
+NOTES = ("hard token: accuracy of position 1, the first hop; cheat: all after it is right, given that hop",)
 
 
 def judge(metrics: Metrics, finite: bool = True, judged_by: str = "exact_match") -> str:

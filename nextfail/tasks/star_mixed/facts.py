@@ -5,7 +5,7 @@ from typing import Any
 
 from nextfail.tasks.facts import Facts
 from nextfail.tasks.path_star.facts import PLACES, whole
-from nextfail.tasks.path_star.outcome import OUTCOMES
+from nextfail.tasks.path_star.outcome import COLUMNS, NOTES, OUTCOMES, SAYS
 
 SIZES = ("degree", "shortest", "longest", "num_nodes")
 
@@ -22,6 +22,9 @@ def facts(settings: Mapping[str, Any]) -> Facts:
         sizes={**sizes, "goal": goal},
         places=PLACES,
         outcomes=OUTCOMES,
+        says=SAYS,
+        columns=COLUMNS,
+        notes=NOTES,
         order=tuple(sizes.values()),
     )
 

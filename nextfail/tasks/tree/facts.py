@@ -6,7 +6,7 @@ from typing import Any
 from nextfail.tasks.facts import Facts
 from nextfail.tasks.path_star.facts import whole
 from nextfail.tasks.tree.examples import examples
-from nextfail.tasks.tree.outcome import OUTCOMES
+from nextfail.tasks.tree.outcome import COLUMNS, NOTES, OUTCOMES, SAYS
 
 SIZES = ("nodes", "children", "longest", "num_nodes")
 PLACES = ("position 1, mostly a choice", "positions 2 to the end", "position 0, the root")
@@ -22,6 +22,9 @@ def facts(settings: Mapping[str, Any]) -> Facts:
         sizes=sizes,
         places=PLACES,
         outcomes=OUTCOMES,
+        says=SAYS,
+        columns=COLUMNS,
+        notes=NOTES,
         order=tuple(sizes.values()),
         examples=examples,
         figure=_figure,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nextfail.tasks import facts
 from nextfail.tasks.facts import SOLVED
 
 LEARNED = 0.95  # accuracy from which tokens that need no choice count as learned
@@ -14,6 +15,14 @@ OUTCOMES = {
     "undertrained": "neither solved nor failed as clever_hans: not trained long enough, or otherwise wrong",
     "diverged": "the loss was not finite",
 }
+
+SAYS = {"clever_hans": "learned every token that needs no choice, and guesses the first that does"} | facts.SAYS
+
+COLUMNS = {"first choice": "first_choice_accuracy", "choices": "choice_accuracy", "copies": "copy_accuracy"}
+NOTES = (
+    "first choice: accuracy of the first generated token at which the tree goes several ways",
+    "choices, copies: accuracy of tokens that need a choice, and of those that need none, given the true ones before",
+)
 
 
 def judge(metrics: Mapping[str, Any], finite: bool, guess: float) -> str:
