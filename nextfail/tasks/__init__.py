@@ -2,9 +2,9 @@
 
 from typing import Any
 
-__all__ = ["Batch", "PathStar", "Task"]
+__all__ = ["Batch", "PathStar", "Probe", "Share", "Task", "all_right", "token_right", "up_to_end"]
 
-_WHERE = {"Batch": "base", "Task": "base", "PathStar": "path_star.task"}
+_WHERE = dict.fromkeys(__all__, "base") | {"PathStar": "path_star.task"}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,19 +31,6 @@ class HardTokenTwice(Objective):
 '''
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which nextfail is the wheel and not this checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    site = folder / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
-    return {"PYTHONPATH": str(site)}
-
-
 def test_wheel_trains_evaluates_and_reports(installed: dict[str, str], tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-c", "import nextfail; print(nextfail.__file__)"],

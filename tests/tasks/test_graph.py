@@ -11,7 +11,7 @@ from torch import Tensor
 from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.tasks import Batch, PathStar
-from nextfail.tasks.path_star.task import draw_without_replacement
+from nextfail.tasks.sampling import draw_without_replacement
 
 ALPHA = 1e-6  # significance of every chi-square test here; draws are seeded, so that none fails by bad luck
 MASK = 2**64 - 1

@@ -19,6 +19,7 @@ from nextfail.tasks.base import Batch, Probe, Share, Task, all_right, token_righ
 from nextfail.tasks.path_star import facts, textfile
 from nextfail.tasks.path_star.outcome import judge
 from nextfail.tasks.path_star.vocab import MOST_JOINED, Vocab
+from nextfail.tasks.sampling import draw_without_replacement, mix
 
 _MOST_NODES = 2**15 - 4  # the signs come after the labels, and all must fit in int16
 _CHUNK = 8192  # graphs drawn at a time: the pool of labels then stays in the cache
@@ -254,29 +255,3 @@ class PathStar(Star):
         columns = zip(edges, starts, goals, batch.answers, decoded, strict=True)
         keys = ("edges", "start", "goal", "path", "generated")
         return [dict(zip(keys, (value.tolist() for value in row), strict=True)) for row in columns]
-
-
-def draw_without_replacement(count: int, total: int, chosen: int, generator: torch.Generator) -> Tensor:
-    """`count` rows of `chosen` different numbers from 0..total-1, each ordered choice equally likely.
-
-    The first steps of a Fisher-Yates shuffle, all rows at once. Returns (count, chosen) int16.
-    """
-    pool = torch.arange(total, dtype=torch.int16).repeat(count, 1)
-    chosen_ones = []
-    for i in range(chosen):
-        pick = torch.randint(i, total, (count, 1), generator=generator)
-        chosen_ones.append(pool.gather(1, pick))
-        pool.scatter_(1, pick, pool[:, i : i + 1].clone())  # place i itself is not looked at again
-    return torch.cat(chosen_ones, 1)
-
-
-def mix(x: Tensor) -> Tensor:
-    """Steele, Lea & Flood's 64-bit mixer, elementwise on int64 with wrap-around: the same on every machine."""
-
-    def shifted(z: Tensor, bits: int) -> Tensor:
-        return (z >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift; torch's own keeps the sign
-
-    x = x * -7046029254386353131  # 0x9E3779B97F4A7C15
-    x = (x ^ shifted(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    x = (x ^ shifted(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
-    return x ^ shifted(x, 31)

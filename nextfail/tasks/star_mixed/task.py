@@ -9,8 +9,9 @@ from torch import Tensor
 from nextfail.errors import UserError
 from nextfail.source import public
 from nextfail.tasks.base import Batch, Share, all_right, token_right, up_to_end
-from nextfail.tasks.path_star.task import PathStar, Star, mix
+from nextfail.tasks.path_star.task import PathStar, Star
 from nextfail.tasks.path_star.vocab import Vocab
+from nextfail.tasks.sampling import mix
 from nextfail.tasks.star_mixed import facts
 
 GOALS = ("leaf", "any")

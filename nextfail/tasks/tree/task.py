@@ -12,8 +12,9 @@ from torch import Tensor
 from nextfail.errors import UserError
 from nextfail.source import public
 from nextfail.tasks.base import Batch, Share, Task, all_right, up_to_end
-from nextfail.tasks.path_star.task import CHOICES, draw_without_replacement, mix
+from nextfail.tasks.path_star.task import CHOICES
 from nextfail.tasks.path_star.vocab import MOST_JOINED, Vocab
+from nextfail.tasks.sampling import any_of, draw_without_replacement, mix
 from nextfail.tasks.tree import facts
 from nextfail.tasks.tree.outcome import judge
 
@@ -143,12 +144,12 @@ class Tree(Task):
         depth, below = torch.zeros_like(parents), torch.zeros_like(parents)
         for node in range(1, self.nodes):
             has_room = (below[:, :node] < self.children) & (depth[:, :node] < self.longest - 1)  # (B, node)
-            parent = _any_of(has_room, generator)
+            parent = any_of(has_room, generator)
             parents[:, node] = parent
             depth[:, node] = depth[rows, parent] + 1
             below[rows, parent] += 1
         leaves = (below == 0) & (depth > 1)
-        at = _any_of(leaves, generator)  # the leaf that is asked for
+        at = any_of(leaves, generator)  # the leaf that is asked for
         length = depth[rows, at] + 1
         path = torch.full((count, self.answer_length), -1)
         for _ in range(self.longest):
@@ -203,13 +204,6 @@ class Tree(Task):
                  for tokens in (batch.answers, decoded)]  # fmt: skip
         keys = ("edges", "root", "leaf", "path", "generated")
         return [dict(zip(keys, row, strict=True)) for row in zip(*read, *paths, strict=True)]
-
-
-def _any_of(where: Tensor, generator: torch.Generator) -> Tensor:
-    """Of each row (B, n), the number of a place where something holds, each equally likely."""
-    count = where.sum(1)
-    wanted = (torch.rand(len(where), generator=generator, dtype=torch.float64) * count).long()  # 0 .. count - 1
-    return ((where.cumsum(1) == 1 + wanted.unsqueeze(1)) & where).long().argmax(1)
 
 
 def _first(values: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
