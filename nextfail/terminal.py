@@ -98,7 +98,8 @@ def console(error: bool = False, width: int | None = None) -> "Console":
             for part in super().render(renderable, options):
                 yield part if part.control else Segment(terminal(part.text), part.style)
 
-    made = Plain(stderr=error, markup=False, highlight=False)
+    real = (sys.stderr if error else sys.stdout).isatty()  # FORCE_COLOR, as notebooks set it, makes no terminal
+    made = Plain(stderr=error, markup=False, highlight=False, force_terminal=real)
     if width is not None and not made.is_terminal:
         made.width = width
     return made
