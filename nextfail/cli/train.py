@@ -22,7 +22,7 @@ from nextfail.errors import UserError, guarded, leave
 from nextfail.files import Inside
 from nextfail.paths import CONF, FOLDERS
 from nextfail.sweeps import job, sweep
-from nextfail.sweeps.check import unknown
+from nextfail.sweeps.check import GLOBAL, unknown
 from nextfail.sweeps.private import is_section, node_at
 from nextfail.terminal import mend_pipes, say
 
@@ -127,6 +127,10 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
         # the folder's name has all overrides in it, so that it is the first to meet a mistake in one of them
         where = "" if error.full_key.startswith(("hydra.run.", "hydra.sweep.")) else f"{error.full_key}: "
         return where + text.splitlines()[0]
+    if match := re.search(
+        r"In '([\w/]+)': Could not override '\w+@", text
+    ):  # a file that Hydra puts into its own section
+        return f"{match[1]}.yaml: begin it with the line `{GLOBAL}`, as every file that changes other sections"
     if match := re.search(r"Could not override '([\w.]+)'", text):
         known = known_keys(arguments)
         if "." in match[1]:  # within a section no other section is meant

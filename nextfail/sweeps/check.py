@@ -165,9 +165,16 @@ def _check_spec(key: str, spec: dict[str, Any], parameters: dict[str, source.Par
                 raise UserError(f"{key}.{name} is missing: give a value, as in +{key}.{name}=...")
 
 
+GLOBAL = "# @package _global_"
+"""The first line of a file that changes other sections than its own, without which Hydra puts all its keys in its own."""
+
+
 def unknown(key: str, known: Iterable[str]) -> UserError:
     """That a key is unknown, with the nearest right ones or what to do instead."""
-    leaf = key.rpartition(".")[2]
+    section, _, leaf = key.rpartition(".")
+    if section.partition(".")[0] in ("experiment", "debug", "scale"):  # groups whose files change other sections
+        return UserError(f"unknown key {key}: begin the file with the line `{GLOBAL}`, so that its keys are those of the "
+                         "whole configuration")  # fmt: skip
     if leaf in INSTEAD and key not in known:
         return UserError(f"unknown key {key}: {INSTEAD[leaf]}")
     known = list(known)

@@ -67,6 +67,14 @@ def test_an_unknown_key_in_an_experiment_file_is_refused(tmp_path: Path) -> None
     assert "unknown key optimiser.lr: did you mean optimizer.lr?" in told
 
 
+@pytest.mark.parametrize("content", ["name: x\n", "defaults:\n  - override /data: online\n"])
+def test_an_experiment_file_without_its_first_line_says_so(content: str, tmp_path: Path) -> None:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(content)
+    told = refused("train", "--config-dir", "conf", "experiment=mine", cwd=tmp_path)
+    assert "with the line `# @package _global_`" in told
+
+
 def test_several_options_of_one_section_are_refused_before_training(tmp_path: Path) -> None:
     told = refused("train", *SHORT, "objective=[reverse,teacherless]", cwd=tmp_path)
     assert "choose one, or run each with nextfail-train -m objective=reverse,teacherless" in told
