@@ -166,15 +166,14 @@ def _check_spec(key: str, spec: dict[str, Any], parameters: dict[str, source.Par
 
 
 GLOBAL = "# @package _global_"
-"""The first line of a file that changes other sections than its own, without which Hydra puts all its keys in its own."""
+"""The first line of a file that changes sections other than its own."""
 
 
 def unknown(key: str, known: Iterable[str]) -> UserError:
     """That a key is unknown, with the nearest right ones or what to do instead."""
     section, _, leaf = key.rpartition(".")
     if section.partition(".")[0] in ("experiment", "debug", "scale"):  # groups whose files change other sections
-        return UserError(f"unknown key {key}: begin the file with the line `{GLOBAL}`, so that its keys are those of the "
-                         "whole configuration")  # fmt: skip
+        return UserError(f"unknown key {key}: begin the file with the line `{GLOBAL}`")
     if leaf in INSTEAD and key not in known:
         return UserError(f"unknown key {key}: {INSTEAD[leaf]}")
     known = list(known)
