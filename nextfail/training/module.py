@@ -55,6 +55,14 @@ class TaskModule(L.LightningModule):
         self.results: dict[str, Any] = {}
         """Metrics of the last validation or test, with counts and intervals."""
 
+    def forward(self, prompts: Tensor) -> Tensor:
+        """Greedy answers (B, L) to prompts (B, P) of any integer type, first token first."""
+        answers: Tensor = self.objective.generate(self.backbone, prompts.long(), self.task.answer_length)
+        return answers
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self(batch.prompts)
+
     def configure_optimizers(self) -> Any:
         assert self.make_optimizer is not None and self.make_scheduler is not None, "made for evaluation alone"
         try:

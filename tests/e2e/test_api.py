@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from commands import TINY, assert_same, call
@@ -47,6 +48,17 @@ def test_a_run_is_trained_loaded_and_asked(tmp_path: Path, capsys: pytest.Captur
     assert {**told, "checkpoint": ""} == {**json.loads(json.dumps(measured)), "checkpoint": ""}
     (row,) = nextfail.collect(tmp_path / "runs")
     assert (row["task"], row["degree"], row["outcome"]) == ("G(2,5)", 2, "undertrained")
+
+
+def test_the_module_is_one_for_any_trainer(run_folder: Path) -> None:
+    run = nextfail.load(run_folder)
+    assert run.result is not None
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (measured,) = trainer.test(run.module, datamodule=run.data, verbose=False)
+    assert measured["test/exact_match"] == pytest.approx(run.result["exact_match"]["value"])
+    predicted = trainer.predict(run.module, run.data.test_dataloader())
+    assert predicted is not None and run.data.test is not None
+    assert torch.equal(torch.cat(predicted), run.answer(run.data.test))
 
 
 def test_an_answer_is_drawn(run_folder: Path) -> None:
