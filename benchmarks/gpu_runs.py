@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu_sizes import Bench
 from benchmarks.work import Work
-from nextfail.files import read_json
+from nextfail.runs.records import lenient
 from nextfail.runs.table import read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -130,7 +130,7 @@ def require(process: subprocess.Popen[str], codes: tuple[int, ...] = (0,)) -> No
 
 def content(file: Path) -> dict[str, Any]:
     """Of a JSON file that is there."""
-    return dict(read_json(file) or {})
+    return dict(lenient(file, dict[str, Any]) or {})
 
 
 def curve_of(folder: Path) -> list[dict[str, str]]:

@@ -252,14 +252,6 @@ def read_text(path: Path, most: int = MOST, follow: bool = True) -> str:
     return content.decode("utf-8")
 
 
-def read_json(path: Path) -> Any | None:
-    """The content of a JSON file, or None if there is none that can be read, or it is not whole."""
-    try:
-        return json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

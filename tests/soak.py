@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -29,9 +30,10 @@ sys.path.append(str(Path(__file__).parent / "e2e"))
 from commands import command, result, weights
 
 from nextfail.errors import RunCut, UserError
-from nextfail.files import Inside, read_json
+from nextfail.files import Inside
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.lock import read as read_lock
+from nextfail.runs.records import lenient
 from nextfail.runs.table import read_rows
 from nextfail.training.checkpoints import latest_whole, read_checkpoint
 
@@ -173,7 +175,7 @@ def await_write(process: "multiprocessing.context.ForkServerProcess", folder: Pa
 
 def checkpoint_step(folder: Path) -> int:
     """Step of the newest checkpoint that can be gone on from; 0 without any."""
-    run = read_json(RunFolder(folder).run_json)
+    run = lenient(RunFolder(folder).run_json, Any)
     if run is None:
         return 0
     path, _ = latest_whole(folder / "checkpoints", run["hash"])
@@ -188,7 +190,7 @@ def losses(folder: Path, step: int) -> list[str]:
     """
     run, found = RunFolder(folder), []
     for path in (run.run_json, run.status_json, run.result_json, run.examples_json):
-        if path.exists() and read_json(path) is None:
+        if path.exists() and lenient(path, Any) is None:
             found.append(f"{path.name} is not whole")
     try:
         now = checkpoint_step(folder)

@@ -5,6 +5,7 @@ import os
 import string
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 import nextfail
 from nextfail.errors import UserError
-from nextfail.files import PARTIAL, Inside, read_json, read_text, trap
+from nextfail.files import PARTIAL, Inside, read_text, trap
+from nextfail.runs.records import lenient
 
 WRITERS = {"write_text", "write_bytes", "unlink", "rmtree", "mkdir", "makedirs", "rename", "touch", "symlink_to",
            "hardlink_to", "copyfile", "copy", "move", "utime", "truncate"}  # fmt: skip
@@ -37,7 +39,7 @@ def test_files_are_written_read_and_removed(tmp_path: Path) -> None:
     files.write("a/b/c.txt", b"two")
     assert (tmp_path / "new/folder/a/b/c.txt").read_text() == "two"
     files.write_json("x.json", {"a": [float("nan"), 1.5]})
-    assert read_json(tmp_path / "new/folder/x.json") == {"a": [None, 1.5]}
+    assert lenient(tmp_path / "new/folder/x.json", Any) == {"a": [None, 1.5]}
     assert files.names() == ["a", "x.json"] and files.names("a/b") == ["c.txt"] and files.names("nowhere") == []
     assert files.move("x.json", "y.json") and not files.move("x.json", "y.json")
     assert files.link("y.json", "z.json") and not files.link("y.json", "z.json")
@@ -164,9 +166,9 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     for name in ("pipe", "zero", ".", "nowhere"):
         with pytest.raises(OSError):
             read_text(tmp_path / name)
-        assert read_json(tmp_path / name) is None
-    assert read_json(tmp_path / "deep") is None
-    assert read_json(tmp_path / "link") == {}
+        assert lenient(tmp_path / name, Any) is None
+    assert lenient(tmp_path / "deep", Any) is None
+    assert lenient(tmp_path / "link", Any) == {}
     with pytest.raises(OSError):
         read_text(tmp_path / "link", follow=False)
     with pytest.raises(OSError, match="more than 1 bytes"):
