@@ -32,7 +32,7 @@ from commands import command, result, weights
 from nextfail.errors import RunCut, UserError
 from nextfail.files import Inside
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.lock import read as read_lock
+from nextfail.runs.lock import owner_of
 from nextfail.runs.records import lenient
 from nextfail.runs.table import read_rows
 from nextfail.training.checkpoints import latest_whole, read_checkpoint
@@ -144,7 +144,7 @@ def start_sweep(folder: Path) -> "subprocess.Popen[bytes]":
 
 def owners(folder: Path) -> list[int]:
     """Processes that train runs below a folder."""
-    found = [read_lock(path) for path in folder.rglob(".lock")]
+    found = [owner_of(path) for path in folder.rglob(".lock")]
     return [lock[0].pid for lock in found if lock and lock[0] and lock[0].alive(0.0)]
 
 

@@ -102,7 +102,7 @@ class Collection:
     def by_task(self) -> dict[str, list[Group]]:
         """Groups with a result, by the task's title."""
         done = [group for group in self.groups if group.results]
-        return {groups[0].task: groups for groups in together(done, lambda group: group.task)}
+        return {groups[0].task: groups for groups in group_by(done, lambda group: group.task)}
 
 
 def collect(folders: Sequence[Path]) -> Collection:
@@ -134,16 +134,16 @@ def collect(folders: Sequence[Path]) -> Collection:
 def grouped(runs: Iterable[Run]) -> list[Group]:
     """Put runs that differ only by seed together, and name what tells groups apart that would share a name."""
     by_seed = sorted(runs, key=lambda run: run.seed)
-    alike = together(by_seed, lambda run: run.identity.hash_without("seed"))
+    alike = group_by(by_seed, lambda run: run.identity.hash_without("seed"))
     groups = []
-    for namesakes in together(sorted(alike, key=lambda runs: _rank(runs[0])), lambda runs: _rank(runs[0])):
+    for namesakes in group_by(sorted(alike, key=lambda runs: _rank(runs[0])), lambda runs: _rank(runs[0])):
         labels = _labels([members[0] for members in namesakes])
         pairs = sorted(zip(labels, namesakes, strict=True), key=lambda pair: (len(pair[0]), pair[0]))
         groups += [Group(members, label) for label, members in pairs]
     return groups
 
 
-def together(items: Iterable[T], key: Callable[[T], Any]) -> list[list[T]]:
+def group_by(items: Iterable[T], key: Callable[[T], Any]) -> list[list[T]]:
     """Items with the same key in one list each, in order of first appearance."""
     lists: dict[Any, list[T]] = {}
     for item in items:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from nextfail.reports.collect import Group, together
+from nextfail.reports.collect import Group, group_by
 from nextfail.reports.record import Curve
 from nextfail.reports.style import CHANCE, STYLE, WRONG, colour, marker
 
@@ -29,7 +29,7 @@ UNJUDGED = ("undertrained", "diverged")  # outcomes that say nothing of the obje
 @matplotlib.rc_context(STYLE)
 def exact_match(groups: Sequence[Group]) -> Figure | None:
     """Exact match of every seed, a row a configuration and a panel a task; None if no run is done."""
-    panels = together((group for group in groups if group.results), lambda group: group.task)
+    panels = group_by((group for group in groups if group.results), lambda group: group.task)
     if not panels:
         return None
     names = [[textwrap.fill(f"{group.objective}, {group.model}", 44) for group in panel] for panel in panels]
@@ -88,8 +88,8 @@ def tokens(groups: Sequence[Group]) -> Figure | None:
     if not panels:
         return None
     rows = []
-    for same in together(panels, lambda panel: panel[0].task):
-        models = [same] if len(same) <= WIDEST else together(same, lambda panel: panel[0].runs[0].model)
+    for same in group_by(panels, lambda panel: panel[0].task):
+        models = [same] if len(same) <= WIDEST else group_by(same, lambda panel: panel[0].runs[0].model)
         rows += [block[i : i + WIDEST] for block in models for i in range(0, len(block), WIDEST)]
     columns = max(map(len, rows))
     figure = Figure(figsize=(max(1.85 * columns + 0.4, 4.4), 1.95 * len(rows) + 0.5), layout="constrained")
@@ -179,7 +179,7 @@ def _end_labels(axes: Axes, last: dict[str, float], hard: str) -> None:
 def _in_short(names: list[str]) -> str:
     """Positions in order, and what is none: `0, 2-4, cheat`."""
     numbers = [int(name) for name in names if name.isdecimal()]
-    runs = together(
+    runs = group_by(
         enumerate(numbers), lambda pair: pair[1] - pair[0]
     )  # consecutive ones keep their distance from 0, 1, 2
     parts = [str(run[0][1]) if len(run) == 1 else f"{run[0][1]}-{run[-1][1]}" for run in runs]
@@ -200,5 +200,5 @@ def legend(figure: Figure, groups: Sequence[Group], columns: int, cheat: bool = 
         keys = {hard_one: Line2D([], [], **_look(hard, length, hard)), **keys}
     if not cheat:
         keys.pop("cheat: the rest, given the first hop")
-    together = {tuple: HandlerTuple(ndivide=None, pad=0)}
-    figure.legend(keys.values(), keys, loc="outside upper center", ncols=columns, handler_map=together)
+    handlers = {tuple: HandlerTuple(ndivide=None, pad=0)}
+    figure.legend(keys.values(), keys, loc="outside upper center", ncols=columns, handler_map=handlers)

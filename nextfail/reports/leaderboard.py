@@ -69,7 +69,7 @@ def cost(group: Group, others: Sequence[Group]) -> Cost:
     return Cost([seen for _, seen in reached], flops, flops_ratio, time_ratio, extra)
 
 
-def cells(group: Group, others: Sequence[Group]) -> list[str]:
+def row(group: Group, others: Sequence[Group]) -> list[str]:
     """A group's row of the table, under COLUMNS."""
     took, exact = cost(group, others), group.mean("exact_match")
     return [

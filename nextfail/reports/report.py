@@ -13,7 +13,7 @@ from rich.table import Table
 from nextfail.errors import UserError
 from nextfail.files import Inside, read_text
 from nextfail.reports import leaderboard
-from nextfail.reports.collect import Collection, Group, telling, together
+from nextfail.reports.collect import Collection, Group, group_by, telling
 from nextfail.reports.record import COSTS, Run
 from nextfail.runs.identity import SECTIONS
 from nextfail.runs.table import csv_text
@@ -38,10 +38,10 @@ def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a task's table, a row a group."""
     metrics = groups[0].runs[0].facts.columns
     columns = ["objective", "model", "exact match", "every seed", "solved", *metrics, "outcome", "samples"]
-    return columns, [_cells(group, list(metrics.values())) for group in groups]
+    return columns, [_row(group, list(metrics.values())) for group in groups]
 
 
-def _cells(group: Group, metrics: Sequence[str]) -> list[str]:
+def _row(group: Group, metrics: Sequence[str]) -> list[str]:
     exact = [f"{result.exact_match.value:.3f}" for result in group.results]
     means = [_number(group.mean(metric)) for metric in ("exact_match", *metrics)]
     solved = f"{group.outcomes.get('solved', 0)}/{len(exact)}"
@@ -98,7 +98,7 @@ def print_report(collection: Collection, console: Console) -> None:
 def _took(collection: Collection, task: str) -> list[list[str]]:
     """What each group of a task took, those without a result included; nothing where there is nothing to compare."""
     groups = [group for group in collection.groups if group.task == task]
-    return [leaderboard.cells(group, groups) for group in leaderboard.ranked(groups)] if len(groups) > 1 else []
+    return [leaderboard.row(group, groups) for group in leaderboard.ranked(groups)] if len(groups) > 1 else []
 
 
 def _print_table(console: Console, title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
@@ -164,7 +164,7 @@ def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
         "exact_match": figures.exact_match(collection.groups),
         "tokens": figures.tokens(collection.groups),
     }
-    for made in together(collection.groups, lambda group: group.runs[0].facts.figure):
+    for made in group_by(collection.groups, lambda group: group.runs[0].facts.figure):
         if draws := made[0].runs[0].facts.figure:
             drawn[made[0].runs[0].facts.figure_name] = draws(made)
     return {name: style.render(figure) for name, figure in drawn.items() if figure}

@@ -134,7 +134,7 @@ class RunFolder:
             raise UserError(f"{self.run_json} has {_schemas(run['schema'])}")
         if not _unchanged(run):
             raise UserError(f"{self.run_json} was changed after it was written: its hash is not that of its content")
-        records.check(str(self.run_json), run, records.Run)
+        records.check(str(self.run_json), run, records.RunJson)
         return run
 
     def identity(self) -> Identity:

@@ -29,7 +29,7 @@ PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, 
 MOST = 10_000  # bytes of a lock that makes sense
 
 
-Answer = Mapping[str, slurm.Job] | None
+Answer = Mapping[str, slurm.JobState] | None
 
 
 class InUse(UserError):
@@ -116,7 +116,7 @@ class Lock:
         try:
             self.files.write(mine, json.dumps(asdict(self.owner)))
             while not self.files.link(mine, self.path.name):
-                found = read(self.path)
+                found = owner_of(self.path)
                 if found is None:
                     continue  # released in this moment
                 owner, last = found
@@ -153,7 +153,7 @@ class Lock:
 
     def _ours(self) -> bool:
         try:
-            found = read(self.path)
+            found = owner_of(self.path)
         except OSError as error:
             return error.errno in PASSING
         return found is not None and found[0] == self.owner
@@ -162,7 +162,7 @@ class Lock:
         """Remove the lock of a dead owner; should it be somebody else's by now, put it back."""
         grave = f".lock-{self.owner.token}-dead"
         if self.files.move(self.path.name, grave):  # else another was quicker
-            found = read(self.path.with_name(grave))
+            found = owner_of(self.path.with_name(grave))
             if found is not None and found[0] != dead:
                 self.files.link(grave, self.path.name)
             self.files.remove(grave)
@@ -184,7 +184,7 @@ def recent(silence: float) -> bool:
     return abs(silence) < STALE
 
 
-def read(path: Path) -> tuple[Owner | None, float] | None:
+def owner_of(path: Path) -> tuple[Owner | None, float] | None:
     """Owner of a lock file (None if it makes no sense) and time of its last sign of life; None if there is no lock.
 
     Raises:

@@ -73,7 +73,7 @@ class Choices(TypedDict):
     objective: Name
 
 
-class Run(TypedDict):
+class RunJson(TypedDict):
     """run.json: the identity of a run, and how it began. Up to schema 2 the task is called `graph`."""
 
     schema: Whole

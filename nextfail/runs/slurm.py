@@ -15,7 +15,7 @@ PATIENCE = 20.0  # seconds that a command of SLURM's may take
 
 
 @dataclass(frozen=True)
-class Job:
+class JobState:
     """What SLURM says of one job.
 
     Args:
@@ -71,7 +71,7 @@ def cluster() -> str | None:
     return os.environ.get("SLURM_CLUSTER_NAME") or _setting("ClusterName")
 
 
-def ask(jobs: Iterable[str]) -> dict[str, Job] | None:
+def ask(jobs: Iterable[str]) -> dict[str, JobState] | None:
     """What SLURM says of some jobs, by id: its controller is asked once, and its accounts for the rest.
 
     Returns:
@@ -85,7 +85,7 @@ def ask(jobs: Iterable[str]) -> dict[str, Job] | None:
     listed = _lines("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", f"--jobs={arrays}")
     if listed is None:
         return None
-    found = {job: Job(state, "" if reason == "None" else reason) for job, state, reason in listed}
+    found = {job: JobState(state, "" if reason == "None" else reason) for job, state, reason in listed}
     if any(job not in found or not found[job].live for job in asked):
         columns = "--format=JobID,State,ExitCode"
         ended = _lines("sacct", "--noheader", "--allocations", "--parsable2", columns, f"--jobs={arrays}")
@@ -93,12 +93,12 @@ def ask(jobs: Iterable[str]) -> dict[str, Job] | None:
             known = found.get(job)
             word = known.state if known else state.partition(" ")[0]  # "CANCELLED by 0"
             if known is None and word in LIVE:
-                found[job] = Job("GONE", f"the accounts say {word}, and the queue does not know it")
+                found[job] = JobState("GONE", f"the accounts say {word}, and the queue does not know it")
             elif (known is None or not known.live) and code != "0:0":
-                found[job] = Job(word, f"exit code {code}")  # exit status and signal, such as "0:9"
+                found[job] = JobState(word, f"exit code {code}")  # exit status and signal, such as "0:9"
             elif known is None:
-                found[job] = Job(word)
-    return {job: found.get(job, Job("GONE", "neither in the queue nor in the accounts")) for job in asked}
+                found[job] = JobState(word)
+    return {job: found.get(job, JobState("GONE", "neither in the queue nor in the accounts")) for job in asked}
 
 
 def limit(setting: str) -> int | None:

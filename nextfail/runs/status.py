@@ -24,7 +24,7 @@ def note(run: RunFolder, state: str, **more: Any) -> Status:
     return status
 
 
-def read(run: RunFolder) -> Status:
+def status_of(run: RunFolder) -> Status:
     """The content of status.json, or that the run was sent off since; empty if nothing is known."""
     status = records.lenient(run.status_json, Status) or {}
     sent = records.lenient(run.job_json, Status)
@@ -38,13 +38,13 @@ def survey(folders: Iterable[Path]) -> dict[Path, Status]:
 
     Nothing is written. SLURM is asked once for all jobs that are named anywhere.
     """
-    runs = {folder: (RunFolder(folder), read(RunFolder(folder))) for folder in folders}
+    runs = {folder: (RunFolder(folder), status_of(RunFolder(folder))) for folder in folders}
     jobs = {str(status["job"]) for run, status in runs.values() if status.get("job") and not run.result_json.exists()}
     answer = slurm.ask(jobs)
     return {folder: look(run, status, answer) for folder, (run, status) in runs.items()}
 
 
-def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.Job] | None) -> Status:
+def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.JobState] | None) -> Status:
     """What is to be said of one run.
 
     Args:
@@ -101,7 +101,7 @@ def log_of(run: RunFolder) -> str:
     return f" (see {run.error_txt.name} there)" if run.error_txt.exists() else ""
 
 
-def cells(status: Status) -> list[str]:
+def row(status: Status) -> list[str]:
     """Step, loss, exact match, hard token, graphs/s and time left (min:s) as text; empty where not known yet."""
     rate, left = status.get("samples_per_second"), status.get("seconds_left")
     numbers = [status.get(key) for key in ("loss", "exact_match", "hard_token_accuracy")]
@@ -115,14 +115,14 @@ def cells(status: Status) -> list[str]:
 
 def describe(status: Status) -> str:
     """The same as one line, without what is not known yet."""
-    named = zip(COLUMNS, cells(status), strict=True)
+    named = zip(COLUMNS, row(status), strict=True)
     return ", ".join(f"{name} {value}" for name, value in named if value)
 
 
-def _held(run: RunFolder, jobs: Mapping[str, slurm.Job] | None) -> bool:
+def _held(run: RunFolder, jobs: Mapping[str, slurm.JobState] | None) -> bool:
     """Whether somebody trains it, as far as its lock tells."""
     try:
-        found = lock.read(run.lock)
+        found = lock.owner_of(run.lock)
     except OSError as error:
         return error.errno in lock.PASSING  # no reason to begin the run again; else the run itself will say what it is
     if found is None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from nextfail.runs import records
 from nextfail.runs.naming import one_line
 from nextfail.runs.records import Status
-from nextfail.runs.status import COLUMNS, cells, describe
+from nextfail.runs.status import COLUMNS, describe, row
 from nextfail.sweeps.plan import Job
 from nextfail.terminal import console
 
@@ -84,5 +84,5 @@ class Display:
 def _table(runs: dict[str, Status]) -> Table:
     table = Table("run", *COLUMNS, box=None)
     for name, status in runs.items():
-        table.add_row(name, *cells(status))
+        table.add_row(name, *row(status))
     return table

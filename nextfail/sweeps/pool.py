@@ -53,7 +53,7 @@ class Pool:
     """
 
     detached = False
-    together = 1
+    batch = 1
 
     def __init__(self, context: HydraContext, most: int | None, per_gpu: int) -> None:
         self.context, self.most, self.per_gpu = context, most, per_gpu

@@ -18,7 +18,7 @@ from nextfail import stop
 from nextfail.errors import RunCut, UserError
 from nextfail.runs import slurm
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.status import note, read
+from nextfail.runs.status import note, status_of
 from nextfail.sweeps.plan import Job
 from nextfail.sweeps.private import requeue as requeue_job
 from nextfail.sweeps.private import state
@@ -45,7 +45,7 @@ class Slurm:
         UserError: there is no SLURM here, or it has no such parameters.
     """
 
-    room = together = 1_000_000_000  # SLURM has a queue
+    room = batch = 1_000_000_000  # SLURM has a queue
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Local:
     """
 
     detached = False
-    together = 1
+    batch = 1
 
     def __init__(
         self, context: HydraContext, folder: Path, parameters: dict[str, Any], size: int, requeue: int
@@ -223,7 +223,7 @@ def _requeue(folder: RunFolder, again: int, most: int) -> None:
     elif stop.requested != signal.SIGUSR2:
         return
     else:
-        again = int(read(folder).get("requeued", 0))
+        again = int(status_of(folder).get("requeued", 0))
     if again >= most:
         note(
             folder,

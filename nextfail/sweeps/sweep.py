@@ -17,7 +17,7 @@ from nextfail.runs import slurm
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.naming import tally
 from nextfail.runs.records import Status
-from nextfail.runs.status import note, read, survey
+from nextfail.runs.status import note, status_of, survey
 from nextfail.runs.table import read_rows
 from nextfail.sweeps.display import Display
 from nextfail.sweeps.plan import Job
@@ -58,7 +58,7 @@ class Backend(Protocol):
     detached: bool
     """Whether jobs are to be left alone once they are started."""
 
-    together: int
+    batch: int
     """How many jobs are started at a time; between two times a signal is heard."""
 
     def prepare(self, jobs: list[Job]) -> None:
@@ -127,7 +127,7 @@ class Sweep:
                 self._stop()
                 break
             waiting += self._returned()
-            while waiting and (room := min(self.backend.room, self.backend.together)) and not self.signals:
+            while waiting and (room := min(self.backend.room, self.backend.batch)) and not self.signals:
                 batch = [waiting.popleft() for _ in range(min(len(waiting), room))]
                 self._set_aside(batch)  # by now another command may have begun them
                 batch = [job for job in batch if job.state == "todo"]
@@ -174,7 +174,7 @@ class Sweep:
         elif status["state"] in ("running", "pending"):
             job.state, job.reason = "elsewhere", end.words
         else:
-            wrote = read(job.folder)
+            wrote = status_of(job.folder)
             if wrote.get("state") not in ("failed", "cut"):  # it was killed, or never got to write
                 state = end.state or ("cut" if status["state"] == "cut" else "failed")
                 wrote = _note(job, state, end.words or "ended without a word")

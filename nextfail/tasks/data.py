@@ -216,19 +216,19 @@ def _among(keys: Tensor, taken: Tensor) -> Tensor:
     return taken[place] == keys
 
 
-def shuffled_batch(problems: Batch, k: int, size: int, seed: int, together: int = 1) -> Batch:
+def shuffled_batch(problems: Batch, k: int, size: int, seed: int, group: int = 1) -> Batch:
     """Batch k of an endless sequence of epochs, each a permutation of its own; a batch may span two epochs.
 
     Args:
-        together: so many problems in a row stay together, in their order; divides `size` and the number of problems.
+        group: so many problems in a row stay together, in their order; divides `size` and the number of problems.
     """
-    count, chosen = len(problems.answers) // together, []
-    first, end = k * size // together, (k + 1) * size // together
+    count, chosen = len(problems.answers) // group, []
+    first, end = k * size // group, (k + 1) * size // group
     while first < end:
         epoch, offset = divmod(first, count)
         chosen.append(_permutation(count, seed, epoch)[offset : offset + end - first])
         first += len(chosen[-1])
-    rows = torch.cat(chosen).unsqueeze(1) * together + torch.arange(together)
+    rows = torch.cat(chosen).unsqueeze(1) * group + torch.arange(group)
     return problems.rows(rows.flatten()).long()
 
 

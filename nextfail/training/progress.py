@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from nextfail.runs.records import Status
-from nextfail.runs.status import COLUMNS, cells, describe
+from nextfail.runs.status import COLUMNS, describe, row
 from nextfail.terminal import console, say
 from nextfail.training.callbacks import Heartbeat
 
@@ -56,5 +56,5 @@ class Progress(Callback):
 
 def _bar(status: Status) -> Table:
     table = Table(*COLUMNS, "", box=None)
-    table.add_row(*cells(status), ProgressBar(total=status["max_steps"], completed=status["step"], width=30))
+    table.add_row(*row(status), ProgressBar(total=status["max_steps"], completed=status["step"], width=30))
     return table

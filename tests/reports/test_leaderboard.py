@@ -59,7 +59,7 @@ def test_costs_by_hand(found: Collection) -> None:
 
 
 def test_the_row_says_it(found: Collection) -> None:
-    row = dict(zip(leaderboard.COLUMNS, leaderboard.cells(group(found, "zigzag"), found.groups), strict=True))
+    row = dict(zip(leaderboard.COLUMNS, leaderboard.row(group(found, "zigzag"), found.groups), strict=True))
     assert row == {
         "objective": "zigzag",
         "model": "transformer",
@@ -71,7 +71,7 @@ def test_the_row_says_it(found: Collection) -> None:
         "time a problem": "2.00",
         "extra parameters": "250",
     }
-    row = dict(zip(leaderboard.COLUMNS, leaderboard.cells(group(found, "teacher_forcing"), found.groups), strict=True))
+    row = dict(zip(leaderboard.COLUMNS, leaderboard.row(group(found, "teacher_forcing"), found.groups), strict=True))
     assert (row["problems to 0.95"], row["FLOPs a problem"], row["extra parameters"]) == ("-", "1.00", "0")
 
 
@@ -81,14 +81,14 @@ def test_a_baseline_of_another_setting_is_none(tmp_path: Path) -> None:
     found = collect([tmp_path])
     cost = leaderboard.cost(group(found, "zigzag"), found.groups)
     assert (cost.flops_ratio, cost.time_ratio, cost.parameters) == (None, None, None)
-    assert leaderboard.cells(group(found, "zigzag"), found.groups)[-3:] == ["-", "-", "-"]
+    assert leaderboard.row(group(found, "zigzag"), found.groups)[-3:] == ["-", "-", "-"]
 
 
 def test_results_without_costs_are_shown_without(found: Collection, tmp_path: Path) -> None:
     for path in tmp_path.glob("*/result.json"):
         change(path, flops=None, seconds=0, parameters=...)
     again = collect([tmp_path])
-    row = leaderboard.cells(group(again, "zigzag"), again.groups)
+    row = leaderboard.row(group(again, "zigzag"), again.groups)
     assert row[4:] == ["600", "-", "-", "-", "-"]
 
 
@@ -113,7 +113,7 @@ def test_what_is_judged_on_the_hop_comes_last_and_by_the_hop(tmp_path: Path) -> 
     make_run(tmp_path / "other", objective="reverse", seed=1, exact=0.5)
     found = collect([tmp_path])
     assert [each.objective for each in leaderboard.ranked(found.groups)] == ["reverse", "first_hop_only"]
-    row = leaderboard.cells(group(found, "first_hop_only"), found.groups)
+    row = leaderboard.row(group(found, "first_hop_only"), found.groups)
     assert (row[3], row[4]) == ("3/3", "800")
     (sentence,) = report.in_words(found)
     assert "first_hop_only with transformer (3 of 3 seeds, hard token 0.990)" in sentence

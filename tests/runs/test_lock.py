@@ -14,7 +14,7 @@ import pytest
 from nextfail import process
 from nextfail.errors import RunCut, UserError
 from nextfail.runs import lock, slurm
-from nextfail.runs.lock import STALE, InUse, Lock, Owner, read
+from nextfail.runs.lock import STALE, InUse, Lock, Owner, owner_of
 
 
 def write(path: Path, owner: Owner, silence: float = 0.0) -> None:
@@ -90,11 +90,11 @@ def test_owner_on_another_machine_is_followed_only_after_its_heartbeat(
     write(path, far, silence)
     if taken:
         Lock(path).acquire()
-        assert read(path)[0] != far  # type: ignore[index]
+        assert owner_of(path)[0] != far  # type: ignore[index]
     else:
         with pytest.raises(InUse, match="on far"):
             Lock(path).acquire()
-        assert read(path)[0] == far  # type: ignore[index]
+        assert owner_of(path)[0] == far  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_owner_on_another_machine_is_followed_only_after_its_heartbeat(
 def test_owner_in_a_job_is_asked_after(
     path: Path, far: Owner, monkeypatch: pytest.MonkeyPatch, state: str, silence: float, taken: bool
 ) -> None:
-    monkeypatch.setattr(slurm, "ask", lambda jobs: {job: slurm.Job(state) for job in jobs})
+    monkeypatch.setattr(slurm, "ask", lambda jobs: {job: slurm.JobState(state) for job in jobs})
     owner = replace(far, job="7")
     write(path, owner, silence)
     alive = owner.alive(silence, slurm.ask)
@@ -184,7 +184,7 @@ def test_lock_that_was_taken_over_is_noticed_and_not_removed(path: Path, far: Ow
     with pytest.raises(RunCut, match="left to another process"):
         mine.check()
     mine.release()
-    assert read(path)[0] == far  # type: ignore[index]
+    assert owner_of(path)[0] == far  # type: ignore[index]
 
 
 def test_heartbeat_keeps_a_lock_young(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +242,7 @@ def test_what_is_no_lock_is_refused_and_not_waited_for(kind: str, path: Path) ->
 @pytest.mark.parametrize("change", [{"pid": "../x"}, {"pid": -1}, {"pid": 2**40}, {"machine": None}, {"restarts": "1"}])
 def test_an_owner_that_makes_no_sense_is_nobody(change: dict[str, object], path: Path) -> None:
     path.write_text(json.dumps(asdict(Owner.here()) | change))
-    found = read(path)
+    found = owner_of(path)
     assert found is not None and found[0] is None
 
 

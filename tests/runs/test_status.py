@@ -17,15 +17,15 @@ from nextfail.runs import slurm
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.lock import Owner
 from nextfail.runs.records import lenient
-from nextfail.runs.slurm import Job
-from nextfail.runs.status import look, note, read, survey
+from nextfail.runs.slurm import JobState
+from nextfail.runs.status import look, note, status_of, survey
 from nextfail.sweeps.records import remember, remembered
 
 NOW = time.time()
 
 
-def say(folder: Path, jobs: dict[str, Job] | None = None) -> tuple[str, str]:
-    status = look(RunFolder(folder), read(RunFolder(folder)), jobs)
+def say(folder: Path, jobs: dict[str, JobState] | None = None) -> tuple[str, str]:
+    status = look(RunFolder(folder), status_of(RunFolder(folder)), jobs)
     return status["state"], status.get("reason", "")
 
 
@@ -93,17 +93,19 @@ def test_failed_keeps_its_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "job", "state", "words"),
     [
-        ("running", Job("PENDING", "BeginTime"), "pending", "job 7_1: PENDING (BeginTime)"),
-        ("cut", Job("PENDING"), "pending", "job 7_1: PENDING"),
-        ("running", Job("CANCELLED"), "cut", "job 7_1 ended: CANCELLED, at step 20 of 40"),
-        ("cut", Job("TIMEOUT"), "cut", "job 7_1 ended: TIMEOUT"),
-        ("running", Job("OUT_OF_MEMORY"), "failed", "job 7_1 ended: OUT_OF_MEMORY"),
-        ("running", Job("FAILED", "exit code 137:0"), "cut", "FAILED (exit code 137:0)"),
-        ("running", Job("NODE_FAIL"), "cut", "job 7_1 ended: NODE_FAIL"),
-        ("running", Job("GONE", "neither here nor there"), "cut", "GONE (neither here nor there)"),
+        ("running", JobState("PENDING", "BeginTime"), "pending", "job 7_1: PENDING (BeginTime)"),
+        ("cut", JobState("PENDING"), "pending", "job 7_1: PENDING"),
+        ("running", JobState("CANCELLED"), "cut", "job 7_1 ended: CANCELLED, at step 20 of 40"),
+        ("cut", JobState("TIMEOUT"), "cut", "job 7_1 ended: TIMEOUT"),
+        ("running", JobState("OUT_OF_MEMORY"), "failed", "job 7_1 ended: OUT_OF_MEMORY"),
+        ("running", JobState("FAILED", "exit code 137:0"), "cut", "FAILED (exit code 137:0)"),
+        ("running", JobState("NODE_FAIL"), "cut", "job 7_1 ended: NODE_FAIL"),
+        ("running", JobState("GONE", "neither here nor there"), "cut", "GONE (neither here nor there)"),
     ],
 )
-def test_slurm_knows_of_a_run_that_says_nothing(tmp_path: Path, said: str, job: Job, state: str, words: str) -> None:
+def test_slurm_knows_of_a_run_that_says_nothing(
+    tmp_path: Path, said: str, job: JobState, state: str, words: str
+) -> None:
     run = begun(tmp_path / "run", said, job="7_1")
     got, reason = say(run, {"7_1": job})
     assert got == state and words in reason
@@ -111,10 +113,10 @@ def test_slurm_knows_of_a_run_that_says_nothing(tmp_path: Path, said: str, job: 
 
 @pytest.mark.parametrize(
     ("job", "state"),
-    [(Job("PENDING", "Priority"), "pending"), (Job("RUNNING"), "pending"), (Job("FAILED"), "failed"),
-     (Job("CANCELLED"), "cut"), (None, "pending")],
+    [(JobState("PENDING", "Priority"), "pending"), (JobState("RUNNING"), "pending"), (JobState("FAILED"), "failed"),
+     (JobState("CANCELLED"), "cut"), (None, "pending")],
 )  # fmt: skip
-def test_run_that_was_sent_off_and_has_not_begun(tmp_path: Path, job: Job | None, state: str) -> None:
+def test_run_that_was_sent_off_and_has_not_begun(tmp_path: Path, job: JobState | None, state: str) -> None:
     run = RunFolder(tmp_path)
     write(run.job_json, {"job": "7_1", "time": NOW})
     assert say(tmp_path, {"7_1": job} if job else None)[0] == state
@@ -122,9 +124,9 @@ def test_run_that_was_sent_off_and_has_not_begun(tmp_path: Path, job: Job | None
 
 def test_requeued_job_that_has_not_begun_again(tmp_path: Path) -> None:
     run = begun(tmp_path / "run", "cut", job="7")
-    assert say(run, {"7": Job("RUNNING")})[0] == "cut"  # a session of somebody's, in which it was begun by hand
+    assert say(run, {"7": JobState("RUNNING")})[0] == "cut"  # a session of somebody's, in which it was begun by hand
     write(run / "job.json", {"job": "7", "time": NOW - 100})
-    assert say(run, {"7": Job("RUNNING")}) == ("pending", "job 7: RUNNING")
+    assert say(run, {"7": JobState("RUNNING")}) == ("pending", "job 7: RUNNING")
 
 
 def test_job_that_was_sent_waits_while_slurm_does_not_answer(tmp_path: Path) -> None:
@@ -136,9 +138,9 @@ def test_job_that_was_sent_waits_while_slurm_does_not_answer(tmp_path: Path) -> 
 def test_what_a_run_says_counts_from_its_start_on(tmp_path: Path) -> None:
     run = begun(tmp_path / "run", "failed", error="old", job="6")
     write(run / "job.json", {"job": "7", "time": time.time() + 1})
-    assert say(run, {"7": Job("PENDING")})[0] == "pending"
+    assert say(run, {"7": JobState("PENDING")})[0] == "pending"
     note(RunFolder(run), "failed", error="new", job="7")
-    assert say(run, {"7": Job("FAILED")}) == ("failed", "new")
+    assert say(run, {"7": JobState("FAILED")}) == ("failed", "new")
 
 
 @pytest.mark.parametrize("name", ["status.json", "job.json"])
@@ -203,12 +205,12 @@ def test_slurm_is_asked_once_for_all_jobs_and_its_accounts_for_the_rest(commands
     )
     answer = slurm.ask(["7_0", "7_1", "7_2", "7_3", "7_4", "8", "local-5"])
     assert answer == {
-        "7_0": Job("RUNNING"),
-        "7_1": Job("PENDING", "Priority"),
-        "7_2": Job("CANCELLED"),
-        "7_3": Job("GONE", "the accounts say RUNNING, and the queue does not know it"),
-        "7_4": Job("FAILED", "exit code 137:0"),
-        "8": Job("GONE", "neither in the queue nor in the accounts"),
+        "7_0": JobState("RUNNING"),
+        "7_1": JobState("PENDING", "Priority"),
+        "7_2": JobState("CANCELLED"),
+        "7_3": JobState("GONE", "the accounts say RUNNING, and the queue does not know it"),
+        "7_4": JobState("FAILED", "exit code 137:0"),
+        "8": JobState("GONE", "neither in the queue nor in the accounts"),
     }
     assert (commands / "asked").read_text().count("--jobs=7,8") == 1
 
@@ -228,7 +230,7 @@ def test_machine_without_slurm_waits_for_no_job(tmp_path: Path, monkeypatch: pyt
 def test_job_that_slurm_forgot_is_gone(commands: Path) -> None:
     script(commands, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     script(commands, "sacct", "exit 1")
-    assert slurm.ask(["7"]) == {"7": Job("GONE", "neither in the queue nor in the accounts")}
+    assert slurm.ask(["7"]) == {"7": JobState("GONE", "neither in the queue nor in the accounts")}
 
 
 def test_settings_of_the_cluster(commands: Path) -> None:

@@ -213,6 +213,6 @@ def test_arrival_in_problems(tmp_path: Path) -> None:
 
 def test_contradiction_counts_most_and_what_says_nothing_least() -> None:
     made = [verdict.Verdict(word, "") for word in reversed(verdict.WORDS)]
-    assert verdict.together(made).word == "not reproduced"
-    assert verdict.together(made[:-1]).word == "reproduced"
-    assert verdict.together([]).word == "not run"
+    assert verdict.combined(made).word == "not reproduced"
+    assert verdict.combined(made[:-1]).word == "reproduced"
+    assert verdict.combined([]).word == "not run"

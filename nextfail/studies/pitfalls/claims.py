@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 
 from nextfail.paths import CONF
-from nextfail.reports.collect import Collection, Group, together
+from nextfail.reports.collect import Collection, Group, group_by
 from nextfail.runs.records import Proportion, Result
 from nextfail.studies.pitfalls import verdict
 from nextfail.studies.pitfalls.verdict import Rule, Verdict
@@ -88,7 +88,7 @@ class Cell:
     @property
     def verdict(self) -> Verdict:
         """One for all configurations."""
-        return verdict.together([each for _, each in self.rows])
+        return verdict.combined([each for _, each in self.rows])
 
 
 CHANCE = {"G(2,5)": (0.48, 0.5), "G(5,5)": (0.19, 0.2), "G(10,5)": (0.08, 0.1), "G(2,20)": (0.48, 0.5)}
@@ -215,7 +215,7 @@ def beside(claim: Claim, collection: Collection) -> list[Group]:
     answers = [group for group in published(collection) if group.objective == claim.objective and _asked(claim, group)]
     others = [group for group in published(collection) if group.objective == claim.beside
               and any(verdict.alike(group, answer) for answer in answers)]  # fmt: skip
-    pairs = together([*answers, *others], lambda group: (group.task, group.model))
+    pairs = group_by([*answers, *others], lambda group: (group.task, group.model))
     return [group for pair in pairs for group in pair]
 
 
@@ -231,7 +231,7 @@ def _asked(claim: Claim, group: Group) -> bool:
 def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
     here = [group for group in published(collection) if group.task == graph and group.runs[0].model == model]
     rows = [(group, verdict.of(claim.rule, group, here)) for group in here if group.objective == claim.objective]
-    settled = verdict.together([each for _, each in rows]).word in (verdict.REPRODUCED, verdict.NOT_REPRODUCED)
+    settled = verdict.combined([each for _, each in rows]).word in (verdict.REPRODUCED, verdict.NOT_REPRODUCED)
     done = all(run.result for group, _ in rows for run in group.runs)
     return Cell(graph, model, rows, "" if settled and done else _command(claim, graph, model, here))
 

@@ -82,7 +82,7 @@ def of(rule: Rule, group: Group, others: Sequence[Group]) -> Verdict:
     return rule(group, others)
 
 
-def together(verdicts: Sequence[Verdict]) -> Verdict:
+def combined(verdicts: Sequence[Verdict]) -> Verdict:
     """One verdict of several configurations' on the same question; not run if there are none."""
     order = list(WORDS)
     return min(verdicts, key=lambda verdict: order.index(verdict.word), default=Verdict(NOT_RUN, "no run is done"))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from nextfail.reports.collect import Group, together
+from nextfail.reports.collect import Group, group_by
 from nextfail.reports.examples import telling
 from nextfail.reports.style import STYLE, WRONG, colour
 from nextfail.tasks.path_star.examples import Example
@@ -66,7 +66,7 @@ class Star:
 def paths(groups: Sequence[Group]) -> Figure | None:
     """The same test graph for all models of a graph size, and the paths they generated; None without examples."""
     rows: list[tuple[Star, list[Panel]]] = []
-    for namesakes in together(groups, lambda group: group.task):
+    for namesakes in group_by(groups, lambda group: group.task):
         if panels := _panels(namesakes):
             star = _star(panels[0].example)
             beside = max(1, int(WIDTH / star.width))

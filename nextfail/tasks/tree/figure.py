@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from nextfail.reports.collect import Group, together
+from nextfail.reports.collect import Group, group_by
 from nextfail.reports.examples import telling
 from nextfail.reports.style import STYLE, WRONG, colour
 from nextfail.tasks.path_star.figure import KEYS, TRUTH
@@ -29,7 +29,7 @@ Points = dict[int, tuple[float, float]]
 def trees(groups: Sequence[Group]) -> Figure | None:
     """For each size of tree one test problem, and what every model generated for it; None without examples."""
     panels: list[Panel] = []
-    for namesakes in together(groups, lambda group: group.task):
+    for namesakes in group_by(groups, lambda group: group.task):
         for group, seed, example in telling(namesakes):
             verdict = "right" if example.generated == example.path else "wrong"
             panels.append(
