@@ -171,9 +171,7 @@ GLOBAL = "# @package _global_"
 
 def unknown(key: str, known: Iterable[str]) -> UserError:
     """That a key is unknown, with the nearest right ones or what to do instead."""
-    section, _, leaf = key.rpartition(".")
-    if section.partition(".")[0] in ("experiment", "debug", "scale"):  # groups whose files change other sections
-        return UserError(f"unknown key {key}: begin the file with the line `{GLOBAL}`")
+    leaf = key.rpartition(".")[2]
     if leaf in INSTEAD and key not in known:
         return UserError(f"unknown key {key}: {INSTEAD[leaf]}")
     known = list(known)
@@ -187,6 +185,9 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
         if near
         else f"nextfail-train --cfg {'hydra' if key.startswith('hydra.') else 'job'} lists all keys"
     )
+    group = key.partition(".")[0]
+    if group in ("experiment", "debug", "scale"):  # none of which has keys of its own
+        hint += f" If it stands in a file of the group {group}, that lacks the first line `{GLOBAL}`"
     return UserError(f"unknown key {key}: {hint}")
 
 

@@ -72,7 +72,7 @@ def test_an_experiment_file_without_its_first_line_says_so(content: str, tmp_pat
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/mine.yaml").write_text(content)
     told = refused("train", "--config-dir", "conf", "experiment=mine", cwd=tmp_path)
-    assert "with the line `# @package _global_`" in told
+    assert "line `# @package _global_`" in told
 
 
 def test_several_options_of_one_section_are_refused_before_training(tmp_path: Path) -> None:
