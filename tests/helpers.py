@@ -123,7 +123,7 @@ class Averaging(Backbone):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        self._refuse_unknown(causal=causal, mask=mask, positions=positions)
+        self.refuse_unknown(causal=causal, mask=mask, positions=positions)
         return self.step(tokens, last=last)[0]
 
     def step(self, tokens: Tensor, cache: Any = None, *, last: int | None = None) -> tuple[Tensor, Any]:

@@ -46,7 +46,9 @@ class PairEmbedding(nn.Module):
 class Backbone(nn.Module, ABC):
     """Tokens to hidden states, hidden states to logits, and decoding from a cache.
 
-    Args of every subclass: its own sizes, then `vocab_size` (ids 0..vocab_size-1) and `max_length` (tokens).
+    A subclass needs `forward` alone. `step` with a cache of its own makes decoding faster, and `new_block` is asked for
+    by objectives with heads of their own. Arguments of every subclass: its own sizes, then `vocab_size` (ids
+    0..vocab_size-1) and `max_length` (tokens).
     """
 
     capabilities: frozenset[str] = frozenset()
@@ -55,14 +57,29 @@ class Backbone(nn.Module, ABC):
     width: int
     """Channels C of a hidden state."""
 
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        object.__setattr__(made, "_arguments", (args, kwargs))  # for `fresh`, whatever a subclass takes
+        return made
+
     def __init__(self, vocab_size: int, max_length: int, **sizes: Any) -> None:
+        """Make the embedding.
+
+        Args:
+            sizes: numbers that are checked: whole ones are at least 1, others at least 0. `width` is among them.
+
+        Raises:
+            UserError: one of them is not.
+        """
         super().__init__()
-        self._arguments = {"vocab_size": vocab_size, "max_length": max_length, **sizes}
         for key, value in sizes.items():
-            if not isinstance(value, int | float) or value <= 0:
-                raise UserError(f"model.{key}={value!r} is not a number above 0")
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < isinstance(value, int):
+                least = "a number of at least 0" if isinstance(value, float) else "a number above 0"
+                raise UserError(f"model.{key}={value!r} is not {least}")
         self.vocab_size, self.max_length = vocab_size, max_length
-        self.width = sizes["width"]
+        self.width, self._pair_std = sizes["width"], sizes.get("init_std", 0.02)
         self.pairs: PairEmbedding | None = None
         self.tokens = nn.Embedding(vocab_size, self.width)  # tied: it also makes the logits
 
@@ -88,20 +105,25 @@ class Backbone(nn.Module, ABC):
             (B, last, C).
         """
 
-    @abstractmethod
     def step(self, tokens: Tensor, cache: Any = None, *, last: int | None = None) -> tuple[Tensor, Any]:
         """Go on from what was read before: hidden states of the new tokens' last `last` positions, and the cache after.
 
         Equal to `forward` over all tokens so far. `cache=None` starts anew. A cache is never changed for its owner: one
         may go on from it several times, each after the one before is no longer needed (branches may share memory).
+        Without a cache of its own a backbone reads again from the start, and what it keeps are the tokens.
         """
+        read = tokens if cache is None else torch.cat([cache, tokens], 1)
+        return self(read, last=tokens.shape[1] if last is None else last), read
 
-    @abstractmethod
     def new_block(self) -> nn.Module:
         """One more residual block of this kind, newly initialised, for extra heads.
 
         It is causal, maps (B, T, C) to (B, T, C), and called with `last=k` makes the last k positions alone.
+
+        Raises:
+            UserError: this kind of backbone has none.
         """
+        raise UserError(f"{type(self).__name__} has no new_block, which this objective needs for its heads")
 
     def layers(self) -> Sequence[nn.Module]:
         """Its blocks, each called with (B, T, C) in turn, for those who look inside; empty if it has no such blocks."""
@@ -122,7 +144,7 @@ class Backbone(nn.Module, ABC):
 
     def join_pairs(self, count: int) -> None:
         """Learn to read pairs of the first `count` ids as one token, once, before training; see `PairEmbedding`."""
-        self.pairs = PairEmbedding(count, self.width, self._arguments.get("init_std", 0.02))
+        self.pairs = PairEmbedding(count, self.width, self._pair_std)
 
     def adapt(self, device: str) -> None:
         """Take another way to compute the same, up to rounding, where a kernel that was asked for cannot be had.
@@ -150,11 +172,12 @@ class Backbone(nn.Module, ABC):
         return self.tokens.weight
 
     def fresh(self) -> Self:
-        """Another backbone of the same sizes, newly initialised: for objectives with two encoders."""
-        return type(self)(**self._arguments)
+        """Another backbone with the same arguments, newly initialised: for objectives with two encoders."""
+        args, kwargs = self._arguments
+        return type(self)(*args, **kwargs)
 
-    def _refuse_unknown(self, *, causal: bool, mask: Tensor | None, positions: Tensor | None) -> None:
-        """Say what is asked and cannot be done, rather than ignore it in silence."""
+    def refuse_unknown(self, *, causal: bool, mask: Tensor | None, positions: Tensor | None) -> None:
+        """Raise UserError if an option of `forward` is asked for that `capabilities` does not name."""
         asked = {BIDIRECTIONAL: not causal, CUSTOM_MASK: mask is not None, POSITIONS: positions is not None}
         for capability, wanted in asked.items():
             if wanted and capability not in self.capabilities:

@@ -57,7 +57,6 @@ class Mamba(Backbone):
         sizes = {"d_state": d_state, "d_conv": d_conv, "expand": expand}
         super().__init__(vocab_size, max_length, depth=depth, width=width, **sizes, init_std=init_std)
         require_form(scan)
-        self._arguments["scan"] = scan
         self.depth, self.scan = depth, scan
         self.announced: torch.device | None = None
         self.mixer_sizes = {**sizes, "scan": scan}
@@ -74,7 +73,7 @@ class Mamba(Backbone):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        self._refuse_unknown(causal=causal, mask=mask, positions=positions)
+        self.refuse_unknown(causal=causal, mask=mask, positions=positions)
         x = self._embedded(tokens)  # (B, T, C)
         for block in self.blocks[:-1]:
             x = block(x)

@@ -65,7 +65,6 @@ class Transformer(Backbone):
             raise UserError(f"model.heads={heads} does not divide model.width={width}")
         if conv_at not in CONV_AT:
             raise UserError(f"model.conv_at={conv_at!r} is unknown: choose {', '.join(CONV_AT)}")
-        self._arguments |= {"conv": conv, "conv_at": conv_at}
         if conv is not None:  # which passes on what a mask would hide
             self.capabilities = self.capabilities - {CUSTOM_MASK}
         self.heads, self.init_std, self.depth = heads, init_std, depth
@@ -84,7 +83,7 @@ class Transformer(Backbone):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        self._refuse_unknown(causal=causal, mask=mask, positions=positions)
+        self.refuse_unknown(causal=causal, mask=mask, positions=positions)
         x = self._embedded(tokens, positions, first=0)  # (B, T, C)
         if mask is not None and mask.dim() == 3:
             mask = mask.unsqueeze(1)  # (B, 1, T, T)

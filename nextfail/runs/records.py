@@ -227,6 +227,6 @@ def shares(content: Mapping[str, Any]) -> dict[str, Proportion]:
 
 
 def _where(error: Exception) -> str:
-    """Where in a file is what instead: `exact_match.value is a str, and must be a float`."""
+    """What was expected and found where: "exact_match.value: Expected `float`, got `str`"."""
     what, _, where = str(error).partition(" - at `$.")
     return f"{where.rstrip('`')}: {what}" if where else what

@@ -1,6 +1,7 @@
 """Objects from a run folder, which may be somebody else's: from a closed table of classes, unless it is trusted."""
 
 import logging
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def load(folder: RunFolder, checkpoint: str = "last", trust: bool = False) -> tu
     run = folder.run()
     path = {"last": folder.checkpoints / LAST, "best": folder.checkpoints / BEST}.get(checkpoint, Path(checkpoint))
     needed = held = 0
-    if run.get("source") is None and path.is_file():  # a pretrained model is as large as its own files
+    if not trust and run.get("source") is None and path.is_file():  # a pretrained model is as large as its own files
         with torch.device("meta"):
             needed, held = _bytes(remake_module(folder, trust)), path.stat().st_size
     odd = f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes"
@@ -131,13 +132,19 @@ def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: boo
         raise UserError(f"{folder.path} has {section} {(inner or [target])[0]!r}, which is not nextfail's own. "
                         "Loading it would run its code: give --trust if you trust this folder")  # fmt: skip
     if made is not None and made.revision != what["revision"]:
-        log.warning("%s was trained with revision %s of %s, which computes something else than the present revision %s",
-                    line(folder.path), line(what["revision"]), made.public_name, made.revision)  # fmt: skip
+        _warn(f"{folder.path} was trained with revision {what['revision']} of {made.public_name}, which computes "
+              f"something else than the present revision {made.revision}")  # fmt: skip
     if made is None and digest(target) != what.get("sha256"):
-        log.warning("%s was trained with another version of %s", line(folder.path), line(target))
+        _warn(f"{folder.path} was trained with another version of {target}")
     if made is None or inner:
         return make(section, spec, **more)
     try:
         return made(**{key: value for key, value in spec.items() if not key.startswith("_")}, **more)
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder.path}: {section} cannot be made from {target}: {error}") from error
+
+
+@cache
+def _warn(text: str) -> None:
+    """Say so once, however often a class of the folder is made."""
+    log.warning("%s", line(text))

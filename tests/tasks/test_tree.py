@@ -67,7 +67,7 @@ sizes = st.builds(
 def test_every_problem_is_a_tree_with_a_path_to_a_leaf(drawn: tuple[int, int, int, int], edges_as: str) -> None:
     children, longest, more, seed = drawn
     room = sum(children**depth for depth in range(longest))
-    nodes = min(children + 2 + more, room)
+    nodes = min(max(children + 2 + more, longest), room)
     task = Tree(nodes, children, longest, nodes + more, edges_as)
     batch = task.sample(20, torch.Generator().manual_seed(seed))
     assert batch.prompts.shape == (20, task.prompt_length) and batch.answers.shape == (20, longest + 1)
@@ -153,6 +153,7 @@ def test_outcomes(exact: float, first: float, copies: float | None, finite: bool
         ({"nodes": 3}, r"task\.nodes=3 is too small: needs at least 4"),
         ({"nodes": 5, "children": 4}, r"task\.nodes=5 is too small: needs at least 6"),
         ({"nodes": 20, "longest": 4}, r"task\.nodes=20 is too large.* has room for 15"),
+        ({"longest": 13}, r"task\.longest=13 is too large: a tree has 12 nodes"),
         ({"nodes": "12"}, r"task\.nodes='12' is not a whole number"),
         ({"children": True}, r"task\.children=True is not a whole number"),
         ({"num_nodes": 11}, r"task\.num_nodes=11 is too small: a tree has 12 nodes"),

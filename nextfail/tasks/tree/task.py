@@ -89,6 +89,8 @@ class Tree(Task):
         if self.nodes > room:
             raise UserError(f"task.nodes={self.nodes} is too large: a tree with task.children={self.children} and "
                             f"task.longest={self.longest} has room for {room}")  # fmt: skip
+        if self.longest > self.nodes:
+            raise UserError(f"task.longest={self.longest} is too large: a tree has {self.nodes} nodes")
         if self.nodes > self.num_nodes:
             raise UserError(f"task.num_nodes={self.num_nodes} is too small: a tree has {self.nodes} nodes")
         most = MOST_JOINED if self.edges_as == "tokens" else _MOST_NODES
