@@ -29,7 +29,7 @@ demo: install ## train, evaluate and show the failure and both repairs, in under
 	$(BIN)/nextfail-train experiment=demo_mamba
 	$(BIN)/nextfail-report runs/demo runs/demo_mamba --out runs/demo/report
 
-demo-full: demo ## also the published prompt, Mamba without a teacher, and other graphs: hours
+demo-full: demo ## also the published prompt, Mamba without a teacher, three arms: hours
 	$(BIN)/nextfail-train experiment=demo_published
 	$(BIN)/nextfail-train experiment=demo_teacherless
 	$(BIN)/nextfail-train experiment=demo_mamba_teacherless
