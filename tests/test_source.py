@@ -41,6 +41,7 @@ DEFAULTS: dict[str, tuple[int, dict[str, Any]]] = {
     "token_masking": (1, {"m": 0.5}),
     "token_order": (1, {}),
     "transformer": (1, {"init_std": 0.02, "conv": None, "conv_at": "both"}),
+    "tree": (1, {"edges_as": "triples"}),
     "wsd": (1, {"warmup": 100, "decay": 1000, "final": 0.0}),
 }  # fmt: skip
 """A default is left out of the identity of a run, so that another one makes every recorded run mean something else."""
