@@ -16,7 +16,7 @@ from nextfail.tasks.path_star.figure import KEYS, TRUTH
 from nextfail.tasks.tree.examples import Example, children, depths
 
 # all lengths in inches
-WIDTH, HEIGHT = 2.3, 2.1  # of a panel
+WIDTH, HEIGHT = 2.3, 2.3  # of a panel
 BESIDE = 3  # panels in a row
 
 Panel = tuple[Example, str, str]
@@ -32,9 +32,8 @@ def trees(groups: Sequence[Group]) -> Figure | None:
     for namesakes in group_by(groups, lambda group: group.task):
         for group, seed, example in telling(namesakes):
             verdict = "right" if example.generated == example.path else "wrong"
-            panels.append(
-                (example, f"{group.objective}, {group.runs[0].model}, seed {seed}: {verdict}", group.objective)
-            )
+            title = f"{group.objective}\n{group.runs[0].model}, seed {seed}: {verdict}"
+            panels.append((example, title, group.objective))
     return _figure(panels) if panels else None
 
 
