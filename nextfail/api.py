@@ -100,12 +100,15 @@ class Run:
         Raises:
             UserError: the task has no such figure.
         """
-        identity, objective = RunFolder(self.folder).identity(), self.config["choices"]["objective"]
+        identity, answers = RunFolder(self.folder).identity(), self.answer(problems)
         known = facts(str(identity.classes["task"]["name"]), identity.settings["task"], self.result)
         if known.draw is None:
             raise UserError(f"{known.title} has no figure of its answers")
-        answers: Figure = known.draw(known.examples(self.task.example(problems, self.answer(problems))), objective)
-        return answers
+        examples = known.examples(self.task.example(problems, answers))
+        if not examples:
+            raise UserError(f"there is nothing to draw of {len(answers)} problems of {known.title}")
+        figure: Figure = known.draw(examples, self.config["choices"]["objective"])
+        return figure
 
     def inspect(self, problems: "Batch") -> "Inspection":
         """Hidden states and attention weights while the model reads problems and its own answers to them."""

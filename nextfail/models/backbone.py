@@ -68,16 +68,15 @@ class Backbone(nn.Module, ABC):
         """Make the embedding.
 
         Args:
-            sizes: numbers that are checked: whole ones are at least 1, others at least 0. `width` is among them.
+            sizes: numbers that have to be above 0; `width` is among them.
 
         Raises:
             UserError: one of them is not.
         """
         super().__init__()
         for key, value in sizes.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < isinstance(value, int):
-                least = "a number of at least 0" if isinstance(value, float) else "a number above 0"
-                raise UserError(f"model.{key}={value!r} is not {least}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise UserError(f"model.{key}={value!r} is not a number above 0")
         self.vocab_size, self.max_length = vocab_size, max_length
         self.width, self._pair_std = sizes["width"], sizes.get("init_std", 0.02)
         self.pairs: PairEmbedding | None = None

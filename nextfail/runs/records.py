@@ -16,11 +16,15 @@ from nextfail.files import read_text
 
 T = TypeVar("T")
 
+LONGEST = 200
+"""Characters of a name: of a model, an objective, a task, an outcome."""
+
 Whole = Annotated[int, Meta(ge=0, le=2**53)]
+Setting = Annotated[int, Meta(ge=0)]
 Number = Annotated[float, Meta(ge=0, le=1e30)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Process = Annotated[int, Meta(gt=0, lt=2**31)]
-Name = Annotated[str, Meta(max_length=200)]
+Name = Annotated[str, Meta(max_length=LONGEST)]
 Text = Annotated[str, Meta(max_length=10_000)]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
@@ -53,17 +57,17 @@ class Class(TypedDict):
 class Data(TypedDict):
     """Settings of the data that readers rely on."""
 
-    batch_size: NotRequired[Annotated[int, Meta(gt=0, le=2**24)]]
-    eval_batch_size: NotRequired[Annotated[int, Meta(gt=0, le=2**24)]]
+    batch_size: NotRequired[Annotated[int, Meta(gt=0, le=2**53)]]
+    eval_batch_size: NotRequired[Annotated[int, Meta(gt=0, le=2**53)]]
 
 
 class Budget(TypedDict):
     """How long a run trains."""
 
-    max_steps: Whole
-    val_every: NotRequired[Whole]
+    max_steps: Setting
+    val_every: NotRequired[Setting]
     stop_at: NotRequired[Share | None]
-    gradient_clip: NotRequired[Number | None]
+    gradient_clip: NotRequired[Annotated[float, Meta(ge=0)] | None]
 
 
 class Choices(TypedDict):
@@ -78,7 +82,7 @@ class RunJson(TypedDict):
 
     schema: Whole
     hash: Hash
-    seed: Whole
+    seed: Setting
     data: Data
     model: dict[str, Any]
     objective: dict[str, Any]
@@ -94,7 +98,7 @@ class RunJson(TypedDict):
     checksum: NotRequired[Hash]
     files: NotRequired[dict[str, Text | None]]
     source: NotRequired[Text | None]
-    overrides: NotRequired[list[Text]]
+    overrides: NotRequired[list[str]]
     began: NotRequired[dict[str, Text | None]]
 
 

@@ -26,7 +26,7 @@ def advice(config: dict[str, Any], hydra: Any) -> list[str]:
     options = {file.stem: _settings(file) for folder in folders for file in folder.glob("task/*.yaml")}
     recipes = {file.stem for folder in folders for file in folder.glob(f"scale/pair/{scale}_{model}_*.yaml")}
     has_recipe = {task for task in options if f"{scale}_{model}_{task}" in recipes}
-    fits = {task for task, settings in options.items() if settings.items() <= config["task"].items()}
+    fits = {task for task, settings in options.items() if settings and settings.items() <= config["task"].items()}
     if chosen in has_recipe and chosen not in fits:
         said.append(f"scale={scale} gives this run its settings for {chosen}, and the task has other sizes")
     if chosen not in fits & has_recipe:
@@ -39,4 +39,5 @@ def advice(config: dict[str, Any], hydra: Any) -> list[str]:
 def _settings(file: Path) -> dict[str, Any]:
     """What an option sets by itself."""
     content: Any = OmegaConf.to_container(OmegaConf.load(file))
-    return {key: value for key, value in content.items() if key not in ("defaults", "_target_")}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {key: value for key, value in entries if key not in ("defaults", "_target_")}

@@ -164,7 +164,7 @@ def _extra(config: dict[str, Any], hydra: Any) -> dict[str, Any]:
     """What run.json holds beside the identity."""
     return {
         "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
-        "source": config["model"].get("source"),
+        "source": source if isinstance(source := config["model"].get("source"), str) else None,
         "name": config["name"],
         "choices": {key: value for key, value in choices(hydra, config).items() if not key.startswith("hydra/")},
         "overrides": list(hydra.overrides.task),

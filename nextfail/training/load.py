@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.objectives import Objective
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import file_digest, model_digest
+from nextfail.runs.records import ODD
 from nextfail.source import digest, own
 from nextfail.tasks.base import Task
 from nextfail.tasks.data import TaskData
@@ -23,7 +25,8 @@ from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)
 
-COPIES = 16  # of a model's weights that a checkpoint may hold at most: the optimizer has two or three
+COPIES = 256  # of a model's weights that a checkpoint may hold at most: an optimizer has two or three, LBFGS a hundred
+MOST_HALVED = 4  # a checkpoint may hold weights in half precision, and weights of two names are counted twice
 REST = 64 * 2**20  # bytes of anything else in it
 
 LOADABLE = (Task, Backbone, Objective, TaskData)
@@ -51,16 +54,11 @@ def load(folder: RunFolder, checkpoint: str = "last", trust: bool = False) -> tu
     """
     run = folder.run()
     path = {"last": folder.checkpoints / LAST, "best": folder.checkpoints / BEST}.get(checkpoint, Path(checkpoint))
-    needed = held = 0
+    if "choices" not in run:
+        raise UserError(f"{folder.run_json} {ODD}: it has no choices")
     if not trust and run.get("source") is None and path.is_file():  # a pretrained model is as large as its own files
-        with torch.device("meta"):
-            needed, held = _bytes(remake_module(folder, trust)), path.stat().st_size
-    odd = f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes"
-    if held > COPIES * needed + REST:
-        raise UserError(odd)
+        _require_size(folder, path)
     state = read_checkpoint(path, run["hash"])
-    if needed > held:
-        raise UserError(odd)
     module = remake_module(folder, trust)
     try:
         module.load_state_dict(state["state_dict"])
@@ -71,8 +69,28 @@ def load(folder: RunFolder, checkpoint: str = "last", trust: bool = False) -> tu
     return module, path, state["global_step"]
 
 
-def _bytes(module: TaskModule) -> int:
-    return sum(each.numel() * each.element_size() for each in module.state_dict().values())
+def _require_size(folder: RunFolder, path: Path) -> None:
+    """Refuse a checkpoint whose size is not that of the model in run.json, before memory is taken for either.
+
+    Raises:
+        UserError: it is too large or too small.
+    """
+    held, needed = path.stat().st_size, 0
+
+    def add(owner: Any, name: str, parameter: torch.Tensor | None) -> None:
+        nonlocal needed
+        needed += 0 if parameter is None else parameter.numel() * parameter.element_size()
+        if needed > MOST_HALVED * held:  # at once: the rest may take hours to make
+            raise UserError(f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes and more")
+
+    hook = register_module_parameter_registration_hook(add)
+    try:
+        with torch.device("meta"):
+            remake_module(folder)
+    finally:
+        hook.remove()
+    if held > COPIES * needed + REST:
+        raise UserError(f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes")
 
 
 def remake_module(folder: RunFolder, trust: bool = False) -> TaskModule:
@@ -140,7 +158,7 @@ def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: boo
         return make(section, spec, **more)
     try:
         return made(**{key: value for key, value in spec.items() if not key.startswith("_")}, **more)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
         raise UserError(f"{folder.path}: {section} cannot be made from {target}: {error}") from error
 
 

@@ -22,6 +22,7 @@ from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import SCHEMA
 from nextfail.runs.lock import Lock
 from nextfail.runs.provenance import git_commit, versions
+from nextfail.runs.records import LONGEST
 from nextfail.seeding import derive
 from nextfail.tasks.base import Task
 from nextfail.tasks.data import TaskData
@@ -184,7 +185,11 @@ class Rehearsal(Callback):
             batch = self.data.test.rows(slice(2)).long().to(pl_module.device)
             metrics = AnswerMetrics(pl_module.task).to(pl_module.device)
             metrics.update(pl_module.objective.predict(pl_module.backbone, batch), batch)
-            require("task.outcome", pl_module.task.outcome(metrics.compute(), True, pl_module.objective.judged_by), str)
+            outcome = pl_module.task.outcome(metrics.compute(), True, pl_module.objective.judged_by)
+            if len(require("task.outcome", outcome, str)) > LONGEST:
+                raise UserError(
+                    f"task.outcome is one word, and this has {len(outcome)} characters: {outcome[:LONGEST]}"
+                )
         self.on_test_end(trainer, pl_module)
         pl_module.train()
 
@@ -197,7 +202,7 @@ class Rehearsal(Callback):
 def record_of(task: Task) -> dict[str, Any]:
     """What a result says of its task."""
     settings = {each.name: getattr(task, each.name) for each in fields(task)}  # type: ignore[arg-type]
-    return {"name": task.title, "settings": settings, "hard_position": task.hard_position}
+    return {"name": task.title[:LONGEST], "settings": settings, "hard_position": task.hard_position}
 
 
 def one_process() -> None:

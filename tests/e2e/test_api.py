@@ -68,6 +68,12 @@ def test_an_answer_is_drawn(run_folder: Path) -> None:
     assert len(titles) == 2 and all(title.endswith(("wrong", "right")) for title in titles)
 
 
+def test_nothing_to_draw_is_said(run_folder: Path) -> None:
+    run = nextfail.load(run_folder)
+    with pytest.raises(UserError, match="there is nothing to draw"):
+        run.draw(run.task.sample(1, torch.Generator().manual_seed(0)).rows(slice(0)))
+
+
 def test_attention_and_hidden_states_are_those_of_the_pass(run_folder: Path) -> None:
     run = nextfail.load(run_folder)
     problems = run.task.sample(3, torch.Generator().manual_seed(0))

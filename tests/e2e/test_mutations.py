@@ -175,6 +175,17 @@ def test_a_model_that_is_larger_than_its_checkpoint_is_not_made(run_folder: Path
         load(RunFolder(folder))
 
 
+@pytest.mark.parametrize("sizes", [{"width": 2**40}, {"depth": 10**9, "width": 4}])
+def test_models_that_no_machine_holds_are_refused_at_once(run_folder: Path, tmp_path: Path, sizes: dict[str, int]
+                                                          ) -> None:  # fmt: skip
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    run = json.loads((folder / "run.json").read_text())
+    run["model"] |= sizes
+    (folder / "run.json").write_text(json.dumps(summed(run)))
+    with pytest.raises(UserError, match=r"and is no checkpoint of a model of|cannot be made"):
+        load(RunFolder(folder))
+
+
 def limited() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (2**30 + 2**29,) * 2)
 

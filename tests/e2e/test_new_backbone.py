@@ -93,6 +93,6 @@ def test_every_objective_runs_with_it_or_says_why_not(name: str, written: Path) 
 def test_sizes_are_checked(written: Path) -> None:
     from gru import GRU
 
-    for key, value in {"depth": 0, "width": -1, "dropout": -0.1}.items():
+    for key, value in {"depth": 0, "width": -1}.items():
         with pytest.raises(UserError, match=f"model.{key}="):
             GRU(**{"depth": 1, "width": 8, "vocab_size": 24, "max_length": 40, key: value})

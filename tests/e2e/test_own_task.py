@@ -84,5 +84,16 @@ def test_what_a_task_cannot_do_is_told_before_training(mine: Path) -> None:
     plain = source.replace("@dataclass(frozen=True)\n", "").replace("    @property\n    def vocab", made)
     (mine / "copy_task.py").write_text(plain)
     assert "is no dataclass" in refused("train", *OWN, cwd=mine)
+    (mine / "copy_task.py").write_text(source.replace('"not copied"', "300 * 'x'"))
+    assert "task.outcome is one word, and this has 300 characters" in refused("train", *OWN, cwd=mine)
     (mine / "copy_task.py").write_text(source.replace('"not copied"', "None"))
     assert "task.outcome is a NoneType" in refused("train", *OWN, cwd=mine)
+
+
+def test_a_task_with_a_long_title_is_done(mine: Path) -> None:
+    source = (mine / "copy_task.py").read_text()
+    (mine / "copy_task.py").write_text(
+        source.replace("    symbols: int = 20\n", f"    symbols: int = 20\n    note: str = '{'x' * 300}'\n")
+    )
+    call("train", *OWN, cwd=mine)
+    assert "1 done" in call("status", "runs/copy", cwd=mine).stdout

@@ -330,3 +330,11 @@ def test_shorter_runs_are_the_same_but_for_their_length(tmp_path: Path) -> None:
         found = known.shorter(of(f"trainer.max_steps={steps}"))
         assert (found and (found[0].path.name, found[1])) == expected
     assert known.shorter(of("trainer.max_steps=999", "seed=2")) is None
+
+
+def test_what_a_command_accepts_is_read_again(tmp_path: Path) -> None:
+    asked = of(
+        "seed=123456789012345678901234567890", "trainer.gradient_clip=1e300", "trainer.max_steps=99999999999999999999"
+    )
+    (tmp_path / "run.json").write_text(json.dumps(record(asked, {"overrides": ["x" * 20_000]})))
+    assert RunFolder(tmp_path).identity().hash == asked.hash

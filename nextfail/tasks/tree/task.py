@@ -170,9 +170,9 @@ class Tree(Task):
 
         1 at the root, which the query names, at the end token, and after it.
         """
-        edges, _, _ = self.vocab.split(batch.prompts.long())
-        before = batch.answers[:, :-1].long()
-        ways = (edges[..., 0].unsqueeze(1) == before.unsqueeze(2)).sum(2)  # (B, L - 1)
+        tails = self.vocab.split(batch.prompts.long())[0][..., 0]  # (B, E)
+        children = tails.new_zeros(len(tails), self.vocab.size).scatter_add_(1, tails, torch.ones_like(tails))  # (B, V)
+        ways = children.gather(1, batch.answers[:, :-1].long())  # (B, L - 1)
         return torch.cat([torch.ones_like(ways[:, :1]), ways.clamp(min=1)], 1)
 
     def keys(self, batch: Batch) -> Tensor:
