@@ -57,7 +57,7 @@ def load(folder: RunFolder, checkpoint: str = "last", trust: bool = False) -> tu
     if "choices" not in run:
         raise UserError(f"{folder.run_json} {ODD}: it has no choices")
     if not trust and run.get("source") is None and path.is_file():  # a pretrained model is as large as its own files
-        _require_size(folder, path)
+        _require_size(folder, path, run["hash"])
     state = read_checkpoint(path, run["hash"])
     module = remake_module(folder, trust)
     try:
@@ -69,7 +69,7 @@ def load(folder: RunFolder, checkpoint: str = "last", trust: bool = False) -> tu
     return module, path, state["global_step"]
 
 
-def _require_size(folder: RunFolder, path: Path) -> None:
+def _require_size(folder: RunFolder, path: Path, run_hash: str) -> None:
     """Refuse a checkpoint whose size is not that of the model in run.json, before memory is taken for either.
 
     Raises:
@@ -81,6 +81,8 @@ def _require_size(folder: RunFolder, path: Path) -> None:
         nonlocal needed
         needed += 0 if parameter is None else parameter.numel() * parameter.element_size()
         if needed > MOST_HALVED * held:  # at once: the rest may take hours to make
+            if held <= REST:
+                read_checkpoint(path, run_hash)  # it may have a better reason
             raise UserError(f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes and more")
 
     hook = register_module_parameter_registration_hook(add)
