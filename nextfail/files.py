@@ -63,8 +63,8 @@ class Inside:
             file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Replace a JSON file; numbers that JSON lacks (NaN, infinity) become null."""
-        self.write(name, json.dumps(_finite(value), indent=1) + "\n")
+        """Replace a JSON file, with the text of `json_text`."""
+        self.write(name, json_text(value))
 
     @contextmanager
     def writing(self, name: str, replace: bool = True) -> Iterator[BinaryIO]:
@@ -250,6 +250,15 @@ def read_text(path: Path, most: int = MOST, follow: bool = True) -> str:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"has more than {most:,} bytes", str(path))
     return content.decode("utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Plain values as the text of a JSON file; numbers that JSON lacks (NaN, infinity) become null.
+
+    Raises:
+        TypeError: there is something else among them.
+    """
+    return json.dumps(_finite(value), indent=1) + "\n"
 
 
 def _finite(value: Any) -> Any:

@@ -127,9 +127,7 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
         # the folder's name has all overrides in it, so that it is the first to meet a mistake in one of them
         where = "" if error.full_key.startswith(("hydra.run.", "hydra.sweep.")) else f"{error.full_key}: "
         return where + text.splitlines()[0]
-    if match := re.search(
-        r"In '([\w/]+)': Could not override '\w+@", text
-    ):  # a file that Hydra puts into its own section
+    if match := re.search(r"In '([\w/]+)': Could not override '\w+@", text):
         return f"{match[1]}.yaml: begin it with the line `{GLOBAL}`, as every file that changes other sections"
     if match := re.search(r"Could not override '([\w.]+)'", text):
         known = known_keys(arguments)

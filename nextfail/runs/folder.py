@@ -128,7 +128,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise UserError(f"{self.path} is not a folder: give a run folder, as nextfail-train makes them")
         run = records.lenient(self.run_json, dict[str, Any])
-        if run is None or not _is_run(run):
+        if not _is_run(run):
             raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
         if run["schema"] not in READABLE:
             raise UserError(f"{self.run_json} has {_schemas(run['schema'])}")
@@ -280,9 +280,9 @@ def _schemas(found: Any) -> str:
     return f"schema {str(found)[:20]}; this version reads schemas {', '.join(map(str, READABLE))}"
 
 
-def _is_run(content: Any) -> TypeGuard[dict[str, Any]]:
+def _is_run(content: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     """Whether a run.json is one of nextfail's, of whatever version, and no file of that name of somebody else's."""
-    return isinstance(content, dict) and "schema" in content and bool(_HASH.fullmatch(str(content.get("hash"))))
+    return content is not None and "schema" in content and bool(_HASH.fullmatch(str(content.get("hash"))))
 
 
 def _unchanged(run: dict[str, Any]) -> bool:

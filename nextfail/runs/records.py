@@ -4,6 +4,7 @@ Run folders come from other people, too. A value of another type, out of range o
 whoever reads it says so. Keys that no schema names are left out, but for run.json's, which its checksum covers.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
@@ -20,14 +21,13 @@ LONGEST = 200
 """Characters of a name: of a model, an objective, a task, an outcome."""
 
 Whole = Annotated[int, Meta(ge=0, le=2**53)]
-Setting = Annotated[int, Meta(ge=0)]
+Setting = Annotated[int, Meta(ge=0)]  # as large as a command accepts
 Number = Annotated[float, Meta(ge=0, le=1e30)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Process = Annotated[int, Meta(gt=0, lt=2**31)]
 Name = Annotated[str, Meta(max_length=LONGEST)]
 Text = Annotated[str, Meta(max_length=10_000)]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
-
 
 ODD = "is not as nextfail writes it"
 
@@ -108,7 +108,7 @@ class Status(TypedDict, total=False):
     state: Name
     time: Number
     step: Whole
-    max_steps: Whole
+    max_steps: Setting
     checkpoint: Whole
     loss: float | None
     exact_match: Share | None
@@ -160,7 +160,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Sweep(TypedDict):
     """A record in .sweeps: the overrides of each run by its folder's name."""
 
-    runs: dict[str, list[Text]]
+    runs: dict[str, list[str]]
 
 
 def read(path: Path, kind: type[T]) -> T | None:
@@ -170,16 +170,22 @@ def read(path: Path, kind: type[T]) -> T | None:
         Malformed: it cannot be read, is not whole, or not of this kind.
     """
     text = text_of(path)
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(text, type=kind)
+    return None if text is None else parse(path.name, text, kind)
+
+
+def parse(name: str, text: str, kind: type[T]) -> T:
+    """The content of a JSON file from its text.
+
+    Raises:
+        Malformed: it is not whole, or not of this kind.
+    """
+    try:  # not msgspec's own, which refuses what nextfail may have written: names of files that are not UTF-8
+        content = json.loads(text)
     except RecursionError as error:
-        raise Malformed(f"{path.name} is nested too deeply") from error
-    except msgspec.ValidationError as error:
-        raise Malformed(f"{path.name} {ODD}: {_where(error)}") from error
-    except (msgspec.DecodeError, ValueError) as error:
-        raise Malformed(f"{path.name} is not whole: {error}") from error
+        raise Malformed(f"{name} is nested too deeply") from error
+    except ValueError as error:
+        raise Malformed(f"{name} is not whole: {error}") from error
+    return check(name, content, kind)
 
 
 def text_of(path: Path) -> str | None:

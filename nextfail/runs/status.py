@@ -13,12 +13,15 @@ STATES = ("done", "running", "pending", "cut", "failed", "missing")
 COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
 
 ON = "the same command goes on from"
+LONGEST_ERROR = 500  # characters
 VAGUE = "status.json is missing or not whole"
 
 
 def note(run: RunFolder, state: str, **more: Any) -> Status:
     """Replace state and time in status.json, keeping what is not said anew; what it says now."""
     kept = records.lenient(run.status_json, Status) or {}
+    if more.get("error"):
+        more["error"] = " ".join(str(more["error"]).split())[:LONGEST_ERROR]
     status = cast(Status, {**kept, "state": state, "time": time.time(), **more})
     run.files.write_json(run.status_json.name, status)
     return status

@@ -229,7 +229,7 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
         raise RunCut("cut; the same command goes on from the last checkpoint") from error
     except Exception as error:
         with suppress(UserError, OSError):  # a full disk may be what brought us here
-            note(folder, "failed", error=" ".join(str(error).split())[:500] or type(error).__name__)
+            note(folder, "failed", error=str(error).strip() or type(error).__name__)
             folder.files.write(folder.error_txt.name, traceback.format_exc())
         raise
 

@@ -73,6 +73,14 @@ def facts(name: str, settings: Mapping[str, Any], result: Mapping[str, Any] | No
     return Facts(title, _chance(result), len(tokens), told.get("hard_position"), plain)
 
 
+def whole(settings: Mapping[str, Any], key: str) -> int:
+    """A size, which may come from anybody's run folder."""
+    value = settings[key]
+    if type(value) is not int or not 0 < value < 2**15:  # tokens have 16 bits
+        raise ValueError(f"task.{key} is {str(value)[:40]!r}")
+    return value
+
+
 def _chance(result: Mapping[str, Any] | None) -> float | None:
     chance = (result or {}).get("chance")
     return None if chance is None else float(chance)

@@ -18,11 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nextfail import __version__
 from nextfail.errors import UserError
+from nextfail.files import json_text
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import SCHEMA
 from nextfail.runs.lock import Lock
 from nextfail.runs.provenance import git_commit, versions
-from nextfail.runs.records import LONGEST
+from nextfail.runs.records import LONGEST, Malformed, Result, parse
 from nextfail.seeding import derive
 from nextfail.tasks.base import Task
 from nextfail.tasks.data import TaskData
@@ -81,13 +82,10 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     result = {
         "schema": SCHEMA,
         "identity": run["hash"],
-        "task": record_of(task),
         "model": run["choices"]["model"],
         "objective": run["choices"]["objective"],
         "seed": config["seed"],
-        **module.results,
-        "judged_by": module.objective.judged_by,
-        "outcome": task.outcome(module.results, diverged.finite, module.objective.judged_by),
+        **judged(module, module.results, diverged.finite),
         "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
         "steps": steps,
         "samples_seen": steps * data.batch_size,
@@ -185,11 +183,14 @@ class Rehearsal(Callback):
             batch = self.data.test.rows(slice(2)).long().to(pl_module.device)
             metrics = AnswerMetrics(pl_module.task).to(pl_module.device)
             metrics.update(pl_module.objective.predict(pl_module.backbone, batch), batch)
-            outcome = pl_module.task.outcome(metrics.compute(), True, pl_module.objective.judged_by)
-            if len(require("task.outcome", outcome, str)) > LONGEST:
-                raise UserError(
-                    f"task.outcome is one word, and this has {len(outcome)} characters: {outcome[:LONGEST]}"
-                )
+            measured = judged(pl_module, metrics.compute(), finite=True)
+        try:
+            rest = {"schema": SCHEMA, "identity": "", "steps": 0, "samples_seen": 0}
+            parse("result.json", json_text(rest | measured), Result)
+        except (TypeError, Malformed) as error:
+            raise UserError(
+                f"what {pl_module.task.title[:LONGEST]} measures has no place in a result: {error}"
+            ) from error
         self.on_test_end(trainer, pl_module)
         pl_module.train()
 
@@ -197,6 +198,13 @@ class Rehearsal(Callback):
         assert isinstance(pl_module, TaskModule)
         with trainer.precision_plugin.val_step_context():  # as the metrics
             self.examples = examples(pl_module, self.data)
+
+
+def judged(module: TaskModule, metrics: dict[str, Any], finite: bool) -> dict[str, Any]:
+    """What a result says of its task and of what was measured."""
+    by = module.objective.judged_by
+    outcome = module.task.outcome(metrics, finite, by)
+    return {"task": record_of(module.task), **metrics, "judged_by": by, "outcome": outcome}
 
 
 def record_of(task: Task) -> dict[str, Any]:

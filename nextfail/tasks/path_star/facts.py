@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nextfail.tasks.facts import Facts
+from nextfail.tasks.facts import Facts, whole
 from nextfail.tasks.path_star.examples import examples
 from nextfail.tasks.path_star.outcome import COLUMNS, NOTES, OUTCOMES, SAYS
 
@@ -40,14 +40,6 @@ def title(sizes: Mapping[str, int]) -> str:
     name = f"G({sizes['degree']},{sizes['path_length']})"
     usual = 50 if sizes["degree"] * (sizes["path_length"] - 1) < 50 else 100
     return name if sizes["num_nodes"] == usual else f"{name}, N={sizes['num_nodes']}"
-
-
-def whole(settings: Mapping[str, Any], key: str) -> int:
-    """A size, which may come from anybody's run folder."""
-    value = settings[key]
-    if type(value) is not int or not 0 < value < 2**15:  # tokens have 16 bits
-        raise ValueError(f"task.{key} is {str(value)[:40]!r}")
-    return value
 
 
 def _figure(groups: Any) -> Any:

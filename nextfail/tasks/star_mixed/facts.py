@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nextfail.tasks.facts import Facts
-from nextfail.tasks.path_star.facts import PLACES, whole
+from nextfail.tasks.facts import Facts, whole
+from nextfail.tasks.path_star.facts import PLACES
 from nextfail.tasks.path_star.outcome import COLUMNS, NOTES, OUTCOMES, SAYS
 
 SIZES = ("degree", "shortest", "longest", "num_nodes")
@@ -15,7 +15,7 @@ def facts(settings: Mapping[str, Any]) -> Facts:
     sizes = {key: whole(settings, key) for key in SIZES}
     goal = str(settings["goal"])
     return Facts(
-        title=title(sizes["degree"], sizes["shortest"], sizes["longest"], goal),
+        title=title(**sizes, goal=goal),
         chance=1 / sizes["degree"],
         length=sizes["longest"] + 1,
         hard_position=1,
@@ -29,6 +29,7 @@ def facts(settings: Mapping[str, Any]) -> Facts:
     )
 
 
-def title(degree: int, shortest: int, longest: int, goal: str) -> str:
-    """Mixed G(2,3-5), and whether goals are anywhere."""
-    return f"Mixed G({degree},{shortest}-{longest})" + (", any goal" if goal == "any" else "")
+def title(degree: int, shortest: int, longest: int, num_nodes: int, goal: str) -> str:
+    """Mixed G(2,3-5), the number of labels where it is not 50, and whether goals are anywhere."""
+    labels = "" if num_nodes == 50 else f", N={num_nodes}"
+    return f"Mixed G({degree},{shortest}-{longest}){labels}" + (", any goal" if goal == "any" else "")

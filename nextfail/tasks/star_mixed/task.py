@@ -83,7 +83,7 @@ class StarMixed(Star):
 
     @property
     def title(self) -> str:
-        return facts.title(self.degree, self.shortest, self.longest, self.goal)
+        return facts.title(self.degree, self.shortest, self.longest, self.num_nodes, self.goal)
 
     @cached_property
     def sizes(self) -> list[PathStar]:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nextfail.tasks.facts import Facts
-from nextfail.tasks.path_star.facts import whole
+from nextfail.tasks.facts import Facts, whole
 from nextfail.tasks.tree.examples import examples
 from nextfail.tasks.tree.outcome import COLUMNS, NOTES, OUTCOMES, SAYS
 
@@ -34,9 +33,10 @@ def facts(settings: Mapping[str, Any]) -> Facts:
 
 
 def title(sizes: Mapping[str, int]) -> str:
-    """Tree(12, 2): nodes and children, and the longest path where it is not the usual one."""
+    """Tree(12, 2): nodes and children, and what is not as usual, the longest path or the number of labels."""
     longest = "" if sizes["longest"] == 6 else f", paths to {sizes['longest']}"
-    return f"Tree({sizes['nodes']}, {sizes['children']}{longest})"
+    labels = "" if sizes["num_nodes"] == 50 else f", N={sizes['num_nodes']}"
+    return f"Tree({sizes['nodes']}, {sizes['children']}{longest}){labels}"
 
 
 def _figure(groups: Any) -> Any:
