@@ -26,7 +26,6 @@ Number = Annotated[float, Meta(ge=0, le=1e30)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Process = Annotated[int, Meta(gt=0, lt=2**31)]
 Name = Annotated[str, Meta(max_length=LONGEST)]
-Text = Annotated[str, Meta(max_length=10_000)]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
 ODD = "is not as nextfail writes it"
@@ -48,9 +47,9 @@ class Proportion(msgspec.Struct, frozen=True):
 class Class(TypedDict):
     """What a class is known by: its public name and revision, or a user's own by its path and its file's digest."""
 
-    name: Text
+    name: str
     revision: NotRequired[Whole]
-    sha256: NotRequired[Text | None]
+    sha256: NotRequired[str | None]
     bases: NotRequired[dict[str, Any]]
 
 
@@ -96,10 +95,10 @@ class RunJson(TypedDict):
     graph: NotRequired[dict[str, Any]]
     classes: NotRequired[dict[str, Class]]
     checksum: NotRequired[Hash]
-    files: NotRequired[dict[str, Text | None]]
-    source: NotRequired[Text | None]
+    files: NotRequired[dict[str, str | None]]
+    source: NotRequired[str | None]
     overrides: NotRequired[list[str]]
-    began: NotRequired[dict[str, Text | None]]
+    began: NotRequired[dict[str, str | None]]
 
 
 class Status(TypedDict, total=False):
@@ -116,8 +115,8 @@ class Status(TypedDict, total=False):
     samples_per_second: Number | None
     seconds_left: Number | None
     outcome: Name | None
-    error: Text | None
-    host: Text | None
+    error: str | None
+    host: str | None
     pid: Process | None
     job: Name | None
     requeued: Whole
@@ -220,7 +219,7 @@ def check(name: str, content: Any, kind: type[T]) -> T:
     """
     try:
         return msgspec.convert(content, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, RecursionError, UnicodeError) as error:
         raise Malformed(f"{name} {ODD}: {_where(error)}") from error
 
 
@@ -231,7 +230,7 @@ def shares(content: Mapping[str, Any]) -> dict[str, Proportion]:
         if isinstance(value, dict):
             try:
                 found[key] = msgspec.convert(value, Proportion)
-            except msgspec.ValidationError:
+            except (msgspec.ValidationError, UnicodeError):
                 continue  # such as `task`
     return found
 

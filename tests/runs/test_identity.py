@@ -336,5 +336,6 @@ def test_what_a_command_accepts_is_read_again(tmp_path: Path) -> None:
     asked = of(
         "seed=123456789012345678901234567890", "trainer.gradient_clip=1e300", "trainer.max_steps=99999999999999999999"
     )
-    (tmp_path / "run.json").write_text(json.dumps(record(asked, {"overrides": ["x" * 20_000, "\udcff"]})))
+    extra = {"overrides": ["x" * 20_000, "\udcff"], "files": {"train_file": "\udcff.txt"}}
+    (tmp_path / "run.json").write_text(json.dumps(record(asked, extra)))
     assert RunFolder(tmp_path).identity().hash == asked.hash
