@@ -98,4 +98,6 @@ def test_what_reports_need_of_a_task_needs_no_torch() -> None:
 
 def test_every_part_is_looked_at() -> None:
     assert {part(file) for file in FILES} == set(MAY)
-    assert {"torch.nn.functional", "nextfail.errors.UserError"} <= set(imports(ROOT / "models" / "transformer.py"))
+    assert {"torch.nn.functional", "nextfail.errors.UserError"} <= set(
+        imports(ROOT / "models" / "mixers" / "attention.py")
+    )

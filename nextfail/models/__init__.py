@@ -1,8 +1,10 @@
 """Backbones: what predicts. They know nothing of graphs or objectives."""
 
 from nextfail.models.backbone import Backbone
-from nextfail.models.mamba import Mamba
+from nextfail.models.hybrid import Hybrid
+from nextfail.models.mamba import Mamba, Mamba2
 from nextfail.models.pretrained import Pretrained
+from nextfail.models.stack import Stack
 from nextfail.models.transformer import Transformer
 
-__all__ = ["Backbone", "Mamba", "Pretrained", "Transformer"]
+__all__ = ["Backbone", "Hybrid", "Mamba", "Mamba2", "Pretrained", "Stack", "Transformer"]

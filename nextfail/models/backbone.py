@@ -13,6 +13,8 @@ from nextfail.errors import UserError
 BIDIRECTIONAL = "bidirectional"  # forward(causal=False): every position sees every other
 CUSTOM_MASK = "custom_mask"  # forward(mask=...): who sees whom is given
 POSITIONS = "positions"  # forward(positions=...): positions are given instead of 0, 1, 2, ...
+EMBEDDINGS = "embeddings"  # forward(embeddings=...): embeddings are given instead of ids
+BEFORE_NORM = "before_norm"  # forward(before_norm=True): hidden states as they are before the final norm
 
 
 class PairEmbedding(nn.Module):
@@ -41,6 +43,13 @@ class PairEmbedding(nn.Module):
         other = torch.where(paired, pair % count, count)
         x = F.embedding(one, torch.cat([single, self.first.weight]))
         return x + F.embedding(other, F.pad(self.second.weight, (0, 0, 0, 1)))
+
+
+def require_above_0(**sizes: Any) -> None:
+    """Raise UserError if one of a model's sizes is no number above 0."""
+    for key, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise UserError(f"model.{key}={value!r} is not a number above 0")
 
 
 class Backbone(nn.Module, ABC):
@@ -74,9 +83,7 @@ class Backbone(nn.Module, ABC):
             UserError: one of them is not.
         """
         super().__init__()
-        for key, value in sizes.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise UserError(f"model.{key}={value!r} is not a number above 0")
+        require_above_0(**sizes)
         self.vocab_size, self.max_length = vocab_size, max_length
         self.width, self._pair_std = sizes["width"], sizes.get("init_std", 0.02)
         self.pairs: PairEmbedding | None = None
@@ -85,34 +92,58 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(
         self,
-        tokens: Tensor,
+        tokens: Tensor | None = None,
         *,
         last: int | None = None,
         causal: bool = True,
         mask: Tensor | None = None,
         positions: Tensor | None = None,
+        embeddings: Tensor | None = None,
+        before_norm: bool = False,
     ) -> Tensor:
         """Hidden states, after the final norm, of the last `last` positions (all if None).
 
         Args:
-            tokens: (B, T) ids, or (B, T, C) embeddings as `embed` makes them.
+            tokens: (B, T) ids.
             causal: each position sees itself and what is before it; False needs `bidirectional`.
             mask: (T, T) or (B, T, T) bool, True where a row may see a column, instead of `causal`. Needs `custom_mask`.
             positions: (T,) or (B, T) ids below `max_length`. Needs `positions`.
+            embeddings: (B, T, C), as `embed` makes them, instead of tokens. Needs `embeddings`.
+            before_norm: return hidden states as they are before the final norm. Needs `before_norm`.
 
         Returns:
             (B, last, C).
         """
 
-    def step(self, tokens: Tensor, cache: Any = None, *, last: int | None = None) -> tuple[Tensor, Any]:
+    def step(
+        self,
+        tokens: Tensor | None = None,
+        cache: Any = None,
+        *,
+        last: int | None = None,
+        embeddings: Tensor | None = None,
+        before_norm: bool = False,
+    ) -> tuple[Tensor, Any]:
         """Go on from what was read before: hidden states of the new tokens' last `last` positions, and the cache after.
 
         Equal to `forward` over all tokens so far. `cache=None` starts anew. A cache is never changed for its owner: one
         may go on from it several times, each after the one before is no longer needed (branches may share memory).
-        Without a cache of its own a backbone reads again from the start, and what it keeps are the tokens.
+        Without a cache of its own a backbone reads again from the start, and what it keeps is what it read.
+
+        Args:
+            tokens, last, embeddings, before_norm: as of `forward`.
         """
-        read = tokens if cache is None else torch.cat([cache, tokens], 1)
-        return self(read, last=tokens.shape[1] if last is None else last), read
+        self.refuse_unknown(embeddings=embeddings, before_norm=before_norm)
+        kind = "embeddings" if EMBEDDINGS in self.capabilities else "tokens"
+        new = self.embedded(tokens, embeddings) if kind == "embeddings" else tokens
+        assert new is not None
+        read = new if cache is None else torch.cat([cache, new], 1)
+        last = new.shape[1] if last is None else min(last, new.shape[1])
+        return self(**{kind: read}, last=last, **({"before_norm": True} if before_norm else {})), read
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., C) from before the final norm as they are after it. Needs `before_norm`."""
+        raise UserError(f"{type(self).__name__} cannot do {BEFORE_NORM!r}")
 
     def new_block(self) -> nn.Module:
         """One more residual block of this kind, newly initialised, for extra heads.
@@ -128,13 +159,13 @@ class Backbone(nn.Module, ABC):
         """Its blocks, each called with (B, T, C) in turn, for those who look inside; empty if it has no such blocks."""
         return [*getattr(self, "blocks", [])]
 
-    def attention(self, layer: int, x: Tensor, causal: bool = True, mask: Tensor | None = None) -> Tensor | None:
+    def attention(self, layer: int, x: Tensor, **options: Any) -> Tensor | None:
         """How much each head of a layer reads from where, (B, H, T, T); None where nothing is attended to.
 
         Args:
             layer: index of a block.
             x: what the block is given, (B, T, C).
-            causal, mask: with what else it is called.
+            options: causal, mask and positions, as it is called with.
         """
         return None
 
@@ -175,9 +206,33 @@ class Backbone(nn.Module, ABC):
         args, kwargs = self._arguments
         return type(self)(*args, **kwargs)
 
-    def refuse_unknown(self, *, causal: bool, mask: Tensor | None, positions: Tensor | None) -> None:
+    def embedded(self, tokens: Tensor | None, embeddings: Tensor | None) -> Tensor:
+        """Embeddings (B, T, C) of what `forward` is given.
+
+        Raises:
+            UserError: both are given, or neither is.
+        """
+        if (tokens is None) == (embeddings is None):
+            raise UserError("a backbone reads tokens or embeddings: give one of them")
+        return self.embed(tokens) if tokens is not None else embeddings  # type: ignore[return-value]
+
+    def refuse_unknown(
+        self,
+        *,
+        causal: bool = True,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        embeddings: Tensor | None = None,
+        before_norm: bool = False,
+    ) -> None:
         """Raise UserError if an option of `forward` is asked for that `capabilities` does not name."""
-        asked = {BIDIRECTIONAL: not causal, CUSTOM_MASK: mask is not None, POSITIONS: positions is not None}
+        asked = {
+            BIDIRECTIONAL: not causal,
+            CUSTOM_MASK: mask is not None,
+            POSITIONS: positions is not None,
+            EMBEDDINGS: embeddings is not None,
+            BEFORE_NORM: before_norm,
+        }
         for capability, wanted in asked.items():
             if wanted and capability not in self.capabilities:
                 raise UserError(f"{type(self).__name__} cannot do {capability!r}; it can {sorted(self.capabilities)}")

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from nextfail.errors import UserError
-from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, Backbone
-from nextfail.models.transformer import Block
+from nextfail.models.backbone import BEFORE_NORM, BIDIRECTIONAL, CUSTOM_MASK, EMBEDDINGS, POSITIONS, Backbone
+from nextfail.models.mixers.attention import Attention
+from nextfail.models.stack import Block
 from nextfail.source import public
 
 FAMILIES = {"gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM"}
 """Classes of transformers by the model_type of a config.json."""
+
+FINAL_NORM = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm"}
 
 NO_DROPOUT = {"gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "gpt_neox": ("hidden_dropout", "attention_dropout")}
 FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
@@ -42,7 +45,7 @@ class Pretrained(Backbone):
         UserError: the source cannot be used, or the model is too short.
     """
 
-    capabilities = frozenset({BIDIRECTIONAL, CUSTOM_MASK, POSITIONS})
+    capabilities = frozenset({BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, EMBEDDINGS, BEFORE_NORM})
 
     def __init__(self, source: str, vocab_size: int, max_length: int, revision: str = "main") -> None:
         folder = find(source, revision)
@@ -57,6 +60,7 @@ class Pretrained(Backbone):
             raise UserError(f"model.source={source} reads at most {longest} tokens, and this task needs {max_length}")
         self.folder, self.body = folder, loaded.base_model
         self.heads: int = loaded.config.num_attention_heads
+        self._final_norm = FINAL_NORM[family]
         self._rows = [part.weight.detach() for part in (loaded.get_input_embeddings(), loaded.get_output_embeddings())]
         self.head = None if loaded.config.tie_word_embeddings else nn.Parameter(torch.empty(vocab_size, self.width))
         self.body.set_input_embeddings(None)  # `tokens` takes its place
@@ -81,40 +85,62 @@ class Pretrained(Backbone):
 
     def forward(
         self,
-        tokens: Tensor,
+        tokens: Tensor | None = None,
         *,
         last: int | None = None,
         causal: bool = True,
         mask: Tensor | None = None,
         positions: Tensor | None = None,
+        embeddings: Tensor | None = None,
+        before_norm: bool = False,
     ) -> Tensor:
-        x = tokens if tokens.is_floating_point() else self.embed(tokens)  # (B, T, C)
+        x = self.embedded(tokens, embeddings)  # (B, T, C)
         if mask is None and not causal:
             mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
         if mask is not None:
             mask = mask.expand(len(x), *mask.shape[-2:]).unsqueeze(1)  # (B, 1, T, T)
         if positions is not None:
             positions = positions.expand(len(x), -1)
-        hidden = self.body(inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False)
-        return hidden.last_hidden_state[:, -(last or x.shape[1]) :]
+        hidden = self._run(before_norm, inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False)
+        return hidden[:, -(last or x.shape[1]) :]
 
     def step(
-        self, tokens: Tensor, cache: KeysAndValues | None = None, *, last: int | None = None
+        self,
+        tokens: Tensor | None = None,
+        cache: KeysAndValues | None = None,
+        *,
+        last: int | None = None,
+        embeddings: Tensor | None = None,
+        before_norm: bool = False,
     ) -> tuple[Tensor, KeysAndValues]:
         from transformers import DynamicCache
 
-        x = tokens if tokens.is_floating_point() else self.embed(tokens)
+        x = self.embedded(tokens, embeddings)
         past = DynamicCache(cache, config=self.body.config) if cache else DynamicCache(config=self.body.config)
-        hidden = self.body(inputs_embeds=x, cache=past, use_cache=True).last_hidden_state
+        hidden = self._run(before_norm, inputs_embeds=x, cache=past, use_cache=True)
         # transformers joins what is new to a copy, so that the cache given stays as it is
         layers: list[Any] = past.layers
         return hidden[:, -(last or x.shape[1]) :], [(layer.keys, layer.values) for layer in layers]
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        normed: Tensor = getattr(self.body, self._final_norm)(hidden)
+        return normed
+
+    def _run(self, before_norm: bool, **given: Any) -> Tensor:
+        """Last hidden states (B, T, C) of the body, which ends in its norm."""
+        read: list[Tensor] = []
+        hook = getattr(self.body, self._final_norm).register_forward_pre_hook(lambda _, args: read.append(args[0]))
+        try:
+            normed: Tensor = self.body(**given).last_hidden_state
+        finally:
+            hook.remove()
+        return read[0] if before_norm else normed
 
     def _unembedding(self) -> Tensor:
         return self.tokens.weight if self.head is None else self.head
 
     def new_block(self) -> nn.Module:
-        return Block(self.width, self.heads)
+        return Block(self.width, Attention(self.width, self.heads, self.max_length), norm="layer", mlp="gelu")
 
     def fresh(self) -> Self:
         """A copy with the pretrained weights as they are now."""

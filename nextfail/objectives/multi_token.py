@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from nextfail.models.backbone import Backbone
+from nextfail.models.backbone import BEFORE_NORM, Backbone
 from nextfail.objectives.base import Loss, Objective, whole_number
 from nextfail.source import public
 from nextfail.tasks.base import Batch
 
 
-@public("multi_token")
+@public("multi_token", revision=2)
 class MultiToken(Objective):
     """Every state also predicts the k - 1 tokens after the next (Gloeckle et al. 2024, arXiv 2404.19737, section 2).
 
@@ -18,16 +18,16 @@ class MultiToken(Objective):
         head 1   .    r1  r2  r3  r4  .
         head 2   .    r2  r3  r4  .   .
 
-    As published, a head is one block over the shared trunk, all heads share the norm and the unembedding, and the
-    loss is the sum of the heads' cross-entropies, each the mean over its places. Head 0 decodes; the others are not
-    used then. Choices of ours: the trunk keeps its norm, the shared one comes after the heads; the trunk keeps its
-    depth, so that decoding costs a block more than next-token prediction (the paper takes the blocks of the heads
-    from the trunk).
+    As published, a head is one block over the trunk's hidden states before the final norm, all heads share that norm
+    and the unembedding, and the loss is the sum of the heads' cross-entropies, each the mean over its places. Head 0
+    decodes; the others are not used then. Differs from the paper in: the trunk keeps its depth, so that decoding costs
+    a block more than next-token prediction (the paper takes the blocks of the heads from the trunk).
 
     Args:
         k: number of heads, at least 2; on a path with fewer tokens there are as many as tokens.
     """
 
+    requires = frozenset({BEFORE_NORM})
     reads_prompt_once = False  # a head looks back over all states
 
     def __init__(self, k: int = 4) -> None:
@@ -37,33 +37,35 @@ class MultiToken(Objective):
     def build(self, backbone: Backbone) -> None:
         count = min(self.k, self.task.answer_length)  # beyond it a head would have nothing to predict
         self.heads = nn.ModuleList(backbone.new_block() for _ in range(count))
-        self.norm = nn.LayerNorm(backbone.width)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
         paths, length = batch.answers, batch.answers.shape[1]
         labels = self.labels(paths)
-        trunk = backbone(self.inputs(batch.prompts, paths))  # (B, T, C): a head looks back over all of it
+        trunk = backbone(
+            self.inputs(batch.prompts, paths), before_norm=True
+        )  # (B, T, C): a head looks back over all of it
         losses = []
         for ahead, head in enumerate(self.heads):
-            hidden = self.norm(head(trunk, last=length))[:, : length - ahead]
+            hidden = backbone.final_norm(head(trunk, last=length))[:, : length - ahead]
             losses.append(self.cross_entropy(backbone.logits(hidden), labels[:, ahead:]))
         return losses[0].plus(**{f"ahead_{i}": loss.total for i, loss in enumerate(losses) if i})
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
         paths = prompts[:, :0] if given is None else given
-        trunk, cache = backbone.step(torch.cat([prompts, paths], 1))
+        trunk, cache = backbone.step(torch.cat([prompts, paths], 1), before_norm=True)
         while paths.shape[1] < length:
             paths = torch.cat([paths, self._next(backbone, trunk, 1)], 1)
             if paths.shape[1] < length:
-                state, cache = backbone.step(paths[:, -1:], cache)
+                state, cache = backbone.step(paths[:, -1:], cache, before_norm=True)
                 trunk = torch.cat([trunk, state], 1)
         return paths
 
     @torch.no_grad()
     def forced(self, backbone: Backbone, batch: Batch) -> Tensor:
-        return self._next(backbone, backbone(self.inputs(batch.prompts, batch.answers)), batch.answers.shape[1])
+        trunk = backbone(self.inputs(batch.prompts, batch.answers), before_norm=True)
+        return self._next(backbone, trunk, batch.answers.shape[1])
 
     def _next(self, backbone: Backbone, trunk: Tensor, last: int) -> Tensor:
         """The tokens (B, last) that head 0 predicts at the trunk's last states (B, T, C)."""
-        return backbone.logits(self.norm(self.heads[0](trunk, last=last))).argmax(-1)
+        return backbone.logits(backbone.final_norm(self.heads[0](trunk, last=last))).argmax(-1)

@@ -9,6 +9,9 @@ from torch import Tensor
 from nextfail.errors import UserError
 from nextfail.training.module import TaskModule
 
+SEEING = ("causal", "mask", "positions")
+"""Options of `Backbone.forward` that say what a position sees."""
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -55,6 +58,6 @@ def inspect(module: TaskModule, prompts: Tensor, answers: Tensor) -> Inspection:
             hook.remove()
     if len(read) != 1 or len(given) != len(layers):
         raise UserError(f"{type(objective).__name__} reads in {len(read)} passes, and one can be inspected")
-    attention = [backbone.attention(number, x, more.get("causal", True), more.get("mask"))
+    attention = [backbone.attention(number, x, **{key: more[key] for key in SEEING if key in more})
                  for number, (x, more) in enumerate(given)]  # fmt: skip
     return Inspection(read[0], module.task.spell(read[0]), written, [x for x, _ in given], attention)

@@ -88,10 +88,9 @@ def test_attention_and_hidden_states_are_those_of_the_pass(run_folder: Path) -> 
         torch.testing.assert_close(weights.sum(-1), torch.ones(3, heads, length))
         assert weights.triu(1).abs().max() == 0, "nothing is read from the future"
         block = backbone.layers()[layer]
-        value = block.query_key_value(block.norm_attention(x)).chunk(3, -1)[2].unflatten(-1, (heads, -1))
-        attended = block.project((weights @ value.transpose(1, 2)).transpose(1, 2).flatten(2))
-        triangle = block._attend(block.norm_attention(x), True, None, slice(None), None)
-        torch.testing.assert_close(attended, block.project(triangle))
+        value = block.mixer.query_key_value(block.norm(x)).chunk(3, -1)[2].unflatten(-1, (heads, -1))
+        attended = block.mixer.project((weights @ value.transpose(1, 2)).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(attended, block.mixer(block.norm(x)))
     predicted = backbone.logits(backbone.norm(backbone.layers()[-1](seen.hidden[-1], last=answers.shape[1]))).argmax(-1)
     assert torch.equal(predicted, answers), "greedy answers are what the same pass predicts"
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 from nextfail.models import Transformer
-from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS
+from nextfail.models.backbone import BEFORE_NORM, BIDIRECTIONAL, CUSTOM_MASK, EMBEDDINGS, POSITIONS
 from nextfail.models.mixers.conv import ShortConv
 
 VOCAB, LENGTH = 17, 24
@@ -68,7 +68,7 @@ def test_wrong_numbers_of_taps(taps: object) -> None:
 
 
 def test_a_place_that_does_not_exist() -> None:
-    with pytest.raises(UserError, match=r"model\.conv_at='head' is unknown: choose both, attention, mlp, none"):
+    with pytest.raises(UserError, match=r"model\.conv_at='head' is unknown: choose both, attention, mixer, mlp, none"):
         Transformer(2, 16, 2, VOCAB, LENGTH, conv=4, conv_at="head")
 
 
@@ -87,7 +87,7 @@ def ids(length: int = 12) -> Tensor:
 @pytest.mark.parametrize("place", PLACES)
 def test_it_stands_where_it_should(place: str) -> None:
     names = {name.split(".")[-2] for name, _ in model(place).named_parameters() if "conv" in name}
-    expected = {"both": {"conv_attention", "conv_mlp"}, "attention": {"conv_attention"}, "mlp": {"conv_mlp"}}
+    expected = {"both": {"conv_mixer", "conv_mlp"}, "attention": {"conv_mixer"}, "mlp": {"conv_mlp"}}
     assert names == expected[place]
     assert len([name for name, _ in model(place).fresh().named_parameters() if "conv" in name]) == 3 * len(names)
 
@@ -129,7 +129,7 @@ def test_it_is_causal_under_any_attention(causal: bool) -> None:
     """Of one block: what comes after a position reaches it through attention alone."""
     made = model("both", depth=1)
     with torch.no_grad():
-        made.blocks[0].project.weight.zero_()  # type: ignore[union-attr]
+        made.blocks[0].mixer.project.weight.zero_()  # type: ignore[union-attr]
         before = made(ids(), causal=causal)
         after = made(torch.cat([ids()[:, :-1], (ids()[:, -1:] + 1) % VOCAB], 1), causal=causal)
     assert torch.equal(before[:, :-1], after[:, :-1]) and not torch.equal(before[:, -1], after[:, -1])
@@ -137,6 +137,9 @@ def test_it_is_causal_under_any_attention(causal: bool) -> None:
 
 def test_a_mask_is_refused_since_it_would_not_hide() -> None:
     made = model("both")
-    assert made.capabilities == {BIDIRECTIONAL, POSITIONS} and CUSTOM_MASK in Transformer.capabilities
+    assert (
+        made.capabilities == {BIDIRECTIONAL, POSITIONS, EMBEDDINGS, BEFORE_NORM}
+        and CUSTOM_MASK in Transformer.capabilities
+    )
     with pytest.raises(UserError, match="cannot do 'custom_mask'"):
         made(ids(), mask=torch.ones(12, 12, dtype=torch.bool))

@@ -11,7 +11,7 @@ from transformers import MambaConfig, MambaForCausalLM
 from nextfail.errors import UserError
 from nextfail.models import Mamba
 from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS
-from nextfail.models.mamba import MixerState
+from nextfail.models.mixers.mamba import ScanState
 
 VOCAB, LENGTH = 17, 12
 FORMS = ("fused", "parallel", "loop")
@@ -82,7 +82,7 @@ def test_order_matters(model: Mamba) -> None:
 
 
 def test_embeddings_are_taken_for_tokens(model: Mamba) -> None:
-    assert torch.equal(model(model.embed(ids())), model(ids()))
+    assert torch.equal(model(embeddings=model.embed(ids())), model(ids()))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -134,27 +134,28 @@ def test_prompt_then_token_by_token(d_conv: int) -> None:
 @torch.no_grad()
 def test_a_cache_may_be_gone_on_from_twice(model: Mamba) -> None:
     _, cache = model.step(ids()[:, :7])
-    kept = [MixerState(each.window.clone(), each.state.clone()) for each in cache]
+    states = [each.mixer for each in cache.blocks]
+    kept = [ScanState(each.window.clone(), each.state.clone()) for each in states]
     first, _ = model.step(ids()[:, 7:], cache)
     again, _ = model.step(ids()[:, 7:], cache)
     assert torch.equal(first, again)
-    for one, other in zip(cache, kept, strict=True):
+    for one, other in zip(states, kept, strict=True):
         assert torch.equal(one.window, other.window) and torch.equal(one.state, other.state)
 
 
 def test_a_cache_does_not_grow(model: Mamba) -> None:
     _, short = model.step(ids(length=2))
     _, long = model.step(ids(length=40))  # longer than max_length, which binds models with positions alone
-    shapes = [[(*each.window.shape,), (*each.state.shape,)] for each in (short[0], long[0])]
+    shapes = [[(*each.window.shape,), (*each.state.shape,)] for each in (short.blocks[0].mixer, long.blocks[0].mixer)]
     assert shapes == [[(3, 3, 32), (3, 32, 5)]] * 2
 
 
 def test_gradients_pass_through_a_cache(model: Mamba) -> None:
     embedded = model.embed(ids()).detach().requires_grad_()
-    _, cache = model.step(embedded[:, :7])
-    hidden, _ = model.step(embedded[:, 7:], cache)
+    _, cache = model.step(embeddings=embedded[:, :7])
+    hidden, _ = model.step(None, cache, embeddings=embedded[:, 7:])
     (in_steps,) = torch.autograd.grad(hidden.sin().sum(), embedded)
-    (at_once,) = torch.autograd.grad(model(embedded)[:, 7:].sin().sum(), embedded)
+    (at_once,) = torch.autograd.grad(model(embeddings=embedded)[:, 7:].sin().sum(), embedded)
     assert near(in_steps, at_once, 1e-4 * float(at_once.abs().max()))
 
 
@@ -276,7 +277,7 @@ def test_impossible_size_is_refused(sizes: dict[str, int], message: str) -> None
     ],
 )
 def test_what_it_cannot_do_is_refused(model: Mamba, asked: dict[str, Tensor], capability: str) -> None:
-    with pytest.raises(UserError, match=rf"Mamba cannot do '{capability}'; it can \[\]"):
+    with pytest.raises(UserError, match=rf"Mamba cannot do '{capability}'; it can \['before_norm', 'embeddings'\]"):
         model(ids(), **asked)
 
 
@@ -292,4 +293,4 @@ def test_evaluation_computes_the_scan_as_the_machine_can() -> None:
     assert torch.equal(model(tokens), Mamba(**sizes, scan="auto")(tokens))
     kept = Mamba(**sizes, scan="loop")
     kept.adapt("cpu")
-    assert kept.scan == kept.blocks[0].mixer.scan == "loop"
+    assert kept.blocks[0].mixer.scan == "loop"

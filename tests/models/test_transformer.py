@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from nextfail.errors import UserError
 from nextfail.models import Transformer
-from nextfail.models.backbone import BIDIRECTIONAL, CUSTOM_MASK, POSITIONS
+from nextfail.models.backbone import BEFORE_NORM, BIDIRECTIONAL, CUSTOM_MASK, EMBEDDINGS, POSITIONS
 
 VOCAB, LENGTH = 17, 24
 
@@ -130,9 +130,9 @@ def test_permuted_tokens_with_their_positions_are_permuted_states(model: Transfo
 
 def test_embeddings_stand_for_their_tokens(model: Transformer) -> None:
     assert model.embed(ids()).shape == (3, 12, 16)
-    assert near(model(model.embed(ids()), last=5), model(ids(), last=5))
-    start, cache = model.step(model.embed(ids()[:, :7]))
-    rest, _ = model.step(model.embed(ids()[:, 7:]), cache)
+    assert near(model(embeddings=model.embed(ids()), last=5), model(ids(), last=5))
+    start, cache = model.step(embeddings=model.embed(ids()[:, :7]))
+    rest, _ = model.step(None, cache, embeddings=model.embed(ids()[:, 7:]))
     assert near(torch.cat([start, rest], 1), model(ids()))
 
 
@@ -241,7 +241,7 @@ def gpt2_with_the_weights_of(model: Transformer) -> GPT2LMHeadModel:
         state["transformer.wpe.weight"].copy_(model.positions.weight)
         pairs = {"norm": "ln_f"}
         for i in range(model.depth):
-            names = ("norm_attention", "query_key_value", "project", "norm_mlp", "expand", "contract")
+            names = ("norm", "mixer.query_key_value", "mixer.project", "norm_mlp", "mlp.expand", "mlp.contract")
             their_names = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
             pairs |= {f"blocks.{i}.{a}": f"h.{i}.{b}" for a, b in zip(names, their_names, strict=True)}
         for ours, name in pairs.items():
@@ -289,7 +289,8 @@ def test_too_long_a_sequence_is_refused(model: Transformer) -> None:
 
 
 def test_transformer_can_all_that_may_be_asked() -> None:
-    assert Transformer.capabilities == {BIDIRECTIONAL, CUSTOM_MASK, POSITIONS}
+    assert Transformer.capabilities == small().capabilities
+    assert small().capabilities == {BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, EMBEDDINGS, BEFORE_NORM}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def test_every_other_objective_runs_on_mamba(kind: type[Objective]) -> None:
 def test_any_order_is_refused_where_attention_is_not(make: Any) -> None:
     objective = AnyOrder("confident")
     with pytest.raises(
-        UserError, match=r"AnyOrder needs a backbone with \['bidirectional'\], and (Mamba|Averaging) has \[\]"
+        UserError,
+        match=r"AnyOrder needs a backbone with \['bidirectional'\], and (Mamba|Averaging) has ",
     ):
         objective.attach(SMALL, make(objective))

@@ -245,8 +245,8 @@ def test_heads_ask_nothing_after_the_end() -> None:
         costs = []
         for length, row in apart(FIVE):
             answer = row.answers[0].tolist()
-            trunk = backbone(torch.cat([row.prompts, row.answers[:, :-1]], 1))
-            logits = backbone.logits(objective.norm(objective.heads[ahead](trunk)))[0, -length:]
+            trunk = backbone(torch.cat([row.prompts, row.answers[:, :-1]], 1), before_norm=True)
+            logits = backbone.logits(backbone.norm(objective.heads[ahead](trunk)))[0, -length:]
             costs += [surprise(logits[i], label) for i, label in enumerate(answer[ahead:])]
         assert len(costs) == sum(max(length - ahead, 0) for length in LENGTHS)
         assert torch.allclose(parts[name], torch.stack(costs).mean(), atol=1e-5)

@@ -51,11 +51,11 @@ def test_multi_token_by_hand(k: int, by_hand: Batch) -> None:
     assert [seen.tolist() for seen in read_by(backbone, lambda: objective.loss(backbone, by_hand))] == [
         [[*PROMPT, 7, 1]]
     ]
-    trunk = backbone(torch.tensor([[*PROMPT, 7, 1]]))
+    trunk = backbone(torch.tensor([[*PROMPT, 7, 1]]), before_norm=True)
     labels = [[7, 1, 4], [1, 4], [4]]  # of head i: the path from its i-th token on
     expected = torch.tensor(0.0)
     for i in range(k):
-        logits = backbone.logits(objective.norm(objective.heads[i](trunk)))[0, -3:]
+        logits = backbone.logits(backbone.norm(objective.heads[i](trunk)))[0, -3:]
         by_token = [-log_prob(logits[place], label) for place, label in enumerate(labels[i])]
         part = torch.stack(by_token).mean()
         assert torch.allclose(loss.parts["next_token" if i == 0 else f"ahead_{i}"], part, atol=1e-5)
@@ -76,8 +76,8 @@ def test_multi_token_decodes_with_head_0_alone() -> None:
 
         def naive(written: list[int], prompt: list[int] = prompt) -> list[int]:
             while len(written) < 3:
-                trunk = backbone(torch.tensor([prompt + written]))
-                logits = backbone.logits(objective.norm(objective.heads[0](trunk)))
+                trunk = backbone(torch.tensor([prompt + written]), before_norm=True)
+                logits = backbone.logits(backbone.norm(objective.heads[0](trunk)))
                 written = [*written, int(logits[0, -1].argmax())]
             return written
 

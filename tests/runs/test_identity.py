@@ -25,7 +25,7 @@ OLD = ("data.train=64", "data.validation=16", "data.test=100", "model.depth=1", 
 ASKED = {
     "teacher_forcing": (),
     "reverse": ("objective=reverse", "seed=1"),
-    "mamba": ("model=mamba", "task.query=before", "objective=multi_token", "objective.k=3"),
+    "mamba": ("model=mamba", "task.query=before", "objective=token_masking", "objective.m=0.3"),
     "muon": ("optimizer=muon", "scheduler=cosine", "objective=next_latent"),
 }
 """Overrides, beside OLD, of the recorded runs of schema 1."""

@@ -17,7 +17,7 @@ from nextfail.training.optim import MuonAdamW, adamw, constant, cosine, decaying
 
 ADAMW = partial(adamw, lr=0.1, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.5)
 MUON = partial(MuonAdamW, lr=0.1, betas=[0.9, 0.95], eps=1e-8, momentum=0.9, weight_decay=0.5)
-MATRICES = ("query_key_value.weight", "project.weight", "expand.weight", "contract.weight")
+MATRICES = ("mixer.query_key_value.weight", "mixer.project.weight", "mlp.expand.weight", "mlp.contract.weight")
 
 
 def module(seed: int = 0) -> TaskModule:

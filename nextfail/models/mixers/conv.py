@@ -1,10 +1,12 @@
-"""A short causal convolution, which lets a position see the few before it without attention."""
+"""Short causal convolutions, which let a position see the few before it without attention."""
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from nextfail.errors import UserError
 
@@ -17,9 +19,10 @@ class ShortConv(nn.Module):
     The "canon layer" of Allen-Zhu, Physics of Language Models: Part 4.1 (2025, arXiv 2512.17351): depthwise, causal,
     with a residual path, without bias or activation, four taps, and initialised as torch's Conv1d. Differs from the
     paper in:
-    - where it stands is up to the model. The paper has four places in a block: A before attention, B on queries, keys
-      and values, C before the MLP, D inside the MLP. Our Transformer offers A and C.
-    - the paper's models have rotary positions, RMSNorm and SwiGLU; ours has learned positions, LayerNorm and GELU.
+    - where it stands: the paper has four places in a block, A before attention, B on queries, keys and values, C before
+      the MLP, D inside the MLP. A `Stack` offers A, before any mixer, and C.
+    - the paper's models have rotary positions, RMSNorm and SwiGLU; our Transformer has learned positions, LayerNorm and
+      GELU unless told otherwise.
 
     It is causal under any attention. With bidirectional attention only attention sees what comes after a position.
 
@@ -77,3 +80,31 @@ class _Convolve(torch.autograd.Function):
             g_x[:, :-back].addcmul_(g_y[:, back:], taps[-1 - back])
             g_taps[-1 - back] = (g_y[:, back:] * x[:, :-back]).sum((0, 1))
         return g_x, g_taps.t()
+
+
+def causal_conv(x: Tensor, conv: nn.Conv1d, form: str) -> Tensor:
+    """SiLU of a causal convolution of each channel with its own filter, as within Mamba; (B, T, D) to (B, T, D).
+
+    Args:
+        form: "fused" takes the CPU's kernel, "mamba_ssm" that of causal-conv1d if it is installed; else plain torch.
+    """
+    weight, bias = conv.weight.squeeze(1), conv.bias  # (D, K), (D,)
+    assert bias is not None
+    if form == "fused":
+        from nextfail.models.scan.fused import fused_conv  # numba takes a second to import, which others need not pay
+
+        return fused_conv(x, weight, bias).to(x.dtype)
+    if form == "mamba_ssm" and (kernel := _conv_kernel()):
+        return kernel(x.transpose(1, 2).contiguous(), weight, bias, activation="silu").transpose(1, 2)
+    steps, taps = x.shape[1], weight.shape[1]
+    padded = F.pad(x, (0, 0, taps - 1, 0))
+    return F.silu(sum((padded[:, k : k + steps] * weight[:, k] for k in range(taps)), start=bias)).to(x.dtype)
+
+
+@cache
+def _conv_kernel() -> Any:
+    try:
+        from causal_conv1d import causal_conv1d_fn
+    except Exception:  # as selective_scan.missing: absent or broken, what is there without it does as well
+        return None
+    return causal_conv1d_fn

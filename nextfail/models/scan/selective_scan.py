@@ -34,7 +34,7 @@ _NEEDS = {  # module, and the package that it stands or falls with
     "mamba_ssm": ("mamba_ssm.ops.selective_scan_interface", "mamba-ssm"),
     "fused": ("nextfail.models.scan.fused", "numba"),
 }
-_HINTS = {
+HINTS = {
     "mamba_ssm": "pip install --no-build-isolation 'nextfail[gpu]' builds its kernels, where there is a CUDA compiler",
     "fused": "pip install numba brings the fused kernel",
 }
@@ -147,8 +147,8 @@ def choose(form: str, device: str) -> str:
     for home, bound in _QUICKEST.items():
         if form == bound and device != home:
             raise UserError(f"model.scan={form} computes on {home}, not on {device}: choose auto, parallel or loop")
-    if trouble := missing(form):
-        raise UserError(f"model.scan={form} cannot be had: {trouble}. Choose auto, parallel or loop")
+    if reason := missing(form):
+        raise UserError(f"model.scan={form} cannot be had: {reason}. Choose auto, parallel or loop")
     return form
 
 
@@ -161,8 +161,8 @@ def require_form(form: str) -> None:
 def announce(form: str, device: str) -> None:
     """Log what computes scans on a device, and, if a quicker form cannot be had, why, and how it could be."""
     quickest = _QUICKEST.get(device)
-    if form == "auto" and quickest and (trouble := missing(quickest)):
-        log.warning("scan on %s: falling back to parallel, since %s; %s", device, trouble, _HINTS[quickest])
+    if form == "auto" and quickest and (reason := missing(quickest)):
+        log.warning("scan on %s: falling back to parallel, since %s; %s", device, reason, HINTS[quickest])
     log.info("scan on %s: %s", device, FORMS[choose(form, device)])
 
 
@@ -172,11 +172,20 @@ def missing(form: str) -> str | None:
     if form not in _NEEDS:
         return None
     module, package = _NEEDS[form]
-    try:
+
+    def attempt() -> None:
         made = import_module(module)
         if form == "mamba_ssm":  # it can be imported without the extension that computes
             one = torch.ones(1, 1, 1, device=next(device for device, quickest in _QUICKEST.items() if quickest == form))
             made.selective_scan_fn(one, one, -one[0], one, one).item()
+
+    return trouble(package, attempt)
+
+
+def trouble(package: str, attempt: Callable[[], object]) -> str | None:
+    """Why an attempt to use a package fails; None if it does not."""
+    try:
+        attempt()
     except ModuleNotFoundError as error:
         absent = error.name == package.replace("-", "_")
         return f"{package} is not installed" if absent else f"{package} is installed but broken ({error})"

@@ -1,0 +1,95 @@
+"""The mixer of Mamba-2 (Dao & Gu 2024): state-space duality, one decay for all channels of a head."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextfail.errors import UserError
+from nextfail.models.backbone import require_above_0
+from nextfail.models.mixers.base import Mixer
+from nextfail.models.mixers.mamba import ScanState, convolve, initial_steps
+from nextfail.models.scan import selective_scan
+from nextfail.models.scan.ssd import announce, choose, require_form, ssd
+
+DECAYS = (1.0, 16.0)
+"""Between what the initial -A are drawn."""
+
+
+class Mamba2Mixer(Mixer):
+    """A state-space model of heads; its parameters have the names, shapes and initial values of `mamba_ssm.Mamba2`'s.
+
+    Differs from theirs in: one group of B and C for all heads, which is their default, and no bound on step sizes.
+
+    Args:
+        width: channels C.
+        d_state: numbers N that each inner channel remembers.
+        head_dim: channels P of a head; divides expand * width.
+        d_conv: taps K of the convolution.
+        expand: inner channels D over C.
+        scan: how the scan is computed, see nextfail.models.scan.ssd; changes speed and rounding only.
+
+    Raises:
+        UserError: the sizes do not fit each other.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        d_state: int = 64,
+        head_dim: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        scan: str = "auto",
+    ) -> None:
+        super().__init__()
+        require_above_0(width=width, d_state=d_state, head_dim=head_dim, d_conv=d_conv, expand=expand)
+        require_form(scan)
+        inner = expand * width
+        if inner % head_dim:
+            raise UserError(f"model.head_dim={head_dim} does not divide the {inner} inner channels, "
+                            f"model.expand={expand} times model.width={width}")  # fmt: skip
+        self.d_state, self.head_dim, self.inner, self.scan = d_state, head_dim, inner, scan
+        heads, mixed = inner // head_dim, inner + 2 * d_state  # of what the convolution sees: x, B and C
+        self.in_proj = nn.Linear(width, inner + mixed + heads, bias=False)  # gate; x, B, C; step sizes
+        self.conv1d = nn.Conv1d(mixed, mixed, d_conv, groups=mixed)
+        self.dt_bias = nn.Parameter(initial_steps(heads))
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(*DECAYS).log())
+        self.D = nn.Parameter(torch.ones(heads))
+        self.norm = nn.RMSNorm(inner, eps=1e-5)
+        self.out_proj = nn.Linear(inner, width, bias=False)
+
+    def uncounted_flops(self, x: Tensor, *_: Any) -> int:
+        """Operations of a forward pass that are in no product of torch's: 2 a tap."""
+        return 2 * x.shape[0] * x.shape[1] * self.conv1d.weight.numel()
+
+    def initialise(self, std: float, residuals: int) -> None:
+        with torch.no_grad():
+            self.out_proj.weight /= math.sqrt(residuals)
+
+    def forward(self, x: Tensor, *, last: int | None = None, **_: Any) -> Tensor:
+        return self.step(x, None, last=last)[0]
+
+    def step(self, x: Tensor, past: ScanState | None = None, *, last: int | None = None) -> tuple[Tensor, ScanState]:
+        keep = slice(None) if last is None else slice(-last, None)
+        gate, into, to_steps = self.in_proj.weight.split([self.inner, len(self.conv1d.weight), len(self.D)])
+        z, mixed, dt = F.linear(x[:, keep], gate), F.linear(x, into), F.linear(x, to_steps)
+        mixed, window = convolve(mixed, self.conv1d, past, selective_scan.choose("auto", x.device.type))
+        inner, B, C = mixed.split([self.inner, self.d_state, self.d_state], -1)  # (B, T, D), (B, T, N) twice
+        y, state = ssd(
+            inner.unflatten(-1, (-1, self.head_dim)), dt, -self.A_log.float().exp(), B, C, self.D,
+            dt_bias=self.dt_bias, dt_softplus=True, initial_state=past.state if past else None, form=self.scan,
+        )  # fmt: skip
+        y = self.norm(y.flatten(2)[:, keep] * F.silu(z))  # (B, last, D)
+        return self.out_proj(y), ScanState(window, state)
+
+    def adapt(self, device: str) -> None:
+        try:
+            choose(self.scan, device)
+        except UserError:
+            self.scan = "auto"
+
+    def announce(self, device: str) -> None:
+        announce(self.scan, device)

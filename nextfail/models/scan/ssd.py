@@ -1,0 +1,175 @@
+"""The scan of Mamba-2 (Dao & Gu 2024, section 6): one function, and the forms in which it can be computed.
+
+For each head, with a state h of P x N numbers that starts at zero, and one decay for all of them:
+
+    h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T
+    y_t = h_t C_t + D x_t
+"""
+
+import logging
+from functools import cache
+from importlib import import_module
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nextfail.errors import UserError
+from nextfail.models.scan.selective_scan import HINTS, trouble
+
+log = logging.getLogger(__name__)
+
+FORMS = {
+    "mamba_ssm": "the Triton kernels of mamba-ssm",
+    "blocked": "products of matrices in plain torch, on any device",
+    "loop": "one step after the other in plain torch, on any device: the specification of all others",
+}
+"""What computes a scan. "auto" takes mamba_ssm on CUDA, and blocked elsewhere or where that cannot be had."""
+
+CHUNK = 64
+"""Steps that are products of matrices at once; between such chunks it is a recurrence."""
+
+KERNELS = "mamba_ssm.ops.triton.ssd_combined"
+
+
+def ssd(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    form: str = "auto",
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """The scan above; names as those of mamba-ssm's `mamba_chunk_scan_combined`, with one group of B and C.
+
+    Args:
+        x: (B, T, H, P) inputs of H heads.
+        dt: (B, T, H) step sizes.
+        A: (H,) real. Negative entries decay.
+        B, C: (B, T, N) into the state and out of it, for all heads.
+        D: (H,) past the state.
+        dt_bias: (H,) added to dt. dt_softplus: whether dt then goes through softplus.
+        initial_state: (B, H, P, N) before the first step, zero if None.
+        form: one of FORMS, or "auto".
+        chunk: of "blocked"; changes speed and rounding only.
+
+    Returns:
+        (B, T, H, P) in the type of x, and the state after the last step, (B, H, P, N), in float32 (float64 for x in
+        float64).
+
+    Raises:
+        UserError: the form does not exist or cannot be had here.
+    """
+    form = choose(form, x.device.type)
+    if form == "mamba_ssm":
+        kernel = import_module(KERNELS).mamba_chunk_scan_combined
+        wide = (each.unsqueeze(2) for each in (B, C))  # (B, T, 1, N)
+        out, last = kernel(x, dt, A, *wide, 2 * CHUNK, D=D, dt_bias=dt_bias, initial_states=initial_state,
+                           dt_softplus=dt_softplus, return_final_states=True)  # fmt: skip
+        return out, last
+    real = torch.float64 if x.dtype == torch.float64 else torch.float32
+    with torch.autocast(x.device.type, enabled=False):  # decays of many steps need all digits
+        wide_x, dt, A, B, C = (each.to(real) for each in (x, dt, A, B, C))
+        dt = dt if dt_bias is None else dt + dt_bias.to(real)
+        dt = F.softplus(dt) if dt_softplus else dt
+        state = None if initial_state is None else initial_state.to(real)
+        scaled, decay = wide_x * dt[..., None], dt * A  # (B, T, H, P), (B, T, H); of the decay, its logarithm
+        y, last = loop(scaled, decay, B, C, state) if form == "loop" else blocked(scaled, decay, B, C, state, chunk)
+        y = y if D is None else y + D.to(real)[:, None] * wide_x
+    return y.to(x.dtype), last
+
+
+def loop(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One step after the other: h_t = exp(decay_t) h_{t-1} + x_t B_t^T, y_t = h_t C_t.
+
+    Args:
+        x: (B, T, H, P). decay: (B, T, H). B, C: (B, T, N). state: (B, H, P, N) or None.
+
+    Returns:
+        (B, T, H, P), and the last state.
+    """
+    rows, steps, heads, channels = x.shape
+    h = x.new_zeros(rows, heads, channels, B.shape[-1]) if state is None else state
+    outputs = []
+    for t in range(steps):
+        h = decay[:, t, :, None, None].exp() * h + x[:, t, :, :, None] * B[:, t, None, None]
+        outputs.append((h * C[:, t, None, None]).sum(-1))
+    return torch.stack(outputs, 1), h
+
+
+def blocked(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None, chunk: int) -> tuple[Tensor, Tensor]:
+    """As `loop`: within a chunk as attention whose weights decay, between chunks through their states.
+
+    Of K chunks of L steps each; what T is short of them is zero, which changes neither outputs nor state.
+    """
+    steps, length = x.shape[1], min(chunk, x.shape[1])
+    short = -steps % length
+    if short:
+        x, decay = F.pad(x, (0, 0, 0, 0, 0, short)), F.pad(decay, (0, 0, 0, short))
+        B, C = F.pad(B, (0, 0, 0, short)), F.pad(C, (0, 0, 0, short))
+    x = x.unflatten(1, (-1, length)).transpose(2, 3)  # (B, K, H, L, P)
+    sums = decay.unflatten(1, (-1, length)).transpose(2, 3).cumsum(-1)  # (B, K, H, L)
+    B, C = (each.unflatten(1, (-1, length)) for each in (B, C))  # (B, K, L, N)
+    apart = sums.unsqueeze(-1) - sums.unsqueeze(-2)  # (B, K, H, L, L): from column to row
+    future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+    weights = (C @ B.mT).unsqueeze(2) * apart.masked_fill(future, -torch.inf).exp()
+    y = weights @ x  # (B, K, H, L, P)
+    left = (sums[..., -1:] - sums).exp()  # of each step's input, at the end of its chunk
+    added = (x * left.unsqueeze(-1)).mT @ B.unsqueeze(2)  # (B, K, H, P, N)
+    whole = sums[..., -1].exp()[..., None, None]  # (B, K, H, 1, 1)
+    before = []
+    for k in range(x.shape[1]):
+        before.append(state)
+        state = added[:, k] if state is None else whole[:, k] * state + added[:, k]
+    if len(before) > 1 or before[0] is not None:
+        starts = torch.stack([torch.zeros_like(added[:, 0]) if each is None else each for each in before], 1)
+        y = y + sums.exp().unsqueeze(-1) * (C.unsqueeze(2) @ starts.mT)
+    assert state is not None
+    return y.transpose(2, 3).flatten(1, 2)[:, :steps], state
+
+
+def choose(form: str, device: str) -> str:
+    """The form that computes a scan on a device ("cpu", "cuda", ...).
+
+    Raises:
+        UserError: `form` names one that does not exist or cannot be had here.
+    """
+    require_form(form)
+    if form == "auto":
+        return "mamba_ssm" if device == "cuda" and not missing() else "blocked"
+    if form == "mamba_ssm" and device != "cuda":
+        raise UserError(f"model.scan=mamba_ssm computes on cuda, not on {device}: choose auto, blocked or loop")
+    if form == "mamba_ssm" and (reason := missing()):
+        raise UserError(f"model.scan=mamba_ssm cannot be had: {reason}. Choose auto, blocked or loop")
+    return form
+
+
+def require_form(form: str) -> None:
+    """Refuse what is neither "auto" nor one of FORMS."""
+    if form not in ("auto", *FORMS):
+        raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
+
+
+def announce(form: str, device: str) -> None:
+    """Log what computes scans on a device, and, if a quicker form cannot be had, why, and how it could be."""
+    if form == "auto" and device == "cuda" and (reason := missing()):
+        log.warning("scan on cuda: falling back to blocked, since %s; %s", reason, HINTS["mamba_ssm"])
+    log.info("scan on %s: %s", device, FORMS[choose(form, device)])
+
+
+@cache
+def missing() -> str | None:
+    """Why mamba-ssm's kernels cannot be had on this machine; None if they can, which one tiny call shows."""
+
+    def attempt() -> None:
+        kernel = import_module(KERNELS).mamba_chunk_scan_combined
+        one = torch.ones(1, 16, 1, 16, device="cuda")
+        kernel(one, one[..., 0], -one[0, 0, :, 0], one, one, 16)[0, 0, 0, 0].item()
+
+    return trouble("mamba-ssm", attempt)
