@@ -27,7 +27,7 @@ DEFAULTS: dict[str, tuple[int, dict[str, Any]]] = {
                   "eval_batch_size": 1000}),
     "first_hop_only": (1, {}),
     "future_summary": (1, {"weight": 1.0}),
-    "hybrid": (1, {"positions": "none", "norm": "rms", "mlp": "swiglu", "qk_norm": False, "d_state": 16,
+    "hybrid": (1, {"depth": None, "positions": "none", "norm": "rms", "mlp": "swiglu", "qk_norm": False, "d_state": 16,
                    "head_dim": 32, "d_conv": 4, "expand": 2, "scan": "auto", "conv": None, "conv_at": "both",
                    "init_std": 0.02}),
     "mamba": (1, {"d_state": 16, "d_conv": 4, "expand": 2, "init_std": 0.02, "scan": "auto", "conv": None}),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 from nextfail.errors import UserError
@@ -21,6 +22,7 @@ class Hybrid(Stack):
 
     Args:
         layers: each block's mixer: "attention", "conv" (`GatedConv`), "mamba" or "mamba2".
+        depth: number of blocks, for which `layers` are repeated in turn; None for as many as `layers`.
         width: channels C.
         heads: attention heads H.
         vocab_size: number of token ids V.
@@ -46,6 +48,7 @@ class Hybrid(Stack):
         heads: int,
         vocab_size: int,
         max_length: int,
+        depth: int | None = None,
         positions: str = "none",
         norm: str = "rms",
         mlp: str | None = "swiglu",
@@ -72,7 +75,12 @@ class Hybrid(Stack):
         for name in layers:
             if name not in mixers:
                 raise UserError(f"model.layers names {name!r}, which is no mixer: choose {', '.join(mixers)}")
+        if depth is not None:
+            require_above_0(depth=depth)
+            if depth < len(layers):
+                raise UserError(f"model.depth={depth} is too small for the {len(layers)} mixers in model.layers")
+        made = [mixers[name] for _, name in zip(range(depth or len(layers)), cycle(layers), strict=False)]
         super().__init__(
-            [mixers[name] for name in layers], width, vocab_size, max_length, positions=positions, norm=norm, mlp=mlp,
+            made, width, vocab_size, max_length, positions=positions, norm=norm, mlp=mlp,
             conv=conv, conv_at=conv_at, init_std=init_std,
         )  # fmt: skip
