@@ -75,6 +75,8 @@ class Pretrained(Backbone):
         Raises:
             UserError: a text is not one token of the tokenizer, or two are the same one.
         """
+        if not self._rows:
+            return  # a copy of one that has learned them
         ids = torch.tensor(single_tokens(self.folder / "tokenizer.json", texts))
         with torch.no_grad():
             for rows, own in zip(self._rows, [self.tokens.weight, self.head], strict=True):

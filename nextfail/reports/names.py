@@ -17,5 +17,5 @@ OBJECTIVES = {
 }
 """Colour of each objective."""
 
-MODELS = {"transformer": "o", "mamba": "s"}
+MODELS = {"transformer": "o", "mamba": "s", "mamba2": "D", "hybrid": "^"}
 """Marker of each model."""

@@ -33,14 +33,20 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("gru", "gru_cached"):
+    for name in ("gru", "gru_cached", "means"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
 @pytest.mark.slow
 def test_from_file_to_table(installed: dict[str, str], written: Path) -> None:
-    assert [name for name, _ in FILES] == ["gru.py", "conf/model/gru.yaml", "gru_cached.py"]
+    assert [name for name, _ in FILES] == [
+        "gru.py",
+        "conf/model/gru.yaml",
+        "gru_cached.py",
+        "means.py",
+        "conf/model/means.yaml",
+    ]
     assert len(FILES[0][1].splitlines()) <= 40
     for command in COMMANDS:
         name, *arguments = command.split()
@@ -96,3 +102,14 @@ def test_sizes_are_checked(written: Path) -> None:
     for key, value in {"depth": 0, "width": -1}.items():
         with pytest.raises(UserError, match=f"model.{key}="):
             GRU(**{"depth": 1, "width": 8, "vocab_size": 24, "max_length": 40, key: value})
+
+
+@torch.no_grad()
+def test_a_mixer_decodes_as_one_pass_does(written: Path) -> None:
+    from means import Means  # type: ignore[import-not-found]
+
+    model = Means(depth=2, width=16, vocab_size=24, max_length=40, conv=2)
+    ids = torch.randint(24, (3, 12), generator=torch.Generator().manual_seed(0))
+    first, cache = model.step(ids[:, :7])
+    rest, _ = model.step(ids[:, 7:], cache)
+    torch.testing.assert_close(torch.cat([first, rest], 1), model(ids))
