@@ -12,11 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.architectures import architectures
 from benchmarks.convolution import convolution
 from benchmarks.data import data_time, evaluation, sampling
 from benchmarks.generation import generation
 from benchmarks.lightning_share import lightning_share
-from benchmarks.mamba import architectures, mamba_step, scan_forms, scan_length, second_core
+from benchmarks.mamba import mamba_step, scan_forms, scan_length, second_core
 from benchmarks.measure import Row, machine
 from benchmarks.objectives import objectives
 from benchmarks.side_by_side import side_by_side

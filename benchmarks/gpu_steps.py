@@ -34,7 +34,7 @@ def steps(bench: Bench) -> None:
             peer = timed(
                 bench, f"{graph} GPT2LMHeadModel {name}", make(name == "bf16"), sizes.batch, flops, peaks[name]
             )
-            for model in ("transformer", "mamba"):
+            for model in ("transformer", "mamba", "mamba2"):
                 ours(bench, model, graph, name, [*common, f"model={model}"], peaks[name], peer)
         step = make(True, "inductor" if bench.on_gpu else "eager")
         compiled.append((f"{graph} GPT2LMHeadModel bf16, torch.compile", step, flops))

@@ -8,6 +8,7 @@
 The names below are imported when they are first used, so that `import nextfail` needs no torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from nextfail.objectives.base import Objective
     from nextfail.tasks.base import Task
     from nextfail.tasks.path_star.task import PathStar
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # GNU's OpenMP reads it when torch is loaded. Its threads wait for the next operation by spinning, for so long by
+    # default that they take the cores from the threads of the fused scan (LOG.md, 2026-11-27).
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,7 @@
 """Imports point one way: tasks and models know nobody, objectives those, training those three; reports know runs."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,3 +102,14 @@ def test_every_part_is_looked_at() -> None:
     assert {"torch.nn.functional", "nextfail.errors.UserError"} <= set(
         imports(ROOT / "models" / "mixers" / "attention.py")
     )
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_threads_of_torch_spin_briefly_unless_told_otherwise(environment: dict[str, str], expected: str) -> None:
+    known = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import nextfail, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    told = subprocess.run([sys.executable, "-c", code], env=known | environment, capture_output=True, text=True)
+    assert told.stdout.strip() == expected

@@ -1,10 +1,13 @@
 """Scans on a CUDA GPU, mamba-ssm's fused kernels among them, against the plain loop: `make test-gpu`."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from nextfail.models import Mamba
+from nextfail.models import Mamba, Mamba2
+from nextfail.models.scan import ssd
 from nextfail.models.scan.selective_scan import choose, missing, selective_scan
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")]
@@ -43,10 +46,41 @@ def test_scan_equals_the_loop(form: str, steps: int, options: tuple[str, ...]) -
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.detach().abs().max()))
 
 
-@pytest.mark.parametrize("scan", ["auto", "parallel"])
-def test_a_model_is_the_same_as_on_the_cpu(scan: str) -> None:
+triton = ssd.missing() if torch.cuda.is_available() else "no CUDA GPU here"
+TRITON = pytest.param("mamba_ssm", marks=pytest.mark.skipif(triton is not None, reason=str(triton)))
+
+
+@pytest.mark.parametrize("form", [TRITON, "blocked"])
+@pytest.mark.parametrize("steps", [1, 7, 32, 300])
+@pytest.mark.parametrize("optional", [(), ("D", "dt_bias"), ("initial_state",)])
+def test_ssd_equals_the_loop(form: str, steps: int, optional: tuple[str, ...]) -> None:
+    torch.manual_seed(steps)
+    rows, heads, channels, states = 2, 4, 32, 64
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device="cuda")
+
+    given = {"x": normal(rows, steps, heads, channels), "dt": normal(rows, steps, heads), "A": -normal(heads).exp(),
+             "B": normal(rows, steps, states), "C": normal(rows, steps, states)}  # fmt: skip
+    more = {"D": normal(heads), "dt_bias": normal(heads), "initial_state": normal(rows, heads, channels, states)}
+    given |= {name: more[name] for name in optional}
+    results = []
+    for each in ("loop", form):
+        leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+        out, last = ssd.ssd(**leaves, dt_softplus=True, form=each)
+        assert last is not None
+        results.append([out, last, *torch.autograd.grad(out.sin().sum(), list(leaves.values()))])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2 * float(expected.detach().abs().max()))
+
+
+MODELS = [(Mamba, "auto"), (Mamba, "parallel"), (Mamba2, "auto"), (Mamba2, "blocked")]
+
+
+@pytest.mark.parametrize(("kind", "scan"), MODELS)
+def test_a_model_is_the_same_as_on_the_cpu(kind: Any, scan: str) -> None:
     torch.manual_seed(0)
-    model = Mamba(depth=2, width=64, d_state=16, d_conv=4, expand=2, vocab_size=20, max_length=40, scan=scan)
+    model = kind(depth=2, width=64, d_state=16, d_conv=4, expand=2, vocab_size=20, max_length=40, scan=scan)
     tokens = torch.randint(20, (3, 40))
     losses, gradients = [], []
     for device in ("cpu", "cuda"):
@@ -61,10 +95,11 @@ def test_a_model_is_the_same_as_on_the_cpu(scan: str) -> None:
         torch.testing.assert_close(other, one, rtol=1e-2, atol=1e-3 * float(one.abs().max()))
 
 
+@pytest.mark.parametrize("kind", [Mamba, Mamba2])
 @torch.no_grad()
-def test_decoding_from_a_cache_equals_one_pass() -> None:
+def test_decoding_from_a_cache_equals_one_pass(kind: Any) -> None:
     torch.manual_seed(0)
-    model = Mamba(depth=2, width=64, d_state=16, d_conv=4, expand=2, vocab_size=20, max_length=40).cuda()
+    model = kind(depth=2, width=64, d_state=16, d_conv=4, expand=2, vocab_size=20, max_length=40).cuda()
     tokens = torch.randint(20, (3, 40), device="cuda")
     full = model(tokens)
     hidden, cache = model.step(tokens[:, :30])

@@ -203,7 +203,7 @@ def qwen3_with_the_weights_of(model: Transformer) -> Qwen3ForCausalLM:
         vocab_size=VOCAB, hidden_size=model.width, intermediate_size=model.blocks[0].mlp.expand.out_features,
         num_hidden_layers=model.depth, num_attention_heads=model.heads, num_key_value_heads=model.heads, head_dim=each,
         max_position_embeddings=LENGTH, rms_norm_eps=1e-5, rope_theta=10_000.0, attention_bias=True,
-        tie_word_embeddings=True, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     theirs = Qwen3ForCausalLM(config).double()
     state = theirs.state_dict()

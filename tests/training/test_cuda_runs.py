@@ -28,7 +28,7 @@ def on(device: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
-@pytest.mark.parametrize("model", ["transformer", "mamba"])
+@pytest.mark.parametrize("model", ["transformer", "mamba", "mamba2"])
 def test_a_run_is_evaluated_as_it_ended(model: str, device: str, tmp_path: Path) -> None:
     result = train_here(tmp_path, *on(device), f"model={model}")
     assert result["accelerator"] == device
@@ -39,7 +39,7 @@ def test_a_run_is_evaluated_as_it_ended(model: str, device: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
-@pytest.mark.parametrize("model", ["transformer", "mamba"])
+@pytest.mark.parametrize("model", ["transformer", "mamba", "mamba2"])
 def test_losses_are_those_of_the_cpu(model: str, device: str, tmp_path: Path) -> None:
     """In full precision and before rounding adds up: same problems, same weights to begin with."""
     curves = []

@@ -70,9 +70,17 @@ class Mamba2Mixer(Mixer):
             self.out_proj.weight /= math.sqrt(residuals)
 
     def forward(self, x: Tensor, *, last: int | None = None, **_: Any) -> Tensor:
-        return self.step(x, None, last=last)[0]
+        return self._read(x, None, last, whole=False)[0]
 
     def step(self, x: Tensor, past: ScanState | None = None, *, last: int | None = None) -> tuple[Tensor, ScanState]:
+        y, window, state = self._read(x, past, last, whole=True)
+        assert state is not None
+        return y, ScanState(window, state)
+
+    def _read(
+        self, x: Tensor, past: ScanState | None, last: int | None, whole: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Outputs (B, last, C), the window after x, and the state after it if `whole`."""
         keep = slice(None) if last is None else slice(-last, None)
         gate, into, to_steps = self.in_proj.weight.split([self.inner, len(self.conv1d.weight), len(self.D)])
         z, mixed, dt = F.linear(x[:, keep], gate), F.linear(x, into), F.linear(x, to_steps)
@@ -80,10 +88,11 @@ class Mamba2Mixer(Mixer):
         inner, B, C = mixed.split([self.inner, self.d_state, self.d_state], -1)  # (B, T, D), (B, T, N) twice
         y, state = ssd(
             inner.unflatten(-1, (-1, self.head_dim)), dt, -self.A_log.float().exp(), B, C, self.D,
-            dt_bias=self.dt_bias, dt_softplus=True, initial_state=past.state if past else None, form=self.scan,
+            dt_bias=self.dt_bias, dt_softplus=True, initial_state=past.state if past else None,
+            return_last_state=whole, form=self.scan,
         )  # fmt: skip
         y = self.norm(y.flatten(2)[:, keep] * F.silu(z))  # (B, last, D)
-        return self.out_proj(y), ScanState(window, state)
+        return self.out_proj(y), window, state
 
     def adapt(self, device: str) -> None:
         try:

@@ -118,7 +118,9 @@ def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
         _call(kernel, 0, rows, *plain)
         return
     edges = [rows * i // threads for i in range(threads + 1)]
-    parts = [_pool(os.getpid(), threads).submit(_call, kernel, *part, *plain) for part in pairwise(edges)]
+    (first, end), *others = pairwise(edges)
+    parts = [_pool(os.getpid(), threads - 1).submit(_call, kernel, *part, *plain) for part in others]
+    _call(kernel, first, end, *plain)
     for part in parts:
         part.result()
 

@@ -26,7 +26,7 @@ FORMS = {
 }
 """What computes a scan. "auto" takes mamba_ssm on CUDA, and blocked elsewhere or where that cannot be had."""
 
-CHUNK = 64
+CHUNK = 32
 """Steps that are products of matrices at once; between such chunks it is a recurrence."""
 
 KERNELS = "mamba_ssm.ops.triton.ssd_combined"
@@ -43,9 +43,10 @@ def ssd(
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
     initial_state: Tensor | None = None,
+    return_last_state: bool = True,
     form: str = "auto",
     chunk: int = CHUNK,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """The scan above; names as those of mamba-ssm's `mamba_chunk_scan_combined`, with one group of B and C.
 
     Args:
@@ -56,12 +57,12 @@ def ssd(
         D: (H,) past the state.
         dt_bias: (H,) added to dt. dt_softplus: whether dt then goes through softplus.
         initial_state: (B, H, P, N) before the first step, zero if None.
+        return_last_state: whether to return the state after the last step, too.
         form: one of FORMS, or "auto".
-        chunk: of "blocked"; changes speed and rounding only.
+        chunk: most steps in a chunk of "blocked"; changes speed and rounding only.
 
     Returns:
-        (B, T, H, P) in the type of x, and the state after the last step, (B, H, P, N), in float32 (float64 for x in
-        float64).
+        (B, T, H, P) in the type of x, and, if asked for, (B, H, P, N) in float32 (float64 for x in float64).
 
     Raises:
         UserError: the form does not exist or cannot be had here.
@@ -70,9 +71,9 @@ def ssd(
     if form == "mamba_ssm":
         kernel = import_module(KERNELS).mamba_chunk_scan_combined
         wide = (each.unsqueeze(2) for each in (B, C))  # (B, T, 1, N)
-        out, last = kernel(x, dt, A, *wide, 2 * CHUNK, D=D, dt_bias=dt_bias, initial_states=initial_state,
-                           dt_softplus=dt_softplus, return_final_states=True)  # fmt: skip
-        return out, last
+        made = kernel(x, dt, A, *wide, 4 * CHUNK, D=D, dt_bias=dt_bias, initial_states=initial_state,
+                      dt_softplus=dt_softplus, return_final_states=return_last_state)  # fmt: skip
+        return made if return_last_state else (made, None)
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
     with torch.autocast(x.device.type, enabled=False):  # decays of many steps need all digits
         wide_x, dt, A, B, C = (each.to(real) for each in (x, dt, A, B, C))
@@ -80,12 +81,15 @@ def ssd(
         dt = F.softplus(dt) if dt_softplus else dt
         state = None if initial_state is None else initial_state.to(real)
         scaled, decay = wide_x * dt[..., None], dt * A  # (B, T, H, P), (B, T, H); of the decay, its logarithm
-        y, last = loop(scaled, decay, B, C, state) if form == "loop" else blocked(scaled, decay, B, C, state, chunk)
+        if form == "loop":
+            y, last = loop(scaled, decay, B, C, state)
+        else:
+            y, last = blocked(scaled, decay, B, C, state, chunk, return_last_state)
         y = y if D is None else y + D.to(real)[:, None] * wide_x
-    return y.to(x.dtype), last
+    return y.to(x.dtype), last if return_last_state else None
 
 
-def loop(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def loop(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """One step after the other: h_t = exp(decay_t) h_{t-1} + x_t B_t^T, y_t = h_t C_t.
 
     Args:
@@ -103,12 +107,17 @@ def loop(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None) -
     return torch.stack(outputs, 1), h
 
 
-def blocked(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None, chunk: int) -> tuple[Tensor, Tensor]:
+def blocked(
+    x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None, chunk: int, whole: bool
+) -> tuple[Tensor, Tensor | None]:
     """As `loop`: within a chunk as attention whose weights decay, between chunks through their states.
+
+    The last state is made only if it is wanted, as `whole` says, or needed: not with one chunk from nothing.
 
     Of K chunks of L steps each; what T is short of them is zero, which changes neither outputs nor state.
     """
-    steps, length = x.shape[1], min(chunk, x.shape[1])
+    steps = x.shape[1]
+    length = -(-steps // -(-steps // chunk))  # as even as can be
     short = -steps % length
     if short:
         x, decay = F.pad(x, (0, 0, 0, 0, 0, short)), F.pad(decay, (0, 0, 0, short))
@@ -120,17 +129,15 @@ def blocked(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None
     future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
     weights = (C @ B.mT).unsqueeze(2) * apart.masked_fill(future, -torch.inf).exp()
     y = weights @ x  # (B, K, H, L, P)
-    left = (sums[..., -1:] - sums).exp()  # of each step's input, at the end of its chunk
-    added = (x * left.unsqueeze(-1)).mT @ B.unsqueeze(2)  # (B, K, H, P, N)
-    whole = sums[..., -1].exp()[..., None, None]  # (B, K, H, 1, 1)
-    before = []
-    for k in range(x.shape[1]):
-        before.append(state)
-        state = added[:, k] if state is None else whole[:, k] * state + added[:, k]
-    if len(before) > 1 or before[0] is not None:
-        starts = torch.stack([torch.zeros_like(added[:, 0]) if each is None else each for each in before], 1)
-        y = y + sums.exp().unsqueeze(-1) * (C.unsqueeze(2) @ starts.mT)
-    assert state is not None
+    if x.shape[1] > 1 or state is not None or whole:
+        left = (sums[..., -1:] - sums).exp()  # of each step's input, at the end of its chunk
+        added = (x * left.unsqueeze(-1)).mT @ B.unsqueeze(2)  # (B, K, H, P, N)
+        kept = sums[..., -1].exp()[..., None, None]  # of a state, at the end of a chunk, (B, K, H, 1, 1)
+        starts = [torch.zeros_like(added[:, 0]) if state is None else state]
+        for k in range(x.shape[1]):
+            starts.append(kept[:, k] * starts[-1] + added[:, k])
+        y = y + sums.exp().unsqueeze(-1) * (C.unsqueeze(2) @ torch.stack(starts[:-1], 1).mT)
+        state = starts[-1]
     return y.transpose(2, 3).flatten(1, 2)[:, :steps], state
 
 

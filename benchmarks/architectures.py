@@ -1,0 +1,87 @@
+"""A step of each backbone at equal width and depth: its time and its memory, on one core."""
+
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.measure import Row, alternate, at_least
+from nextfail.models import Backbone, Hybrid, Mamba, Mamba2, Transformer
+
+DEPTH, WIDTH, HEADS, VOCAB = 4, 96, 4, 54  # size demo on N=50
+TOKENS = 4096  # of a batch: 128 problems of G(2,5)
+LENGTHS = (16, 32, 137, 248, 1024)  # G(2,5) with joined edges and without, G(2,20), G(10,5) and long ones
+ATTENTION: dict[str, Any] = {"width": WIDTH, "heads": HEADS, "vocab_size": VOCAB}
+STATES: dict[str, Any] = {"depth": DEPTH, "width": WIDTH, "vocab_size": VOCAB}
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "Transformer": (Transformer, {"depth": DEPTH, **ATTENTION}),
+    "Transformer, convolution": (Transformer, {"depth": DEPTH, **ATTENTION, "conv": 4}),
+    "Transformer, as Llama": (
+        Transformer,
+        {"depth": DEPTH, **ATTENTION, "positions": "rope", "norm": "rms", "mlp": "swiglu"},
+    ),
+    "Mamba": (Mamba, {**STATES, "d_state": 16}),
+    "Mamba-2, 16 states": (Mamba2, {**STATES, "d_state": 16}),
+    "Mamba-2, 64 states": (Mamba2, {**STATES, "d_state": 64}),
+    "hybrid": (Hybrid, {"layers": ["mamba", "attention"], "depth": DEPTH, **ATTENTION}),
+}
+
+
+def architectures() -> list[Row]:
+    """Forward and backward with a loss on every token, beside the Transformer's; and Mamba-2 beside Mamba at T=32."""
+    rows = []
+    for steps in LENGTHS:
+        tokens = torch.randint(VOCAB, (max(1, TOKENS // steps), steps))
+        timings = alternate(5, {name: Step(name, tokens) for name in KINDS})
+        peaks = {name: peak(name, tokens) for name in KINDS}
+        for name in KINDS:
+            time, share = timings.median(name) * 1e3, peaks[name] / peaks["Transformer"]
+            rows.append(Row(f"{name}, T={steps}", time, "ms", "Transformer", timings.ratio("Transformer", name)))
+            rows.append(Row(f"{name}, T={steps}, memory", peaks[name], "MiB", "Transformer", share))
+        if steps == 32:
+            for name in ("Mamba-2, 16 states", "Mamba-2, 64 states"):
+                time, ratio = timings.median(name) * 1e3, timings.ratio("Mamba", name)
+                rows.append(Row(f"{name}, T={steps}", time, "ms", "Mamba, fused kernel", ratio, **at_least(1.0, ratio)))
+    return rows
+
+
+class Step:
+    """Forward and backward of a kind of backbone on tokens (B, T)."""
+
+    def __init__(self, name: str, tokens: Tensor) -> None:
+        kind, sizes = KINDS[name]
+        self.model: Backbone = kind(**sizes, max_length=tokens.shape[1])
+        self.tokens = tokens
+
+    def __call__(self) -> None:
+        """Gradients of the mean loss on all tokens but the first."""
+        self.model.zero_grad()
+        logits = self.model.logits(self.model(self.tokens))[:, :-1]  # (B, T - 1, V)
+        F.cross_entropy(logits.flatten(0, 1), self.tokens[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
+
+
+def peak(name: str, tokens: Tensor) -> float:
+    """MiB of memory that a step needs beyond what the process and the model had, in a process of its own."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(grown, (name, tokens.tolist()))
+
+
+def grown(name: str, rows: list[list[int]]) -> float:
+    """See `peak`; one problem first, so that kernels are compiled and libraries loaded."""
+    torch.set_num_threads(1)
+    tokens = torch.tensor(rows)
+    Step(name, tokens[:1, :16])()
+    step = Step(name, tokens)
+    before = kilobytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what there is
+    step()
+    return (kilobytes("VmHWM") - before) / 1024
+
+
+def kilobytes(key: str) -> int:
+    """An entry of this process's status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
