@@ -8,6 +8,9 @@ import pytest
 from commands import TINY, call, refused, sweep
 from inside import train_here
 
+from nextfail.runs.folder import RunFolder
+from nextfail.training.evaluate import evaluate
+
 RUN = ("debug=default", "model=mamba", "model.depth=1", "model.width=8", "model.d_state=4", "data.test=16")
 SHORT = ("trainer.max_steps=2", "trainer.val_every=1")
 
@@ -38,6 +41,22 @@ def test_every_objective_takes_steps_in_every_form(objective: str, tmp_path: Pat
             losses[form] = [float(row["loss"]) for row in csv.DictReader(file) if row["split"] == "train"]
     assert losses["fused"] == pytest.approx(losses["loop"], rel=1e-4)
     assert losses["parallel"] == pytest.approx(losses["loop"], rel=1e-4)
+
+
+OTHERS = [
+    ("model=mamba2", "model.d_state=4", "model.head_dim=8"),
+    ("model=hybrid", "model.layers=[mamba2,attention]", "model.head_dim=8", "model.positions=rope"),
+    ("model=transformer", "model.positions=rope", "model.norm=rms", "model.mlp=swiglu", "model.qk_norm=true"),
+    ("model=transformer", "model.positions=none", "model.mlp=null", "model.conv=2"),
+]
+
+
+@pytest.mark.parametrize("settings", OTHERS, ids=lambda settings: ",".join(settings[:2]))
+def test_other_backbones_are_evaluated_from_their_folder_alone(settings: tuple[str, ...], tmp_path: Path) -> None:
+    result = train_here(tmp_path, "debug=default", "data.test=16", "model.width=16", *SHORT, *settings)
+    again = evaluate(RunFolder(tmp_path), checkpoint="last", sizes=None, file=None, trust=False)
+    assert again["exact_match"] == result["exact_match"] and again["token_accuracy"] == result["token_accuracy"]
+    assert result["flops"] > 0 and result["model"] == settings[0].removeprefix("model=")
 
 
 def test_flops_by_hand(tmp_path: Path) -> None:

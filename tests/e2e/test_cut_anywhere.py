@@ -28,25 +28,41 @@ class CutAt(Callback):
             stop.requested = 15
 
 
-@pytest.fixture(scope="module", params=["transformer", "mamba"])
-def model(request: pytest.FixtureRequest) -> str:
-    return f"model={request.param}"
+MODELS = {
+    "transformer": (),
+    "mamba": (),
+    "mamba2": ("model.head_dim=8",),
+    "hybrid": (
+        "model.layers=[mamba2,attention,conv]",
+        "model.depth=3",
+        "model.head_dim=8",
+        "model.positions=rope",
+        "model.conv=2",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return f"model={request.param}", *MODELS[request.param]
 
 
 @pytest.fixture(scope="module")
-def uncut(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uncut(model: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uncut")
-    train_here(folder, *RUN, model)
+    train_here(folder, *RUN, *model)
     return folder
 
 
 @pytest.mark.parametrize("step", range(1, 6))
-def test_cut_in_any_step(step: int, model: str, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cut_in_any_step(
+    step: int, model: tuple[str, ...], uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stop, "requested", None)
     with pytest.raises(RunCut):
-        train_here(tmp_path, *RUN, model, f"+callbacks.cut={{_target_: test_cut_anywhere.CutAt, step: {step}}}")
+        train_here(tmp_path, *RUN, *model, f"+callbacks.cut={{_target_: test_cut_anywhere.CutAt, step: {step}}}")
     monkeypatch.setattr(stop, "requested", None)
-    again = train_here(tmp_path, *RUN, model)
+    again = train_here(tmp_path, *RUN, *model)
     assert (tmp_path / "metrics.csv").read_text() == (uncut / "metrics.csv").read_text()
     first = json.loads((uncut / "result.json").read_text())
     clock = ("seconds", "samples_per_second")
@@ -57,11 +73,11 @@ def test_last_weights_are_kept(uncut: Path) -> None:
     assert torch.load(uncut / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
 
 
-def test_checkpoints_that_cannot_be_gone_on_from_are_not_overwritten(model: str, tmp_path: Path) -> None:
-    train_here(tmp_path, *RUN, model)
+def test_checkpoints_that_cannot_be_gone_on_from_are_not_overwritten(model: tuple[str, ...], tmp_path: Path) -> None:
+    train_here(tmp_path, *RUN, *model)
     (tmp_path / "result.json").unlink()
     for path in (tmp_path / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="on_existing=restart begins anew"):
-        train_here(tmp_path, *RUN, model)
+        train_here(tmp_path, *RUN, *model)
     assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_size == 1000
