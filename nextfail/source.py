@@ -8,10 +8,13 @@ import ast
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nextfail.config import KINDS, Type, parse
+from nextfail.errors import UserError
 from nextfail.syntax import DEFINITIONS, LONGEST_CHAIN, Found, locate, module_file, named, tree
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -37,10 +40,51 @@ def public(name: str, revision: int = 1) -> Callable[[T], T]:
     """
 
     def mark(made: T) -> T:
-        made.public_name, made.revision = name, revision  # type: ignore[attr-defined]
-        return made
+        marked = checked(made)
+        marked.public_name, marked.revision = name, revision  # type: ignore[attr-defined]
+        return marked
 
     return mark
+
+
+def checked(made: T) -> T:
+    """Make a class or function of nextfail refuse arguments that its signature does not allow, by their keys."""
+    call = made.__init__ if isinstance(made, type) else made  # type: ignore[misc]
+    bound, key = signature(call), section(made.__module__, next(iter(signature(made).parameters), ""))
+
+    @wraps(call)
+    def check_first(*args: Any, **kwargs: Any) -> Any:
+        try:
+            given = bound.bind(*args, **kwargs).arguments
+        except TypeError:
+            return call(*args, **kwargs)  # which says what is wrong
+        for name, parameter in _checks(made.__module__, made.__qualname__).items():
+            if name in given and (refusal := parameter.type.refusal(f"{key}.{name}", given[name])):
+                raise UserError(refusal)
+        return call(*args, **kwargs)
+
+    if not isinstance(made, type):
+        return check_first  # type: ignore[return-value]
+    made.__init__ = check_first  # type: ignore[misc]
+    return made
+
+
+@cache
+def _checks(module: str, name: str) -> dict[str, "Parameter"]:
+    found = find(f"{module}.{name}")
+    return (found and found.parameters) or {}
+
+
+def section(module: str, first: str) -> str:
+    """The section of the configuration that makes what a module of nextfail defines.
+
+    Args:
+        first: the first parameter of what is made.
+    """
+    part = module.split(".")[1]
+    if part == "training":
+        return "scheduler" if first == "optimizer" else "optimizer"
+    return "data" if module == f"{_PACKAGE}.tasks.data" else {"tasks": "task"}.get(part, part.rstrip("s"))
 
 
 @dataclass(frozen=True)
@@ -49,11 +93,11 @@ class Parameter:
 
     Args:
         default: REQUIRED, UNREADABLE or a literal.
-        types: names of the types it accepts, such as {"float", "None"}; empty if they are not simple.
+        type: what it takes, by its annotation.
     """
 
     default: Any
-    types: frozenset[str]
+    type: Type
 
 
 @dataclass(frozen=True)
@@ -199,10 +243,14 @@ def _parameters(function: ast.FunctionDef, method: bool) -> dict[str, Parameter]
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    made = {each.arg: Parameter(_literal(default), _types(each.annotation)) for each, default in pairs[method:]}
-    # `k: int = None` takes None, whatever it says
-    return {key: replace(each, types=each.types | {"None"}) if each.types and each.default is None else each
-            for key, each in made.items()}  # fmt: skip
+    return {each.arg: _parameter(default, each.annotation) for each, default in pairs[method:]}
+
+
+def _parameter(default: ast.expr | None, annotation: ast.expr | None) -> Parameter:
+    made = Parameter(_literal(default), parse(ast.unparse(annotation)) if annotation else Type())
+    if made.default is None and made.type.kinds:  # `k: int = None` takes None, whatever it says
+        return replace(made, type=Type(tuple(dict.fromkeys((*made.type.kinds, KINDS["None"])))))
+    return made
 
 
 def _fields(node: ast.ClassDef) -> dict[str, Parameter] | None:
@@ -210,7 +258,7 @@ def _fields(node: ast.ClassDef) -> dict[str, Parameter] | None:
     if not any(ast.unparse(each).partition("(")[0] == "dataclass" for each in node.decorator_list):
         return None
     fields = [each for each in node.body if isinstance(each, ast.AnnAssign) and "ClassVar" not in ast.unparse(each)]
-    return {ast.unparse(each.target): Parameter(_literal(each.value), _types(each.annotation)) for each in fields}
+    return {ast.unparse(each.target): _parameter(each.value, each.annotation) for each in fields}
 
 
 def _literal(default: ast.expr | None) -> Any:
@@ -220,10 +268,3 @@ def _literal(default: ast.expr | None) -> Any:
         return ast.literal_eval(default)
     except ValueError:
         return UNREADABLE
-
-
-def _types(annotation: ast.expr | None) -> frozenset[str]:
-    if annotation is None:
-        return frozenset()
-    names = {each.strip() for each in ast.unparse(annotation).strip("'\"").split("|")}
-    return frozenset(names) if names <= {"int", "float", "str", "bool", "None"} else frozenset()

@@ -13,7 +13,7 @@ import nextfail
 
 ROOT = Path(nextfail.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"errors", "files", "paths", "seeding", "source", "terminal", "text"}  # modules that know no part
+BASE = {"config", "errors", "files", "paths", "seeding", "source", "terminal", "text"}  # modules that know no part
 MAY = {
     "tasks": {"tasks", *BASE},
     "models": {"models", *BASE},
@@ -42,7 +42,9 @@ MAY = {
     "files": {"errors"},
     "paths": set(),
     "seeding": set(),
-    "source": {"syntax"},
+    "config": set(),
+    "reference": {"config", "files", "paths", "source", "syntax"},
+    "source": {"config", "errors", "syntax"},
     "syntax": set(),
     "terminal": {"text"},
     "text": set(),

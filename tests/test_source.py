@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from nextfail import source
+from nextfail.config import Type, parse
 from nextfail.paths import CONF
 
 OWN = source.own()
@@ -124,13 +125,15 @@ def test_definitions_are_followed_without_running_anything(modules: Path) -> Non
     assert part.path == "kit.parts.Part" and part.file == modules / "kit/parts.py"
     assert part.name is None and part.bases == {"reverse": 1} and part.defaults == {"name": "x", "share": 0.5}
     assert part.parameters is not None and part.parameters["k"].default is source.REQUIRED
-    assert part.parameters["name"].types == {"str", "None"} and not part.parameters["share"].types
+    assert part.parameters["name"].type == parse("str | None") and part.parameters["share"].type == Type()
     child, inner, sizes, build = (
         source.find(f"kit.parts.{name}") for name in ("Child", "Part.Inner", "Sizes", "build")
     )
     assert child and child.parameters == part.parameters and set(child.bases) == {"reverse", "kit.parts.Part"}
     assert inner and inner.defaults == {"a": [1]}
-    assert sizes and sizes.parameters and sizes.parameters["depth"].types == {"int"} and sizes.defaults == {"width": 3}
+    assert (
+        sizes and sizes.parameters and sizes.parameters["depth"].type == parse("int") and sizes.defaults == {"width": 3}
+    )
     assert build and build.defaults == {"lr": 1e-3}
     opened, impostor = (source.find(f"kit.parts.{name}") for name in ("Open", "Impostor"))
     assert opened and opened.parameters is None
@@ -209,7 +212,7 @@ def test_the_last_definition_counts_and_a_default_fits(tmp_path: Path, monkeypat
         "class Box:\n    @classmethod\n    def make(cls, w): ...\n"
     )
     made, method = source.find("twice.Thing"), source.find("twice.Box.make")
-    assert made and made.parameters and made.parameters["k"].types == {"int", "None"}
+    assert made and made.parameters and made.parameters["k"].type == parse("int | None")
     assert method and method.parameters is None
 
 

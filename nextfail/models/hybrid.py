@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
+from nextfail.config import AtLeast1, AtLeast2, Positive
 from nextfail.errors import UserError
-from nextfail.models.backbone import require_above_0
 from nextfail.models.mixers.attention import Attention
 from nextfail.models.mixers.base import Mixer
 from nextfail.models.mixers.gated_conv import GatedConv
@@ -30,11 +30,14 @@ class Hybrid(Stack):
         positions: "learned", "rope" (rotary, in attention) or "none", as in Jamba: the others tell positions apart.
         norm: "layer" or "rms".
         mlp: "gelu", "swiglu" or None, see nextfail.models.mlp.
-        qk_norm: of attention.
-        d_state, expand, scan: of mamba and mamba2.
-        head_dim: of mamba2.
+        qk_norm: whether queries and keys are normalised in attention, see `Attention`.
+        d_state: of mamba and mamba2: numbers N that each inner channel remembers.
+        head_dim: of mamba2: inner channels P of a head.
         d_conv: taps of the convolution within mamba and mamba2, and of conv.
-        conv, conv_at: a short convolution before every mixer and MLP, see `Stack`.
+        expand: of mamba and mamba2: inner channels D over C.
+        scan: of mamba and mamba2: how the scan is computed, see docs/backbones.md; changes speed and rounding only.
+        conv: taps of a short causal convolution before every mixer and MLP, see `ShortConv`; None for none.
+        conv_at: where it stands, after the norm: before the "mixer", before the "mlp", "both" or "none".
         init_std: standard deviation of initial weights.
 
     Raises:
@@ -44,25 +47,24 @@ class Hybrid(Stack):
     def __init__(
         self,
         layers: list[str],
-        width: int,
-        heads: int,
+        width: AtLeast1,
+        heads: AtLeast1,
         vocab_size: int,
         max_length: int,
-        depth: int | None = None,
-        positions: str = "none",
-        norm: str = "rms",
-        mlp: str | None = "swiglu",
+        depth: AtLeast1 | None = None,
+        positions: Literal["learned", "rope", "none"] = "none",
+        norm: Literal["layer", "rms"] = "rms",
+        mlp: Literal["gelu", "swiglu"] | None = "swiglu",
         qk_norm: bool = False,
-        d_state: int = 16,
-        head_dim: int = 32,
-        d_conv: int = 4,
-        expand: int = 2,
-        scan: str = "auto",
-        conv: int | None = None,
-        conv_at: str = "both",
-        init_std: float = 0.02,
+        d_state: AtLeast1 = 16,
+        head_dim: AtLeast1 = 32,
+        d_conv: AtLeast1 = 4,
+        expand: AtLeast1 = 2,
+        scan: Literal["auto", "mamba_ssm", "fused", "parallel", "blocked", "loop"] = "auto",
+        conv: AtLeast2 | None = None,
+        conv_at: Literal["both", "mixer", "mlp", "none"] = "both",
+        init_std: Positive = 0.02,
     ) -> None:
-        require_above_0(width=width, heads=heads)
         sizes: dict[str, Any] = {"d_state": d_state, "d_conv": d_conv, "expand": expand, "scan": scan}
         mixers: dict[str, Callable[[], Mixer]] = {
             "attention": partial(Attention, width, heads, max_length, rope=positions == "rope", qk_norm=qk_norm),
@@ -75,10 +77,8 @@ class Hybrid(Stack):
         for name in layers:
             if name not in mixers:
                 raise UserError(f"model.layers names {name!r}, which is no mixer: choose {', '.join(mixers)}")
-        if depth is not None:
-            require_above_0(depth=depth)
-            if depth < len(layers):
-                raise UserError(f"model.depth={depth} is too small for the {len(layers)} mixers in model.layers")
+        if depth is not None and depth < len(layers):
+            raise UserError(f"model.depth={depth} is too small for the {len(layers)} mixers in model.layers")
         made = [mixers[name] for _, name in zip(range(depth or len(layers)), cycle(layers), strict=False)]
         super().__init__(
             made, width, vocab_size, max_length, positions=positions, norm=norm, mlp=mlp,

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from nextfail.config import AtLeast2, Positive
 from nextfail.errors import UserError
 from nextfail.models.backbone import BEFORE_NORM, CUSTOM_MASK, EMBEDDINGS, POSITIONS, Backbone
 from nextfail.models.mixers.base import Mixer
 from nextfail.models.mixers.conv import ShortConv
 from nextfail.models.mlp import MLPS
+from nextfail.source import checked
 
-POSITION_KINDS = ("learned", "rope", "none")
 NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5)}
 CONV_AT = {"both": (True, True), "attention": (True, False), "mixer": (True, False), "mlp": (False, True),
            "none": (False, False)}  # fmt: skip
@@ -38,6 +39,7 @@ class Cache:
     length: int
 
 
+@checked
 class Stack(Backbone):
     """A list of blocks around mixers of any kinds.
 
@@ -64,18 +66,14 @@ class Stack(Backbone):
         vocab_size: int,
         max_length: int,
         *,
-        positions: str = "none",
-        norm: str = "rms",
-        mlp: str | None = None,
-        conv: int | None = None,
-        conv_at: str = "both",
-        init_std: float = 0.02,
+        positions: Literal["learned", "rope", "none"] = "none",
+        norm: Literal["layer", "rms"] = "rms",
+        mlp: Literal["gelu", "swiglu"] | None = None,
+        conv: AtLeast2 | None = None,
+        conv_at: Literal["both", "attention", "mixer", "mlp", "none"] = "both",
+        init_std: Positive = 0.02,
     ) -> None:
         super().__init__(vocab_size, max_length, width=width, depth=len(layers), init_std=init_std)
-        _choose("positions", positions, POSITION_KINDS)
-        _choose("norm", norm, NORMS)
-        _choose("mlp", mlp, (*MLPS, None))
-        _choose("conv_at", conv_at, CONV_AT)
         self.depth, self.init_std, self._layers = len(layers), init_std, list(layers)
         self._block: dict[str, Any] = {"norm": norm, "mlp": mlp, "conv": conv, "conv_at": conv_at}
         self._announced: torch.device | None = None
@@ -260,9 +258,3 @@ def _rename(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
     for old, new in RENAMED.items():
         for key in [each for each in state if each.startswith(prefix + old)]:
             state[prefix + new + key[len(prefix + old) :]] = state.pop(key)
-
-
-def _choose(key: str, value: Any, choices: Any) -> None:
-    if value not in choices:
-        named = ", ".join("null" if each is None else each for each in choices)
-        raise UserError(f"model.{key}={value!r} is unknown: choose {named}")

@@ -4,8 +4,10 @@ With `positions=rope norm=rms mlp=swiglu` it is in the style of Llama (Touvron e
 """
 
 from functools import partial
+from typing import Literal
 
-from nextfail.models.backbone import BEFORE_NORM, BIDIRECTIONAL, CUSTOM_MASK, EMBEDDINGS, POSITIONS, require_above_0
+from nextfail.config import AtLeast1, AtLeast2, Positive
+from nextfail.models.backbone import BEFORE_NORM, BIDIRECTIONAL, CUSTOM_MASK, EMBEDDINGS, POSITIONS
 from nextfail.models.mixers.attention import Attention
 from nextfail.models.stack import Stack
 from nextfail.source import public
@@ -34,20 +36,19 @@ class Transformer(Stack):
 
     def __init__(
         self,
-        depth: int,
-        width: int,
-        heads: int,
+        depth: AtLeast1,
+        width: AtLeast1,
+        heads: AtLeast1,
         vocab_size: int,
         max_length: int,
-        init_std: float = 0.02,
-        conv: int | None = None,
-        conv_at: str = "both",
-        positions: str = "learned",
-        norm: str = "layer",
-        mlp: str | None = "gelu",
+        init_std: Positive = 0.02,
+        conv: AtLeast2 | None = None,
+        conv_at: Literal["both", "attention", "mlp", "none"] = "both",
+        positions: Literal["learned", "rope", "none"] = "learned",
+        norm: Literal["layer", "rms"] = "layer",
+        mlp: Literal["gelu", "swiglu"] | None = "gelu",
         qk_norm: bool = False,
     ) -> None:
-        require_above_0(depth=depth, width=width, heads=heads)
         attention = partial(Attention, width, heads, max_length, rope=positions == "rope", qk_norm=qk_norm)
         super().__init__(
             [attention] * depth, width, vocab_size, max_length, positions=positions, norm=norm, mlp=mlp, conv=conv,

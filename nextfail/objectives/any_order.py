@@ -1,15 +1,14 @@
 """Any part of the path from any other part."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from nextfail.errors import UserError
 from nextfail.models.backbone import BIDIRECTIONAL, Backbone
 from nextfail.objectives.base import IGNORE, Loss, Objective
 from nextfail.source import public
 from nextfail.tasks.base import Batch
-
-DECODING = ("confident", "at_once")
 
 
 @public("any_order")
@@ -33,10 +32,8 @@ class AnyOrder(Objective):
     requires = frozenset({BIDIRECTIONAL})
     reads_prompt_once = False
 
-    def __init__(self, decode: str = "confident") -> None:
+    def __init__(self, decode: Literal["confident", "at_once"] = "confident") -> None:
         super().__init__()
-        if decode not in DECODING:
-            raise UserError(f"objective.decode={decode!r} is unknown: choose {' or '.join(DECODING)}")
         self.decode = decode
 
     def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ the hard token, the last one the goal). Inputs stand over the labels that the mo
 place without a loss. An answer that is shorter than others ends in the task's end token, after which nothing is asked.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -245,21 +244,6 @@ class Objective(nn.Module):
             if written.shape[1] < length:
                 hidden, cache = backbone.step(written[:, -1:], cache)
         return written
-
-
-def whole_number(key: str, value: Any, least: int) -> int:
-    """An objective's argument that is a whole number of at least `least`, or a UserError that says so."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"objective.{key}={value!r} is not a whole number of at least {least}")
-    return value
-
-
-def number(key: str, value: Any, most: float = math.inf) -> float:
-    """An objective's argument that is a number from 0 to `most`, or a UserError that says so."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
-        expected = "of at least 0" if most == math.inf else f"from 0 to {most:g}"
-        raise UserError(f"objective.{key}={value!r} is not a number {expected}")
-    return value
 
 
 def _overridden(cls: type) -> set[str]:

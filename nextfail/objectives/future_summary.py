@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextfail.config import NotNegative
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective, number
+from nextfail.objectives.base import Loss, Objective
 from nextfail.source import public
 from nextfail.tasks.base import Batch
 
@@ -27,9 +28,9 @@ class FutureSummary(Objective):
         weight: of the bag's loss, which is added to the next token's cross-entropy.
     """
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: NotNegative = 1.0) -> None:
         super().__init__()
-        self.weight = number("weight", weight)
+        self.weight = weight
 
     def build(self, backbone: Backbone) -> None:
         self.summary = nn.Linear(backbone.width, backbone.vocab_size)

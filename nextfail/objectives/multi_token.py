@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from nextfail.config import AtLeast2
 from nextfail.models.backbone import BEFORE_NORM, Backbone
-from nextfail.objectives.base import Loss, Objective, whole_number
+from nextfail.objectives.base import Loss, Objective
 from nextfail.source import public
 from nextfail.tasks.base import Batch
 
@@ -30,9 +31,9 @@ class MultiToken(Objective):
     requires = frozenset({BEFORE_NORM})
     reads_prompt_once = False  # a head looks back over all states
 
-    def __init__(self, k: int = 4) -> None:
+    def __init__(self, k: AtLeast2 = 4) -> None:
         super().__init__()
-        self.k = whole_number("k", k, least=2)
+        self.k = k
 
     def build(self, backbone: Backbone) -> None:
         count = min(self.k, self.task.answer_length)  # beyond it a head would have nothing to predict

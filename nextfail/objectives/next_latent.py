@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextfail.config import AtLeast1, NotNegative
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective, number, whole_number
+from nextfail.objectives.base import Loss, Objective
 from nextfail.source import public
 from nextfail.tasks.base import Batch
 
@@ -32,10 +33,10 @@ class NextLatent(Objective):
         kl_weight: of the KL divergence.
     """
 
-    def __init__(self, horizon: int = 4, latent_weight: float = 1.0, kl_weight: float = 1.0) -> None:
+    def __init__(self, horizon: AtLeast1 = 4, latent_weight: NotNegative = 1.0, kl_weight: NotNegative = 1.0) -> None:
         super().__init__()
-        self.horizon = whole_number("horizon", horizon, least=1)
-        self.latent_weight, self.kl_weight = number("latent_weight", latent_weight), number("kl_weight", kl_weight)
+        self.horizon = horizon
+        self.latent_weight, self.kl_weight = latent_weight, kl_weight
 
     def build(self, backbone: Backbone) -> None:
         width = backbone.width

@@ -2,8 +2,9 @@
 
 import torch
 
+from nextfail.config import Share
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import Loss, Objective, number
+from nextfail.objectives.base import Loss, Objective
 from nextfail.source import public
 from nextfail.tasks.base import Batch
 
@@ -23,9 +24,9 @@ class TokenMasking(Objective):
         m: probability, from 0 to 1.
     """
 
-    def __init__(self, m: float = 0.5) -> None:
+    def __init__(self, m: Share = 0.5) -> None:
         super().__init__()
-        self.m = number("m", m, most=1)
+        self.m = m
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
         hide = torch.rand(batch.answers.shape, device=batch.answers.device) < self.m

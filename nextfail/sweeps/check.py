@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nextfail import source
+from nextfail.config import SCALE, SIZE, TOP, TRAINER, shown
 from nextfail.errors import UserError
 from nextfail.runs.identity import PRECISIONS, SECTIONS, leaves
 
@@ -17,15 +18,12 @@ GIVEN = {
 }
 """Arguments that the code gives, and no configuration."""
 
-TRAINER = ("accelerator", "threads", "precision", "max_steps", "val_every", "stop_at", "gradient_clip")
-SIZES = {"size": ("depth", "width", "heads"), "scale": ("tasks", "models", "seeds")}
-TOP = (*SECTIONS, "trainer", "callbacks", "logger", "name", "on_existing", "vars", *SIZES)
+SECTION_KEYS = {"trainer": TRAINER, "size": SIZE, "scale": SCALE}
+"""Sections that are not the arguments of a class."""
+
+TOP_LEVEL = (*SECTIONS, "callbacks", "logger", "vars", *TOP, *SECTION_KEYS)
 HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 NEEDED = ("name", "on_existing", "trainer", *SECTIONS)
-
-ACCELERATORS = ("cpu", "gpu", "cuda", "mps", "auto")
-SUPPORTED = ("32-true", "bf16-mixed", "bf16-true", "16-true", "64-true")
-MOST_THREADS = 1024
 
 INSTEAD = {
     "devices": "a run uses one device. To use several, run several at once: nextfail-train -m seed=0,1,2,3 (with "
@@ -41,15 +39,6 @@ INSTEAD = {
     "epochs": "training is measured in steps: set trainer.max_steps",
 }
 """Keys of other programs that have no counterpart of a similar name here."""
-
-WORDS = {
-    "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
-    "float": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number"),
-    "str": (lambda value: isinstance(value, str), "text"),
-    "bool": (lambda value: isinstance(value, bool), "true or false"),
-    "None": (lambda value: value is None, "null"),
-}
-
 
 Spec = tuple[str, dict[str, Any], dict[str, source.Parameter] | None]
 """Key and settings of what becomes an object, and the parameters it takes from a configuration; None: not known."""
@@ -67,24 +56,25 @@ def check(config: dict[str, Any]) -> None:
     for section in ("trainer", *SECTIONS[:-1]):
         if not isinstance(config[section], dict) or not config[section]:
             raise UserError(f"{section} is empty: choose an option, as in {section}=NAME")
-    for section in ("callbacks", "logger", "vars", *SIZES):
+    for section in ("callbacks", "logger", "vars", "size", "scale"):
         config[section] = config.get(section) or {}
         if not isinstance(config[section], dict):
             raise UserError(f"{section}={config[section]!r} is not a group of settings")
     for section in ("callbacks", "logger"):
         for name, spec in config[section].items():
             if spec is not None and not isinstance(spec, dict):
-                raise UserError(f"{section}.{name}={_shown(spec)} is not a group of settings with a _target_")
+                raise UserError(f"{section}.{name}={shown(spec)} is not a group of settings with a _target_")
     require_name(config["name"])
-    check_keys(config)
     for key, value in leaves({section: config[section] for section in (*SECTIONS, "trainer")}):
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise UserError(f"{key}={number} is not a finite number")
-    whole(config, "seed", 0)
+    check_keys(config)
+    for key, known in TOP.items():
+        _refuse(known.type.refusal(key, config[key]))
     _check_trainer(config["trainer"])
-    if config["on_existing"] not in ("resume", "restart", "fail"):
-        raise UserError(f"on_existing={config['on_existing']!r} is unknown: choose resume, restart or fail")
+    for key, value in config["size"].items():
+        _refuse(SIZE[key].type.refusal(f"size.{key}", value))
 
 
 def require_name(name: Any) -> None:
@@ -94,36 +84,28 @@ def require_name(name: Any) -> None:
         UserError: it is absolute, leads upwards, or is no name.
     """
     if not isinstance(name, str) or not name.strip("./ ") or name.startswith("/") or ".." in name.split("/"):
-        raise UserError(f"name={_shown(name)} is not the name of a folder below runs/")
+        raise UserError(f"name={shown(name)} is not the name of a folder below runs/")
+
+
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise UserError(reason)
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
     for key in TRAINER:
         if key not in trainer:
             raise UserError(f"trainer.{key} is missing: give a value, as in +trainer.{key}=...")
-    for key in ("max_steps", "val_every"):
-        whole(trainer, key, 1, "trainer.")
-    whole(trainer, "threads", 1, "trainer.", MOST_THREADS)
-    trainer["val_every"] = min(trainer["val_every"], trainer["max_steps"])  # at least one validation, at the end
-    clip, stop_at = trainer["gradient_clip"], trainer["stop_at"]
-    if clip is not None and not (_is(clip, "float") and clip > 0):
-        raise UserError(f"trainer.gradient_clip={_shown(clip)} is not a norm: needs a number above 0, or null")
-    if stop_at is not None and not (_is(stop_at, "float") and 0 < stop_at <= 1):
+    trainer["precision"] = PRECISIONS.get(str(trainer["precision"]), trainer["precision"])
+    if trainer["precision"] == "16-mixed":
         raise UserError(
-            f"trainer.stop_at={_shown(stop_at)} is not an accuracy: needs a number above 0 and up to 1, or null"
+            "trainer.precision=16-mixed is not supported, since it would scale gradients: choose bf16-mixed"
         )
-    if trainer["accelerator"] not in ACCELERATORS:
-        known = ", ".join(ACCELERATORS)
-        raise UserError(f"trainer.accelerator={_shown(trainer['accelerator'])} is not supported: choose one of {known}")
-    precision = PRECISIONS.get(str(trainer["precision"]), trainer["precision"])
-    if precision not in SUPPORTED:
-        why = ", since it would scale gradients" if precision == "16-mixed" else ""
-        known = ", ".join(SUPPORTED)
-        raise UserError(f"trainer.precision={_shown(trainer['precision'])} is not supported{why}: "
-                        f"choose bf16-mixed, or one of {known}")  # fmt: skip
-    if precision == "16-true" and trainer["accelerator"] == "cpu":
-        raise UserError(f"trainer.precision={trainer['precision']} needs a GPU: choose 32-true or bf16-mixed on a CPU")
-    trainer["precision"] = precision
+    for key, known in TRAINER.items():
+        _refuse(known.type.refusal(f"trainer.{key}", trainer[key]))
+    trainer["val_every"] = min(trainer["val_every"], trainer["max_steps"])  # at least one validation, at the end
+    if trainer["precision"] == "16-true" and trainer["accelerator"] == "cpu":
+        raise UserError("trainer.precision=16-true needs a GPU: choose 32-true or bf16-mixed on a CPU")
 
 
 def check_keys(config: dict[str, Any]) -> None:
@@ -142,9 +124,9 @@ def check_keys(config: dict[str, Any]) -> None:
 
 def _unknown(config: dict[str, Any], specs: list[Spec]) -> Iterator[str]:
     for key, value in config.items():
-        if key not in TOP:
+        if key not in TOP_LEVEL:
             yield next(iter(leaves(value, key)), (key, value))[0]
-    for section, allowed in {"trainer": TRAINER, **SIZES}.items():
+    for section, allowed in SECTION_KEYS.items():
         yield from (f"{section}.{key}" for key in config[section] if key not in allowed)
     for key, spec, parameters in specs:
         if parameters is not None:
@@ -155,10 +137,7 @@ def _check_spec(key: str, spec: dict[str, Any], parameters: dict[str, source.Par
     for name, value in spec.items():
         if name in HYDRA:
             continue
-        types = parameters[name].types
-        if types and not any(_is(value, kind) for kind in types):
-            words = " or ".join(WORDS[kind][1] for kind in WORDS if kind in types)
-            raise UserError(f"{key}.{name}={_shown(value)} is not {words}")
+        _refuse(parameters[name].type.refusal(f"{key}.{name}", value))
     if "_args_" not in spec and not (spec.get("_partial_") and key not in GIVEN):
         for name, parameter in parameters.items():
             if parameter.default is source.REQUIRED and name not in spec:
@@ -193,7 +172,7 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
 
 def _known(specs: list[Spec]) -> Iterator[str]:
     yield from ("name", "on_existing", "seed", "vars")
-    for section, keys in {"trainer": TRAINER, **SIZES}.items():
+    for section, keys in SECTION_KEYS.items():
         yield from (f"{section}.{key}" for key in keys)
     for key, spec, parameters in specs:
         yield from (f"{key}.{name}" for name in (spec if parameters is None else parameters) if name not in HYDRA)
@@ -215,20 +194,3 @@ def _specs(config: dict[str, Any]) -> Iterator[Spec]:
                 given |= {next(iter(parameters), "")}  # whatever its first is called
             parameters = {name: parameter for name, parameter in parameters.items() if name not in given}
         yield key, spec, parameters
-
-
-def whole(section: dict[str, Any], key: str, least: int, prefix: str = "", most: int | None = None) -> None:
-    """Refuse what is not a whole number within bounds."""
-    value = section.get(key)
-    if not _is(value, "int") or value < least or (most is not None and value > most):  # type: ignore[operator]
-        upto = f" of at least {least}" if most is None else f" from {least} to {most}"
-        raise UserError(f"{prefix}{key}={_shown(value)} is not a whole number{upto}")
-
-
-def _is(value: Any, kind: str) -> bool:
-    return bool(WORDS[kind][0](value))
-
-
-def _shown(value: Any) -> str:
-    """As a user would write it, text in quotes."""
-    return str(value).lower().replace("none", "null") if value is None or isinstance(value, bool) else repr(value)

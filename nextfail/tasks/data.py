@@ -9,12 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from nextfail.config import AtLeast0, AtLeast1
 from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.source import public
@@ -33,7 +35,6 @@ class TaskData(L.LightningDataModule, ABC):
 
     def __init__(self, task: Task, batch_size: int, eval_batch_size: int, run_seed: int) -> None:
         super().__init__()
-        require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size)
         tokens = task.prompt_length + task.answer_length
         logits = task.answer_length * task.vocab.size
         require_memory(8 * tokens + 4 * logits, batch_size=batch_size, eval_batch_size=eval_batch_size)
@@ -74,6 +75,8 @@ class DrawnData(TaskData):
         validation: problems in the validation set.
         test: problems in the test set.
         seed: what the sets are drawn from.
+        batch_size: problems in a training batch.
+        eval_batch_size: problems evaluated at a time.
 
     Raises:
         UserError: too few distinct problems exist for disjoint sets, or the task's groups do not divide a size.
@@ -83,16 +86,15 @@ class DrawnData(TaskData):
         self,
         task: Task,
         run_seed: int,
-        train: int | None = 200_000,
-        validation: int = 1000,
-        test: int = 2000,
-        seed: int = 0,
-        batch_size: int = 128,
-        eval_batch_size: int = 1000,
+        train: AtLeast1 | None = 200_000,
+        validation: AtLeast1 = 1000,
+        test: AtLeast1 = 2000,
+        seed: AtLeast0 = 0,
+        batch_size: AtLeast1 = 128,
+        eval_batch_size: AtLeast1 = 1000,
     ) -> None:
         super().__init__(task, batch_size, eval_batch_size, run_seed)
         given = {} if train is None else {"train": train}
-        require_positive(validation=validation, test=test, **given)
         self.sizes, self.seed = (train, validation, test), seed
         require_memory(task.prompt_length + task.answer_length, validation=validation, test=test, **given)
         for key, value in {"batch_size": batch_size, **given}.items():
@@ -138,6 +140,8 @@ class FileData(TaskData):
         validation_file: validation problems, or None to hold out the last `validation` lines of the training file.
         validation: how many lines to hold out.
         overlap: what to do with training problems that are also in another set: "error", or "drop" them.
+        batch_size: problems in a training batch.
+        eval_batch_size: problems evaluated at a time.
 
     Raises:
         UserError: a file cannot be used, or sets share problems.
@@ -150,19 +154,16 @@ class FileData(TaskData):
         train_file: str,
         test_file: str,
         validation_file: str | None = None,
-        validation: int = 1000,
-        overlap: str = "error",
-        batch_size: int = 128,
-        eval_batch_size: int = 1000,
+        validation: AtLeast1 = 1000,
+        overlap: Literal["error", "drop"] = "error",
+        batch_size: AtLeast1 = 128,
+        eval_batch_size: AtLeast1 = 1000,
     ) -> None:
         super().__init__(task, batch_size, eval_batch_size, run_seed)
-        require_positive(validation=validation)
         task.require_files()
         for key, name in (("train_file", train_file), ("test_file", test_file)):
             if name is None:
                 raise UserError(f"data.{key} has no value: give a file in the task's text format")
-        if overlap not in ("error", "drop"):
-            raise UserError(f"data.overlap={overlap!r} is unknown: choose error or drop")
         self.files = {"train_file": train_file, "test_file": test_file, "validation_file": validation_file}
         self.held_lines, self.overlap = validation, overlap
 
@@ -235,13 +236,6 @@ def shuffled_batch(problems: Batch, k: int, size: int, seed: int, group: int = 1
 @lru_cache(maxsize=2)
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator("order", seed, epoch))
-
-
-def require_positive(**values: int) -> None:
-    """Refuse a data setting that is not a whole number of at least 1."""
-    for key, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"data.{key}={value!r} is not a whole number of at least 1")
 
 
 def require_memory(each: int, **counts: int) -> None:

@@ -1,7 +1,7 @@
 """Optimizers and schedules, made from a module: `build(module)` with everything else set by configuration."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from nextfail.config import AtLeast0, Betas, NotNegative, Share
 from nextfail.source import public
 
 
@@ -29,18 +30,6 @@ def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]
     return _unique(with_decay), _unique(without)
 
 
-def _require_not_negative(key: str, value: float) -> None:
-    if value < 0:  # torch does not look at what stands in a parameter group, nor at a schedule
-        raise ValueError(f"{key}={value} is negative")
-
-
-def _pair(betas: Iterable[float]) -> tuple[float, float]:
-    given = list(betas) if isinstance(betas, Iterable) else [betas]
-    if len(given) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in given):
-        raise ValueError(f"optimizer.betas={betas} is not a pair of numbers from 0 to below 1, as in [0.9,0.999]")
-    return given[0], given[1]
-
-
 def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     return list({id(p): p for p in parameters}.values())  # a shared parameter is met once for each owner
 
@@ -48,16 +37,23 @@ def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
 @public("adamw")
 def adamw(
     module: nn.Module,
-    lr: float = 1e-3,
-    betas: Iterable[float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.1,
+    lr: NotNegative = 1e-3,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+    weight_decay: NotNegative = 0.1,
 ) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) with decay on matrices alone."""
-    _require_not_negative("optimizer.weight_decay", weight_decay)
+    """AdamW (Loshchilov & Hutter 2019) with decay on matrices alone.
+
+    Args:
+        module: what to train.
+        lr: learning rate at its highest.
+        betas: of the running means of the gradient and of its square.
+        eps: added to the root of the mean square.
+        weight_decay: of matrices.
+    """
     with_decay, without = decaying(module)
     groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
-    return AdamW([g for g in groups if g["params"]], lr=lr, betas=_pair(betas), eps=eps, fused=True)
+    return AdamW([g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
 
 @public("muon")
@@ -66,8 +62,9 @@ class MuonAdamW(Optimizer):
 
     Args:
         module: what to train.
-        lr: learning rate of both; Muon's update is scaled to AdamW's size (Liu et al. 2025).
-        betas, eps: AdamW's.
+        lr: learning rate of both at its highest; Muon's update is scaled to AdamW's size (Liu et al. 2025).
+        betas: of AdamW's running means of the gradient and of its square.
+        eps: AdamW's, added to the root of the mean square.
         momentum: Muon's.
         weight_decay: of matrices.
     """
@@ -75,18 +72,18 @@ class MuonAdamW(Optimizer):
     def __init__(
         self,
         module: nn.Module,
-        lr: float = 1e-3,
-        betas: Iterable[float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        momentum: float = 0.95,
-        weight_decay: float = 0.1,
+        lr: NotNegative = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NotNegative = 1e-8,
+        momentum: Share = 0.95,
+        weight_decay: NotNegative = 0.1,
     ) -> None:
         with_decay, without = decaying(module)
         matrices = [p for p in with_decay if p.dim() == 2]  # Muon is defined for these alone
         others = [p for p in with_decay if p.dim() != 2]
         self.muon = Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         groups = [{"params": others, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
-        self.adamw = AdamW([g for g in groups if g["params"]], lr=lr, betas=_pair(betas), eps=eps, fused=True)
+        self.adamw = AdamW([g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
         super().__init__(self.muon.param_groups + self.adamw.param_groups, {})
         self._share()
 
@@ -114,18 +111,27 @@ class MuonAdamW(Optimizer):
 
 
 @public("constant")
-def constant(optimizer: Optimizer, max_steps: int, warmup: int = 100) -> LambdaLR:
-    """Linear warm-up over `warmup` steps, then the full rate."""
-    _require_not_negative("scheduler.warmup", warmup)
+def constant(optimizer: Optimizer, max_steps: int, warmup: AtLeast0 = 100) -> LambdaLR:
+    """Linear warm-up, then the full rate.
+
+    Args:
+        optimizer: whose rate it is.
+        max_steps: training steps.
+        warmup: steps.
+    """
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
 
 
 @public("cosine")
-def cosine(optimizer: Optimizer, max_steps: int, warmup: int = 100, final: float = 0.1) -> LambdaLR:
-    """Linear warm-up over `warmup` steps, then half a cosine down to `final` times the rate at step `max_steps`."""
+def cosine(optimizer: Optimizer, max_steps: int, warmup: AtLeast0 = 100, final: NotNegative = 0.1) -> LambdaLR:
+    """Linear warm-up, then half a cosine down to `final` times the rate at step `max_steps`.
 
-    _require_not_negative("scheduler.warmup", warmup)
-    _require_not_negative("scheduler.final", final)
+    Args:
+        optimizer: whose rate it is.
+        max_steps: training steps.
+        warmup: steps.
+        final: share of the rate that is left at the end.
+    """
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -137,14 +143,21 @@ def cosine(optimizer: Optimizer, max_steps: int, warmup: int = 100, final: float
 
 
 @public("wsd")
-def wsd(optimizer: Optimizer, max_steps: int, warmup: int = 100, decay: int = 1000, final: float = 0.0) -> LambdaLR:
+def wsd(
+    optimizer: Optimizer, max_steps: int, warmup: AtLeast0 = 100, decay: AtLeast0 = 1000, final: NotNegative = 0.0
+) -> LambdaLR:
     """Linear warm-up over `warmup` steps, the full rate, then linearly to `final` times it over the last `decay` steps.
 
     A longer budget changes nothing of what came before the decay (warmup-stable-decay, Hu et al. 2024, MiniCPM). Where
     a budget has no room for both, the lower rate counts.
+
+    Args:
+        optimizer: whose rate it is.
+        max_steps: training steps.
+        warmup: steps.
+        decay: steps.
+        final: share of the rate that is left at the end.
     """
-    for key, value in {"warmup": warmup, "decay": decay, "final": final}.items():
-        _require_not_negative(f"scheduler.{key}", value)
 
     def factor(step: int) -> float:
         up, down = min(1.0, (step + 1) / max(1, warmup)), min(1.0, (max_steps - step) / max(1, decay))

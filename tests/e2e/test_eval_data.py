@@ -68,7 +68,7 @@ def test_eval_on_another_size_says_what_is_wrong_with_it(run_folder: Path, tmp_p
     for arguments, message in {
         ("--set", "degree=3"): "--set goes with --task",
         (*sized("path_star", "degree"),): "--set degree: give KEY=VALUE",
-        (*sized("path_star", "degree=1"),): "task.degree=1 is too small",
+        (*sized("path_star", "degree=1"),): "task.degree=1 is not a whole number of at least 2",
         (*sized("path_star", "query=before"),): "task.query cannot be changed for a trained model",
         (*sized("path_star", "arms=3"),): "task.arms cannot be changed for a trained model",
         (*sized("star_mixed"),): "--task star_mixed is a nextfail.tasks.star_mixed.task.StarMixed, and this run's is a",
@@ -86,7 +86,9 @@ def test_data_of_another_size_and_layout(tmp_path: Path) -> None:
     for line in (tmp_path / "by_arm.txt").read_text().splitlines():
         edges = [edge.split(",") for edge in line.partition("/")[0].split("|")]
         assert all(edges[i][1] == edges[i + 1][0] for i in (0, 1, 3, 4)) and edges[0][0] == edges[3][0]
-    assert "task.degree=1 is too small" in refused("data", *sized("g2_4", "degree=1"), *plain, "a.txt", cwd=tmp_path)
+    assert "task.degree=1 is not a whole number of at least 2" in refused(
+        "data", *sized("g2_4", "degree=1"), *plain, "a.txt", cwd=tmp_path
+    )
     assert "arms" in refused("data", *sized("g2_4", "arms=1"), *plain, "a.txt", cwd=tmp_path)
     assert not (tmp_path / "a.txt").exists()
 

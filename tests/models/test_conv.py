@@ -63,12 +63,12 @@ def test_it_begins_as_torchs_does() -> None:
 
 @pytest.mark.parametrize("taps", [0, 1, -4, 2.5, True])
 def test_wrong_numbers_of_taps(taps: object) -> None:
-    with pytest.raises(UserError, match=r"model\.conv=.* is not a number of taps"):
+    with pytest.raises(UserError, match=r"model\.conv=.* is not a whole number of at least 2 or null"):
         Transformer(2, 16, 2, VOCAB, LENGTH, conv=taps)  # type: ignore[arg-type]
 
 
 def test_a_place_that_does_not_exist() -> None:
-    with pytest.raises(UserError, match=r"model\.conv_at='head' is unknown: choose both, attention, mixer, mlp, none"):
+    with pytest.raises(UserError, match=r"model\.conv_at='head' is unknown: choose both, attention, mlp or none"):
         Transformer(2, 16, 2, VOCAB, LENGTH, conv=4, conv_at="head")
 
 

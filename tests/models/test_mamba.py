@@ -257,9 +257,9 @@ def test_equals_mamba_of_transformers(model: Mamba) -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"d_state": 0}, r"model\.d_state=0 is not a number above 0"),
-        ({"expand": -1}, r"model\.expand=-1 is not a number above 0"),
-        ({"scan": "slow"}, r"model\.scan='slow' does not exist: choose auto, mamba_ssm, parallel, fused, loop"),
+        ({"d_state": 0}, r"model\.d_state=0 is not a whole number of at least 1"),
+        ({"expand": -1}, r"model\.expand=-1 is not a whole number of at least 1"),
+        ({"scan": "slow"}, r"model\.scan='slow' is unknown: choose auto, mamba_ssm, fused, parallel or loop"),
     ],
 )
 def test_impossible_size_is_refused(sizes: dict[str, int], message: str) -> None:

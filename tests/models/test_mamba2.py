@@ -83,8 +83,8 @@ def test_initial_weights() -> None:
     ("sizes", "message"),
     [
         ({"head_dim": 5}, r"model\.head_dim=5 does not divide the 32 inner channels, model\.expand=2 times model\.w"),
-        ({"d_state": 0}, r"model\.d_state=0 is not a number above 0"),
-        ({"scan": "fused"}, r"model\.scan='fused' does not exist: choose auto, mamba_ssm, blocked, loop"),
+        ({"d_state": 0}, r"model\.d_state=0 is not a whole number of at least 1"),
+        ({"scan": "fused"}, r"model\.scan='fused' is unknown: choose auto, mamba_ssm, blocked or loop"),
     ],
 )
 def test_impossible_size_is_refused(sizes: dict[str, int], message: str) -> None:

@@ -272,9 +272,9 @@ def test_equal_to_gpt2_with_the_same_weights(model: Transformer) -> None:
     ("sizes", "message"),
     [
         ({"heads": 3}, r"model\.heads=3 does not divide model\.width=16"),
-        ({"heads": 0}, r"model\.heads=0 is not a number above 0"),
-        ({"depth": 0}, r"model\.depth=0 is not a number above 0"),
-        ({"width": 0}, r"model\.width=0 is not a number above 0"),
+        ({"heads": 0}, r"model\.heads=0 is not a whole number of at least 1"),
+        ({"depth": 0}, r"model\.depth=0 is not a whole number of at least 1"),
+        ({"width": 0}, r"model\.width=0 is not a whole number of at least 1"),
     ],
 )
 def test_impossible_size_is_refused(sizes: dict[str, int], message: str) -> None:

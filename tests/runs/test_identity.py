@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from synthetic import share
 
 from nextfail import source
+from nextfail.config import parse
 from nextfail.errors import UserError
 from nextfail.reports.collect import collect
 from nextfail.runs.folder import RunFolder, State, record
@@ -126,7 +127,7 @@ def test_a_class_that_was_corrected_is_another_run(monkeypatch: pytest.MonkeyPat
 def test_a_key_that_is_new_loses_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = record(DEFAULT, {})
     parameters = source.own()["transformer"].parameters or {}
-    later = parameters | {"conv": source.Parameter(None, frozenset({"int", "None"}))}
+    later = parameters | {"conv": source.Parameter(None, parse("int | None"))}
     changed(monkeypatch, "transformer", parameters=later)
     config = config_of()
     config["model"]["conv"] = None

@@ -9,9 +9,10 @@ import pytest
 from inside import compose
 from omegaconf import OmegaConf
 
+from nextfail.config import SUPPORTED, TRAINER
 from nextfail.errors import UserError
 from nextfail.runs.identity import SECTIONS
-from nextfail.sweeps.check import ACCELERATORS, INSTEAD, SUPPORTED, TOP, check, unknown
+from nextfail.sweeps.check import INSTEAD, TOP_LEVEL, check, unknown
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(override: str, mess
         ("model.depth=2.5", "model.depth=2.5 is not a whole number"),
         ("model.depth=null", "model.depth=null is not a whole number"),
         ("data.seed=abc", "data.seed='abc' is not a whole number"),
-        ("data.train=many", "data.train='many' is not a whole number or null"),
-        ("task.query=3", "task.query=3 is not text"),
+        ("data.train=many", "data.train='many' is not a whole number of at least 1 or null"),
+        ("task.query=3", "task.query=3 is unknown: choose after or before"),
         ("task.degree=two", "task.degree='two' is not a whole number"),
         ("~model.depth", "model.depth is missing: give a value"),
         ("~task.degree", "task.degree is missing: give a value"),
@@ -96,15 +97,15 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(override: str, mess
         ("name=/elsewhere/x", "is not the name of a folder below runs/"),
         ("name=3", "name=3 is not the name of a folder"),
         ("on_existing=maybe", "choose resume, restart or fail"),
-        ("trainer.accelerator=tpu", "trainer.accelerator='tpu' is not supported: choose one of cpu, gpu"),
-        ("trainer.accelerator=null", "trainer.accelerator=null is not supported"),
+        ("trainer.accelerator=tpu", "trainer.accelerator='tpu' is unknown: choose cpu, gpu, cuda, mps or auto"),
+        ("trainer.accelerator=null", "trainer.accelerator=null is unknown"),
         ("trainer.threads=1000000", "trainer.threads=1000000 is not a whole number from 1 to 1024"),
         ("trainer.threads=0", "trainer.threads=0 is not a whole number from 1 to 1024"),
         ("trainer.precision=16-true", "trainer.precision=16-true needs a GPU"),
-        ("trainer.precision=16", "trainer.precision=16 is not supported, since it would scale gradients"),
-        ("trainer.precision=16-mixed", "trainer.precision='16-mixed' is not supported"),
-        ("trainer.precision=null", "trainer.precision=null is not supported"),
-        ("trainer.precision=fp8", "trainer.precision='fp8' is not supported"),
+        ("trainer.precision=16", "trainer.precision=16-mixed is not supported, since it would scale gradients"),
+        ("trainer.precision=16-mixed", "trainer.precision=16-mixed is not supported"),
+        ("trainer.precision=null", "trainer.precision=null is unknown"),
+        ("trainer.precision=fp8", "trainer.precision='fp8' is unknown"),
         ("trainer.val_every=0", "trainer.val_every=0 is not a whole number of at least 1"),
         ("objective._target_=null", "objective has no _target_"),
         ("callbacks.progress=3", "callbacks.progress=3 is not a group of settings with a _target_"),
@@ -154,7 +155,7 @@ def test_one_spelling_is_recorded() -> None:
     assert config["trainer"]["val_every"] == 50
 
 
-@pytest.mark.parametrize("accelerator", ACCELERATORS)
+@pytest.mark.parametrize("accelerator", TRAINER["accelerator"].type.kinds[0].choices)
 def test_half_precision_is_refused_where_it_is_known_to_be_a_cpu(accelerator: str) -> None:
     overrides = (f"trainer.accelerator={accelerator}", "trainer.precision=16-true")
     if accelerator == "cpu":
@@ -170,7 +171,7 @@ def test_a_class_that_cannot_be_read_takes_any_key() -> None:
 
 @pytest.mark.parametrize("leaf", INSTEAD)
 def test_keys_of_other_programs_are_not_ours(leaf: str) -> None:
-    assert leaf not in TOP and str(unknown(f"trainer.{leaf}", [])).startswith(f"unknown key trainer.{leaf}: ")
+    assert leaf not in TOP_LEVEL and str(unknown(f"trainer.{leaf}", [])).startswith(f"unknown key trainer.{leaf}: ")
 
 
 def test_the_nearest_key_is_near() -> None:

@@ -42,10 +42,10 @@ def test_published_sizes(degree: int, path_length: int, num_nodes: int, size: in
     ("sizes", "message"),
     [
         ((2, 5, 8), r"task\.num_nodes=8 is too small for G\(2,5\): needs at least 9"),
-        ((1, 5, 50), r"task\.degree=1 is too small: needs at least 2"),
-        ((2, 2, 50), r"task\.path_length=2 is too small: needs at least 3"),
+        ((1, 5, 50), r"task\.degree=1 is not a whole number of at least 2"),
+        ((2, 2, 50), r"task\.path_length=2 is not a whole number of at least 3"),
         ((2.0, 5, 50), r"task\.degree=2\.0 is not a whole number"),
-        ((2, 5, True), r"task\.num_nodes=True is not a whole number"),
+        ((2, 5, True), r"task\.num_nodes=true is not a whole number of at least 1"),
         ((2, "5", 50), r"task\.path_length='5' is not a whole number"),
     ],
 )

@@ -16,7 +16,13 @@ from nextfail.errors import UserError
 from nextfail.seeding import generator
 from nextfail.tasks import Batch, PathStar
 from nextfail.tasks.data import DrawnData, shuffled_batch
-from nextfail.tasks.path_star.task import CHOICES
+
+CHOICES = {
+    "query": ("after", "before"),
+    "edges": ("shuffled", "by_arm", "parents_first"),
+    "direction": ("away", "random"),
+    "edges_as": ("triples", "tokens"),
+}
 
 ALPHA = 1e-6  # significance of the chi-square tests; draws are seeded, so that none fails by bad luck
 
@@ -245,13 +251,13 @@ def test_epochs_hold_every_problem_once(number: int, size: int, together: int, s
     ("settings", "message"),
     [
         ({"query": "left"}, r"task\.query='left' is unknown: choose after or before"),
-        ({"edges": "sorted"}, r"task\.edges='sorted' is unknown: choose shuffled or by_arm or parents_first"),
-        ({"direction": None}, r"task\.direction=None is unknown: choose away or random"),
+        ({"edges": "sorted"}, r"task\.edges='sorted' is unknown: choose shuffled, by_arm or parents_first"),
+        ({"direction": None}, r"task\.direction=null is unknown: choose away or random"),
         ({"edges_as": "pairs"}, r"task\.edges_as='pairs' is unknown: choose triples or tokens"),
         ({"goals": 3}, r"task\.goals=3: G\(2,3\) has 1 to 2 different goals"),
-        ({"goals": 0}, r"task\.goals=0: G\(2,3\) has 1 to 2 different goals"),
+        ({"goals": 0}, r"task\.goals=0 is not a whole number of at least 1"),
         ({"goals": 1.0}, r"task\.goals=1\.0 is not a whole number"),
-        ({"goals": True}, r"task\.goals=True is not a whole number"),
+        ({"goals": True}, r"task\.goals=true is not a whole number"),
     ],
 )
 def test_what_cannot_be_is_said(settings: dict[str, object], message: str) -> None:

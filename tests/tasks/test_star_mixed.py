@@ -131,7 +131,7 @@ def test_sets_are_disjoint() -> None:
     ("settings", "message"),
     [
         ((2, 4, 3, 50), r"task\.shortest=4 is above task\.longest=3"),
-        ((2, 2, 3, 50), r"task\.path_length=2 is too small"),
+        ((2, 2, 3, 50), r"task\.shortest=2 is not a whole number of at least 3"),
         ((2, 3, 9, 10), r"task\.num_nodes=10 is too small"),
         ((2, 3, 4, 50, "root"), r"task\.goal='root' is unknown: choose leaf or any"),
         ((2, 3.5, 4, 50), r"task\.shortest=3\.5 is not a whole number"),

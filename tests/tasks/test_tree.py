@@ -150,12 +150,12 @@ def test_outcomes(exact: float, first: float, copies: float | None, finite: bool
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nodes": 3}, r"task\.nodes=3 is too small: needs at least 4"),
+        ({"nodes": 3}, r"task\.nodes=3 is not a whole number of at least 4"),
         ({"nodes": 5, "children": 4}, r"task\.nodes=5 is too small: needs at least 6"),
         ({"nodes": 20, "longest": 4}, r"task\.nodes=20 is too large.* has room for 15"),
         ({"longest": 13}, r"task\.longest=13 is too large: a tree has 12 nodes"),
         ({"nodes": "12"}, r"task\.nodes='12' is not a whole number"),
-        ({"children": True}, r"task\.children=True is not a whole number"),
+        ({"children": True}, r"task\.children=true is not a whole number"),
         ({"num_nodes": 11}, r"task\.num_nodes=11 is too small: a tree has 12 nodes"),
         ({"num_nodes": 40_000}, r"task\.num_nodes=40000 is too large"),
         ({"num_nodes": 200, "edges_as": "tokens"}, r"task\.num_nodes=200 is too large"),

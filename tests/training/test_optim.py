@@ -11,6 +11,7 @@ from helpers import SMALL, drawn, tiny
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from nextfail.errors import UserError
 from nextfail.objectives import TeacherForcing
 from nextfail.training.module import TaskModule
 from nextfail.training.optim import MuonAdamW, adamw, constant, cosine, decaying, wsd
@@ -211,17 +212,17 @@ BELOW_ZERO = {"warmup": lambda o: constant(o, 10, -5), "final": lambda o: cosine
 
 @pytest.mark.parametrize("make", BELOW_ZERO.values(), ids=BELOW_ZERO)
 def test_negative_schedule_is_refused(make: Callable[[torch.optim.Optimizer], object]) -> None:
-    with pytest.raises(ValueError, match="is negative"):
+    with pytest.raises(UserError, match=r"scheduler\..*=-.* is not a .*number of at least 0"):
         make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
 
 
 def test_negative_decay_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"optimizer\.weight_decay=-1 is negative"):
+    with pytest.raises(UserError, match=r"optimizer\.weight_decay=-1 is not a number of at least 0"):
         adamw(torch.nn.Linear(2, 2), lr=1.0, betas=(0.9, 0.99), eps=1e-8, weight_decay=-1)
 
 
 @pytest.mark.parametrize("betas", [0.9, [0.9], [0.9, 0.99, 0.999], ["a", "b"], [0.9, 1.0], [-0.1, 0.9]])
 @pytest.mark.parametrize("make", [adamw, MuonAdamW])
 def test_betas_that_are_no_pair_are_refused_by_name(make: Any, betas: Any) -> None:
-    with pytest.raises(ValueError, match=r"optimizer\.betas=.* is not a pair of numbers from 0 to below 1"):
+    with pytest.raises(UserError, match=r"optimizer\.betas=.* is not two numbers from 0 to below 1"):
         make(torch.nn.Sequential(torch.nn.Linear(2, 2)), betas=betas)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextfail.errors import UserError
 from nextfail.models.mixers.base import Mixer
 
 
@@ -20,15 +19,10 @@ class GatedConv(Mixer):
     Args:
         width: channels C.
         taps: positions K, at least 1.
-
-    Raises:
-        UserError: `taps` is something else.
     """
 
     def __init__(self, width: int, taps: int) -> None:
         super().__init__()
-        if not isinstance(taps, int) or isinstance(taps, bool) or taps < 1:
-            raise UserError(f"model.d_conv={taps!r} is not a whole number of at least 1")
         self.taps = taps
         self.in_proj = nn.Linear(width, 3 * width, bias=False)
         self.weight = nn.Parameter(torch.empty(width, 1, taps).uniform_(-(taps**-0.5), taps**-0.5))

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextfail.errors import UserError
-from nextfail.models.backbone import require_above_0
 from nextfail.models.mixers.base import Mixer
 from nextfail.models.mixers.conv import causal_conv
 from nextfail.models.scan.selective_scan import announce, choose, require_form, selective_scan
@@ -39,7 +38,6 @@ class MambaMixer(Mixer):
 
     def __init__(self, width: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, scan: str = "auto") -> None:
         super().__init__()
-        require_above_0(width=width, d_state=d_state, d_conv=d_conv, expand=expand)
         require_form(scan)
         inner, self.rank, self.d_state, self.scan = expand * width, math.ceil(width / 16), d_state, scan
         self.in_proj = nn.Linear(width, 2 * inner, bias=False)

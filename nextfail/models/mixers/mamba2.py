@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextfail.errors import UserError
-from nextfail.models.backbone import require_above_0
 from nextfail.models.mixers.base import Mixer
 from nextfail.models.mixers.mamba import ScanState, convolve, initial_steps
 from nextfail.models.scan import selective_scan
@@ -45,7 +44,6 @@ class Mamba2Mixer(Mixer):
         scan: str = "auto",
     ) -> None:
         super().__init__()
-        require_above_0(width=width, d_state=d_state, head_dim=head_dim, d_conv=d_conv, expand=expand)
         require_form(scan)
         inner = expand * width
         if inner % head_dim:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import factorial, perm
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from nextfail.config import AtLeast1, AtLeast2, AtLeast3
 from nextfail.errors import UserError
 from nextfail.source import public
 from nextfail.tasks.base import Batch, Probe, Share, Task, all_right, token_right
@@ -23,14 +24,6 @@ from nextfail.tasks.sampling import draw_without_replacement, mix
 
 _MOST_NODES = 2**15 - 4  # the signs come after the labels, and all must fit in int16
 _CHUNK = 8192  # graphs drawn at a time: the pool of labels then stays in the cache
-
-CHOICES = {
-    "query": ("after", "before"),
-    "edges": ("shuffled", "by_arm", "parents_first"),
-    "direction": ("away", "random"),
-    "edges_as": ("triples", "tokens"),
-}
-"""How a problem can be written down, which decides what is learnable (Frydenlund 2024, arXiv 2410.13779, and 2025)."""
 
 
 class Star(Task):
@@ -57,11 +50,12 @@ class PathStar(Star):
 
     One start node with `degree` arms; every arm has `path_length` nodes, counting the start. The goal is the last
     node of one arm, and the answer is that arm from start to goal: position 1 of it is the hard token. By default
-    problems are written as published.
+    problems are written as published; how they are decides what is learnable (Frydenlund 2024, arXiv 2410.13779, and
+    2025).
 
     Args:
-        degree: arms d of the star.
-        path_length: nodes l of an arm, counting the start.
+        degree: arms d of the star; with at least 2 there is one to choose.
+        path_length: nodes l of an arm, counting the start; with fewer than 3 the prompt already names the answer.
         num_nodes: labels N to draw from.
         query: start and goal stand after the edges, or before them.
         edges: their order: shuffled one by one; by_arm, arms in random order and each from the start on; parents_first,
@@ -78,30 +72,16 @@ class PathStar(Star):
 
     metrics: ClassVar = ("hard_token_accuracy",)
 
-    degree: int
-    path_length: int
-    num_nodes: int
-    query: str = "after"
-    edges: str = "shuffled"
-    direction: str = "away"
-    edges_as: str = "triples"
-    goals: int = 1
+    degree: AtLeast2
+    path_length: AtLeast3
+    num_nodes: AtLeast1
+    query: Literal["after", "before"] = "after"
+    edges: Literal["shuffled", "by_arm", "parents_first"] = "shuffled"
+    direction: Literal["away", "random"] = "away"
+    edges_as: Literal["triples", "tokens"] = "triples"
+    goals: AtLeast1 = 1
 
     def __post_init__(self) -> None:
-        for key in ("degree", "path_length", "num_nodes", "goals"):
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise UserError(f"task.{key}={value!r} is not a whole number")
-        for key, choices in CHOICES.items():
-            if (value := getattr(self, key)) not in choices:
-                raise UserError(f"task.{key}={value!r} is unknown: choose {' or '.join(choices)}")
-        if self.degree < 2:
-            raise UserError(f"task.degree={self.degree} is too small: needs at least 2 arms to choose from")
-        if self.path_length < 3:
-            raise UserError(
-                f"task.path_length={self.path_length} is too small: needs at least 3 nodes, "
-                "since with fewer the prompt already names the answer"
-            )
         if self.num_nodes < self.size:
             raise UserError(f"task.num_nodes={self.num_nodes} is too small for {self}: needs at least {self.size}")
         if self.num_nodes > _MOST_NODES:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from nextfail.config import AtLeast1, AtLeast2, AtLeast3
 from nextfail.errors import UserError
 from nextfail.source import public
 from nextfail.tasks.base import Batch, Share, all_right, token_right, up_to_end
@@ -13,8 +15,6 @@ from nextfail.tasks.path_star.task import PathStar, Star
 from nextfail.tasks.path_star.vocab import Vocab
 from nextfail.tasks.sampling import mix
 from nextfail.tasks.star_mixed import facts
-
-GOALS = ("leaf", "any")
 
 
 class MixedVocab(Vocab):
@@ -52,28 +52,24 @@ class StarMixed(Star):
 
     Args:
         degree: arms d of the star.
-        shortest, longest: nodes of an arm, counting the start; all arms of one graph have the same.
+        shortest: nodes of the shortest arms, counting the start; all arms of one graph have the same.
+        longest: nodes of the longest arms.
         num_nodes: labels N to draw from.
         goal: the last node of an arm ("leaf"), or any node but the start, each equally likely ("any").
-        edges_as: as of `PathStar`.
+        edges_as: an edge is three tokens ("triples"), or one ("tokens").
 
     Raises:
         UserError: as `PathStar` for the shortest and the longest; or they are the wrong way round.
     """
 
-    degree: int
-    shortest: int
-    longest: int
-    num_nodes: int
-    goal: str = "leaf"
-    edges_as: str = "triples"
+    degree: AtLeast2
+    shortest: AtLeast3
+    longest: AtLeast3
+    num_nodes: AtLeast1
+    goal: Literal["leaf", "any"] = "leaf"
+    edges_as: Literal["triples", "tokens"] = "triples"
 
     def __post_init__(self) -> None:
-        if self.goal not in GOALS:
-            raise UserError(f"task.goal={self.goal!r} is unknown: choose {' or '.join(GOALS)}")
-        for key in ("shortest", "longest"):
-            if not isinstance(value := getattr(self, key), int) or isinstance(value, bool):
-                raise UserError(f"task.{key}={value!r} is not a whole number")
         if self.shortest > self.longest:
             raise UserError(f"task.shortest={self.shortest} is above task.longest={self.longest}")
         assert self.sizes  # each of which checks itself

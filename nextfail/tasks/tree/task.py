@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import perm
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from nextfail.config import AtLeast2, AtLeast3, AtLeast4
 from nextfail.errors import UserError
 from nextfail.source import public
 from nextfail.tasks.base import Batch, Share, Task, all_right, up_to_end
-from nextfail.tasks.path_star.task import CHOICES
 from nextfail.tasks.path_star.vocab import MOST_JOINED, Vocab
 from nextfail.tasks.sampling import any_of, draw_without_replacement, mix
 from nextfail.tasks.tree import facts
@@ -58,7 +58,7 @@ class Tree(Task):
         children: that a node has at most; a token after a node with several is a choice.
         longest: nodes of the longest path.
         num_nodes: labels N to draw from.
-        edges_as: as of `PathStar`.
+        edges_as: an edge is three tokens ("triples"), or one ("tokens").
 
     Raises:
         UserError: a size that is no whole number, too small or too large, or more nodes than such a tree has room for.
@@ -67,21 +67,13 @@ class Tree(Task):
     metrics: ClassVar = ("first_choice_accuracy",)
     forced_metrics: ClassVar = ("choice_accuracy", "copy_accuracy")
 
-    nodes: int
-    children: int
-    longest: int
-    num_nodes: int
-    edges_as: str = "triples"
+    nodes: AtLeast4
+    children: AtLeast2
+    longest: AtLeast3
+    num_nodes: AtLeast4
+    edges_as: Literal["triples", "tokens"] = "triples"
 
     def __post_init__(self) -> None:
-        for key, least in {"nodes": 4, "children": 2, "longest": 3, "num_nodes": 4}.items():
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise UserError(f"task.{key}={value!r} is not a whole number")
-            if value < least:
-                raise UserError(f"task.{key}={value} is too small: needs at least {least}")
-        if self.edges_as not in CHOICES["edges_as"]:
-            raise UserError(f"task.edges_as={self.edges_as!r} is unknown: choose {' or '.join(CHOICES['edges_as'])}")
         if self.nodes <= self.children + 1:
             raise UserError(f"task.nodes={self.nodes} is too small: needs at least {self.children + 2}, or all may be "
                             f"right below the root with task.children={self.children}")  # fmt: skip

@@ -1,0 +1,191 @@
+"""The schema of the configuration: types of keys with their bounds, and every key that is no argument of a class.
+
+A class or function that a configuration makes states the types of its arguments in its signature, and their meaning in
+its docstring. Both are read from the syntax tree, so that a wrong value is refused before torch is imported; and the
+same types are checked again when it is called from Python. A class of a user's own may use the names below as well:
+
+    def __init__(self, horizon: AtLeast1 = 4, norm: Literal["layer", "rms"] = "rms") -> None: ...
+
+docs/configuration.md is made from all of it: `python -m nextfail.reference`.
+"""
+
+import ast
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
+
+AtLeast0 = Annotated[int, "a whole number of at least 0"]
+AtLeast1 = Annotated[int, "a whole number of at least 1"]
+AtLeast2 = Annotated[int, "a whole number of at least 2"]
+AtLeast3 = Annotated[int, "a whole number of at least 3"]
+AtLeast4 = Annotated[int, "a whole number of at least 4"]
+Threads = Annotated[int, "a whole number from 1 to 1024"]
+Positive = Annotated[float, "a number above 0"]
+NotNegative = Annotated[float, "a number of at least 0"]
+Betas = Annotated[tuple[float, float], "two numbers from 0 to below 1, as in [0.9,0.999]"]
+Share = Annotated[float, "a number from 0 to 1"]
+Accuracy = Annotated[float, "a number above 0 and up to 1"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of value: what it is in words, and whether a value is one."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Type:
+    """What a key takes: any of some kinds, or anything at all if there are none.
+
+    Args:
+        kinds: as its annotation has them.
+    """
+
+    kinds: tuple[Kind, ...] = ()
+
+    def refusal(self, key: str, value: Any) -> str | None:
+        """Why a value is not taken, in a line that names the key and what would be right; None if it is."""
+        if not self.kinds or any(kind.accepts(value) for kind in self.kinds):
+            return None
+        if all(kind.choices or kind is KINDS["None"] for kind in self.kinds):
+            return f"{key}={shown(value)} is unknown: choose {self.words}"
+        return f"{key}={shown(value)} is not {self.words}"
+
+    @property
+    def words(self) -> str:
+        """What it takes; "anything" where that is not known."""
+        parts = [each for kind in self.kinds for each in (kind.choices or (kind.words,))]
+        return " or ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or "anything"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_betas(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and all(_is_number(each) and 0 <= each < 1 for each in value)
+
+
+def _whole(least: int, most: int | None = None) -> Kind:
+    words = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
+    return Kind(words, lambda value: _is_whole(value) and least <= value and (most is None or value <= most))
+
+
+KINDS = {
+    "int": Kind("a whole number", _is_whole),
+    "float": Kind("a number", _is_number),
+    "str": Kind("text", lambda value: isinstance(value, str)),
+    "bool": Kind("true or false", lambda value: isinstance(value, bool)),
+    "None": Kind("null", lambda value: value is None),
+    **{f"AtLeast{least}": _whole(least) for least in range(5)},
+    "Threads": _whole(1, 1024),
+    "Positive": Kind("a number above 0", lambda value: _is_number(value) and value > 0),
+    "NotNegative": Kind("a number of at least 0", lambda value: _is_number(value) and value >= 0),
+    "Share": Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "Betas": Kind("two numbers from 0 to below 1, as in [0.9,0.999]", _are_betas),
+    "Accuracy": Kind("a number above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1),
+}
+"""By the name in an annotation."""
+
+
+@cache
+def parse(annotation: str) -> Type:
+    """The type that an annotation states, such as "AtLeast1 | None"; one of anything if it is none of these."""
+    try:
+        kinds = _kinds(ast.parse(annotation, mode="eval").body)
+    except (SyntaxError, KeyError, ValueError):
+        return Type()
+    return Type(tuple(dict.fromkeys(kinds)))
+
+
+def _kinds(node: ast.expr) -> list[Kind]:
+    match node:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _kinds(left) + _kinds(right)
+        case ast.Constant(value=None):
+            return [KINDS["None"]]
+        case ast.Constant(value=str(quoted)):
+            return _kinds(ast.parse(quoted, mode="eval").body)
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return [KINDS[name]]
+        case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal"), slice=choices):
+            values = ast.literal_eval(choices)
+            return [_literal(values if isinstance(values, tuple) else (values,))]
+    raise KeyError(ast.unparse(node))
+
+
+def _literal(choices: tuple[Any, ...]) -> Kind:
+    words = tuple(shown(each) if not isinstance(each, str) else each for each in choices)
+    return Kind("", lambda value: any(value == each and type(value) is type(each) for each in choices), words)
+
+
+def shown(value: Any) -> str:
+    """A value as a user would write it, text in quotes."""
+    return str(value).lower().replace("none", "null") if value is None or isinstance(value, bool) else repr(value)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that is no argument of a class.
+
+    Args:
+        annotation: its type, as in a signature.
+        meaning: with its unit.
+    """
+
+    annotation: str
+    meaning: str
+
+    @property
+    def type(self) -> Type:
+        """What it takes."""
+        return parse(self.annotation)
+
+
+SUPPORTED = ("32-true", "bf16-mixed", "bf16-true", "16-true", "64-true")
+
+TOP = {
+    "name": Key("str", "folder of the run below runs/; an experiment sets its own"),
+    "seed": Key("AtLeast0", "of weights, of the order of training problems, and of whatever an objective draws"),
+    "on_existing": Key(
+        "Literal['resume', 'restart', 'fail']",
+        "what to do with a folder that has a run: skip what is done and continue what was cut; remove it first; refuse",
+    ),
+}
+"""Keys of no section."""
+
+TRAINER = {
+    "accelerator": Key("Literal['cpu', 'gpu', 'cuda', 'mps', 'auto']", "where to train"),
+    "threads": Key("Threads", "of torch, for one run"),
+    "precision": Key(
+        f"Literal{[*SUPPORTED]}", "of numbers in training, as Lightning calls them; 32 and bf16 are short forms"
+    ),
+    "max_steps": Key("AtLeast1", "training steps; the batch is data.batch_size"),
+    "val_every": Key("AtLeast1", "steps between validations"),
+    "stop_at": Key(
+        "Accuracy | None", "ends training when exact match on the validation set gets there; null for never"
+    ),
+    "gradient_clip": Key("Positive | None", "largest norm of the gradient; null for none"),
+}
+
+SIZE = {
+    "depth": Key("AtLeast1", "blocks, to which model.depth refers"),
+    "width": Key("AtLeast1", "channels, to which model.width refers"),
+    "heads": Key("AtLeast1", "attention heads, to which model.heads refers"),
+}
+
+SCALE = {
+    "tasks": Key("str", "tasks of a sweep over the claims, with commas between them"),
+    "models": Key("str", "models of such a sweep"),
+    "seeds": Key("str | int", "seeds of such a sweep"),
+}
