@@ -44,7 +44,7 @@ FULL = Sizes(
 TINY = Sizes(
     "cpu",
     ("trainer=cpu", "model.depth=1", "model.width=16", "data.train=500", "data.validation=50", "data.test=50"),
-    (1, 24, 2), 4, ("g2_5",), 0.1, 64, 100, 10, (1, 2), 20, 20,
+    (1, 32, 2), 4, ("g2_5",), 0.1, 64, 100, 10, (1, 2), 20, 20,
 )  # fmt: skip
 
 
