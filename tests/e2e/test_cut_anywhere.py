@@ -31,7 +31,6 @@ class CutAt(Callback):
 MODELS = {
     "transformer": (),
     "mamba": (),
-    "mamba2": ("model.head_dim=8",),
     "hybrid": (
         "model.layers=[mamba2,attention,conv]",
         "model.depth=3",
