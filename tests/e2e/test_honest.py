@@ -383,7 +383,7 @@ def test_runs_of_schema_1_are_evaluated_reported_and_continued(old: Path, tmp_pa
     assert evaluated["exact_match"] == json.loads((folder / "result.json").read_text())["exact_match"]
     call("report", "runs/old", cwd=tmp_path)
     rows = (old / "report/results.csv").read_text()
-    assert all(name in rows for name in ("teacher_forcing", "reverse", "multi_token", "next_latent", "landmark"))
+    assert all(name in rows for name in ("teacher_forcing", "reverse", "token_masking", "next_latent", "landmark"))
     (folder / "result.json").unlink()  # cut after its last step
     done = call("train", *OLD, "objective=teacher_forcing", "seed=0", cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "runs/old/teacher_forcing"
