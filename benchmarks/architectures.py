@@ -1,15 +1,17 @@
 """A step of each backbone at equal width and depth: its time and its memory, on one core."""
 
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from benchmarks.mamba import step
 from benchmarks.measure import Row, alternate, at_least
-from nextfail.models import Backbone, Hybrid, Mamba, Mamba2, Transformer
+from nextfail.models import Hybrid, Mamba, Mamba2, Transformer
 
 DEPTH, WIDTH, HEADS, VOCAB = 4, 96, 4, 54  # size demo on N=50
 TOKENS = 4096  # of a batch: 128 problems of G(2,5)
@@ -35,7 +37,7 @@ def architectures() -> list[Row]:
     rows = []
     for steps in LENGTHS:
         tokens = torch.randint(VOCAB, (max(1, TOKENS // steps), steps))
-        timings = alternate(5, {name: Step(name, tokens) for name in KINDS})
+        timings = alternate(5, {name: made(name, tokens) for name in KINDS})
         peaks = {name: peak(name, tokens) for name in KINDS}
         for name in KINDS:
             time, share = timings.median(name) * 1e3, peaks[name] / peaks["Transformer"]
@@ -48,19 +50,10 @@ def architectures() -> list[Row]:
     return rows
 
 
-class Step:
-    """Forward and backward of a kind of backbone on tokens (B, T)."""
-
-    def __init__(self, name: str, tokens: Tensor) -> None:
-        kind, sizes = KINDS[name]
-        self.model: Backbone = kind(**sizes, max_length=tokens.shape[1])
-        self.tokens = tokens
-
-    def __call__(self) -> None:
-        """Gradients of the mean loss on all tokens but the first."""
-        self.model.zero_grad()
-        logits = self.model.logits(self.model(self.tokens))[:, :-1]  # (B, T - 1, V)
-        F.cross_entropy(logits.flatten(0, 1), self.tokens[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
+def made(name: str, tokens: Tensor) -> Callable[[], Tensor]:
+    """A step of a kind of backbone on tokens (B, T)."""
+    kind, sizes = KINDS[name]
+    return partial(step, kind(**sizes, max_length=tokens.shape[1]), tokens)
 
 
 def peak(name: str, tokens: Tensor) -> float:
@@ -73,11 +66,11 @@ def grown(name: str, rows: list[list[int]]) -> float:
     """See `peak`; one problem first, so that kernels are compiled and libraries loaded."""
     torch.set_num_threads(1)
     tokens = torch.tensor(rows)
-    Step(name, tokens[:1, :16])()
-    step = Step(name, tokens)
+    made(name, tokens[:1, :16])()
+    once = made(name, tokens)
     before = kilobytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what there is
-    step()
+    once()
     return (kilobytes("VmHWM") - before) / 1024
 
 

@@ -84,7 +84,7 @@ def section(module: str, first: str) -> str:
     part = module.split(".")[1]
     if part == "training":
         return "scheduler" if first == "optimizer" else "optimizer"
-    return "data" if module == f"{_PACKAGE}.tasks.data" else {"tasks": "task"}.get(part, part.rstrip("s"))
+    return "data" if module == f"{_PACKAGE}.tasks.data" else part.removesuffix("s")
 
 
 @dataclass(frozen=True)

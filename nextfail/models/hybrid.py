@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from itertools import cycle
 from typing import Any, Literal
 
 from nextfail.config import AtLeast1, AtLeast2, Positive
@@ -75,12 +74,10 @@ class Hybrid(Stack):
         if not isinstance(layers, list | tuple) or not layers:
             raise UserError(f"model.layers={layers!r} is not a list of mixers, such as [mamba,attention]")
         for name in layers:
-            if name not in mixers:
+            if not isinstance(name, str) or name not in mixers:
                 raise UserError(f"model.layers names {name!r}, which is no mixer: choose {', '.join(mixers)}")
-        if depth is not None and depth < len(layers):
-            raise UserError(f"model.depth={depth} is too small for the {len(layers)} mixers in model.layers")
-        made = [mixers[name] for _, name in zip(range(depth or len(layers)), cycle(layers), strict=False)]
         super().__init__(
-            made, width, vocab_size, max_length, positions=positions, norm=norm, mlp=mlp,
+            [mixers[name] for name in layers], width, vocab_size, max_length, depth=depth,
+            positions=positions, norm=norm, mlp=mlp,
             conv=conv, conv_at=conv_at, init_std=init_std,
         )  # fmt: skip

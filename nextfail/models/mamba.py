@@ -41,7 +41,7 @@ class Mamba(Stack):
         conv: AtLeast2 | None = None,
     ) -> None:
         mixer = partial(MambaMixer, width, d_state=d_state, d_conv=d_conv, expand=expand, scan=scan)
-        super().__init__([mixer] * depth, width, vocab_size, max_length, conv=conv, init_std=init_std)
+        super().__init__([mixer], width, vocab_size, max_length, depth=depth, conv=conv, init_std=init_std)
 
 
 @public("mamba2")
@@ -78,4 +78,4 @@ class Mamba2(Stack):
     ) -> None:
         sizes = {"d_state": d_state, "head_dim": head_dim, "d_conv": d_conv, "expand": expand}
         mixer = partial(Mamba2Mixer, width, **sizes, scan=scan)
-        super().__init__([mixer] * depth, width, vocab_size, max_length, conv=conv, init_std=init_std)
+        super().__init__([mixer], width, vocab_size, max_length, depth=depth, conv=conv, init_std=init_std)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nextfail.config import AtLeast2, Positive
+from nextfail.config import AtLeast1, AtLeast2, Positive
 from nextfail.errors import UserError
 from nextfail.models.backbone import BEFORE_NORM, CUSTOM_MASK, EMBEDDINGS, POSITIONS, Backbone
 from nextfail.models.mixers.base import Mixer
@@ -44,7 +44,8 @@ class Stack(Backbone):
     """A list of blocks around mixers of any kinds.
 
     Args:
-        layers: what makes the mixer of each block, such as `functools.partial(Attention, 64, 4, 32)`.
+        layers: what makes the mixers of the blocks, such as `functools.partial(Attention, 64, 4, 32)`.
+        depth: number of blocks, for which `layers` are repeated in turn; None for as many as `layers`.
         width: channels C.
         vocab_size: number of token ids V.
         max_length: longest sequence, in tokens; binds stacks that count positions.
@@ -66,6 +67,7 @@ class Stack(Backbone):
         vocab_size: int,
         max_length: int,
         *,
+        depth: AtLeast1 | None = None,
         positions: Literal["learned", "rope", "none"] = "none",
         norm: Literal["layer", "rms"] = "rms",
         mlp: Literal["gelu", "swiglu"] | None = None,
@@ -73,12 +75,16 @@ class Stack(Backbone):
         conv_at: Literal["both", "attention", "mixer", "mlp", "none"] = "both",
         init_std: Positive = 0.02,
     ) -> None:
-        super().__init__(vocab_size, max_length, width=width, depth=len(layers), init_std=init_std)
-        self.depth, self.init_std, self._layers = len(layers), init_std, list(layers)
+        depth = len(layers) if depth is None else depth
+        super().__init__(vocab_size, max_length, width=width, depth=depth, init_std=init_std)
+        if depth < len(layers):
+            raise UserError(f"model.depth={depth} is too small for the {len(layers)} mixers in model.layers")
+        self.depth, self.init_std, self._last = depth, init_std, layers[(depth - 1) % len(layers)]
         self._block: dict[str, Any] = {"norm": norm, "mlp": mlp, "conv": conv, "conv_at": conv_at}
         self._announced: torch.device | None = None
         self.positions = nn.Embedding(max_length, width) if positions == "learned" else None
-        self.blocks = nn.ModuleList(Block(width, make(), **self._block) for make in layers)
+        makes = (layers[i % len(layers)] for i in range(depth))
+        self.blocks = nn.ModuleList(Block(width, make(), **self._block) for make in makes)
         self.norm = NORMS[norm](width)
         nn.init.normal_(self.tokens.weight, std=init_std)
         if self.positions is not None:
@@ -149,7 +155,7 @@ class Stack(Backbone):
 
     def new_block(self) -> nn.Module:
         """One of the kind of the last block."""
-        block = Block(self.width, self._layers[-1](), **self._block)
+        block = Block(self.width, self._last(), **self._block)
         block.initialise(self.init_std, self._residuals)
         return block
 

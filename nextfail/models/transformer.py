@@ -51,7 +51,7 @@ class Transformer(Stack):
     ) -> None:
         attention = partial(Attention, width, heads, max_length, rope=positions == "rope", qk_norm=qk_norm)
         super().__init__(
-            [attention] * depth, width, vocab_size, max_length, positions=positions, norm=norm, mlp=mlp, conv=conv,
+            [attention], width, vocab_size, max_length, depth=depth, positions=positions, norm=norm, mlp=mlp, conv=conv,
             conv_at=conv_at, init_std=init_std,
         )  # fmt: skip
         self.heads = heads
