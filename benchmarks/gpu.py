@@ -34,8 +34,10 @@ from nextfail.files import Inside
 from nextfail.runs.provenance import git_commit
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"tests": 90, "reproducible": 70, "steps": 130, "graphs": 40, "crowd": 90, "learning": 150}
+PARTS = {"tests": 120, "reproducible": 60, "graphs": 40, "steps": 170, "crowd": 80, "learning": 150}
 """Parts in their order, functions of gpu_runs and gpu_steps, and the seconds that each may take."""
+SHARED = {"TRITON_CACHE_AUTOTUNING": "1"}
+"""Processes take over from one another which form of a Triton kernel is the quickest: trying them takes a minute."""
 
 
 def main() -> None:
@@ -153,7 +155,7 @@ def work(name: str, limit: float, report: Report) -> None:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": path} | ({"OMP_NUM_THREADS": "1"} if rehearsal else {}),
+                env=os.environ | SHARED | {"PYTHONPATH": path} | ({"OMP_NUM_THREADS": "1"} if rehearsal else {}),
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
@@ -169,7 +171,7 @@ def work(name: str, limit: float, report: Report) -> None:
                 _collect(rows, part, begin, report)
         if part["state"] == "failed":
             part["error"] = " ".join(log.read_text(errors="replace").strip().splitlines()[-1:])[:300].replace("|", "/")
-            print(log.read_text(errors="replace")[-1500:], file=sys.stderr)
+            print(log.read_text(errors="replace")[-6000:], file=sys.stderr)
     report.save()
     print(f"{name}: {part['state']} after {part['seconds']:.0f} s", flush=True)
 

@@ -22,7 +22,7 @@ def steps(bench: Bench) -> None:
         a, b = (torch.randn(sizes.square, sizes.square, device=sizes.device, dtype=dtype) for _ in range(2))
         peaks[name] = 2 * sizes.square**3 / bench.pace(partial(torch.matmul, a, b))
         bench.add(f"matrix product {sizes.square}^3, {name}", peaks[name] / 1e12, "TFLOP/s")
-    compiled: list[tuple[str, Callable[[], None], int]] = []
+    later: list[Callable[[], object]] = []  # what compiles for long comes last
     for graph in sizes.graphs:
         common = [f"task={graph}", "data=online", f"size.depth={depth}", f"size.width={width}", f"size.heads={heads}"]
         gpt2 = Work(*common, f"data.batch_size={sizes.batch}", device=sizes.device)
@@ -30,24 +30,25 @@ def steps(bench: Bench) -> None:
         with FlopCounterMode(display=False) as counter:
             make()()
         flops = counter.get_total_flops()
-        for name in peaks:
-            peer = timed(
-                bench, f"{graph} GPT2LMHeadModel {name}", make(name == "bf16"), sizes.batch, flops, peaks[name]
-            )
-            for model in ("transformer", "mamba", "mamba2"):
-                ours(bench, model, graph, name, [*common, f"model={model}"], peaks[name], peer)
+        for name, peak in peaks.items():
+            label = f"{graph} GPT2LMHeadModel {name}"
+            peer = timed(bench, label, make(name == "bf16"), sizes.batch, flops, peak)
+            ours(bench, "transformer", graph, name, common, peak, peer)
+            ours(bench, "mamba", graph, name, common, peak, peer)
+            later.append(partial(ours, bench, "mamba2", graph, name, common, peak, peer))
         step = make(True, "inductor" if bench.on_gpu else "eager")
-        compiled.append((f"{graph} GPT2LMHeadModel bf16, torch.compile", step, flops))
-    for label, step, flops in compiled:  # last, since compiling takes long
-        timed(bench, label, step, sizes.batch, flops, peaks["bf16"])
+        label = f"{graph} GPT2LMHeadModel bf16, torch.compile"
+        later.append(partial(timed, bench, label, step, sizes.batch, flops, peaks["bf16"]))
+    for each in later:
+        each()
 
 
-def ours(bench: Bench, model: str, graph: str, precision: str, overrides: list[str], peak: float, peer: float) -> None:
+def ours(bench: Bench, model: str, graph: str, precision: str, common: list[str], peak: float, peer: float) -> None:
     """Time a step of one of our models, on half the batch as long as it does not fit."""
     size, label, note = bench.sizes.batch, f"{graph} nextfail {model} {precision}", ""
 
     def at(size: int) -> None:
-        work = Work(*overrides, f"data.batch_size={size}", device=bench.sizes.device)
+        work = Work(*common, f"model={model}", f"data.batch_size={size}", device=bench.sizes.device)
         flops = flops_per_step(work.module, work.data)
         timed(bench, label, partial(work.step, bf16=precision == "bf16"), size, flops, peak, peer, note)
 
