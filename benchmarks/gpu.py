@@ -1,6 +1,6 @@
 """All that is worth knowing about nextfail on a GPU, measured by one command in at most eight minutes.
 
-    python -m benchmarks.gpu                # into results/gpu/DATE-CARD.json and .md, or into $OUT where that is set
+    python -m benchmarks.gpu                # into results/gpu/DATE-CARD-COMMIT.{json,md}, or into $OUT where that is set
     python -m benchmarks.gpu --rehearse     # every part with tiny sizes on a CPU, in two minutes
 
 Every part is a process of its own with a time limit: one that fails, hangs or is killed costs no other, and each row
@@ -34,7 +34,7 @@ from nextfail.files import Inside
 from nextfail.runs.provenance import git_commit
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"tests": 120, "reproducible": 60, "graphs": 40, "steps": 170, "crowd": 80, "learning": 150}
+PARTS = {"tests": 110, "graphs": 45, "reproducible": 60, "steps": 170, "crowd": 80, "learning": 150}
 """Parts in their order, functions of gpu_runs and gpu_steps, and the seconds that each may take."""
 SHARED = {"TRITON_CACHE_AUTOTUNING": "1"}
 """Processes take over from one another which form of a Triton kernel is the quickest: trying them takes a minute."""
@@ -47,11 +47,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8, metavar="M", help="of all parts together (%(default)s)")
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}; repeat")
     parser.add_argument("--commit", default=git_commit(), metavar="HASH", help="where the checkout has no history")
-    parser.add_argument("--part", nargs=3, metavar=("PART", "FILE", "SECONDS"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", nargs=3, metavar=("PART", "FILE", "END"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
-        name, file, seconds = arguments.part
-        return do(name, Path(file), float(seconds), arguments.rehearse)
+        name, file, end = arguments.part
+        return do(name, Path(file), float(end), arguments.rehearse)
     if not arguments.rehearse and not cards():
         sys.exit("benchmarks.gpu: torch finds no CUDA GPU here; --rehearse tries every part on the CPU")
     with tempfile.TemporaryDirectory() as scratch:
@@ -67,13 +67,13 @@ def main() -> None:
     return None
 
 
-def do(name: str, file: Path, seconds: float, rehearse: bool) -> None:
+def do(name: str, file: Path, end: float, rehearse: bool) -> None:
     """One part, in this process; its rows go into a file."""
     from benchmarks import gpu_runs, gpu_sizes, gpu_steps
 
     sizes = gpu_sizes.TINY if rehearse else gpu_sizes.FULL
     part = getattr(gpu_runs, name, None) or getattr(gpu_steps, name)
-    part(gpu_sizes.Bench(file, seconds, sizes))
+    part(gpu_sizes.Bench(file, end, sizes))
 
 
 def folder() -> Path:
@@ -100,7 +100,7 @@ class Report:
     def __init__(self, where: Path, commit: str | None, rehearsal: bool) -> None:
         card = "cpu" if rehearsal else cards()[0]
         today = datetime.date.today().isoformat()
-        self.path = where / "-".join([today, *card.replace("/", " ").split()])
+        self.path = where / "-".join([today, *card.replace("/", " ").split(), str(commit)[:7]])
         about = {**machine(), "card": card, "git_commit": commit, **_cuda(rehearsal)}
         self.content: dict[str, Any] = {"date": today, "rehearsal": rehearsal, "machine": about, "parts": {}}
         where.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def work(name: str, limit: float, report: Report) -> None:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         rows, log = Path(scratch) / "rows", Path(scratch) / "log"
-        command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, str(rows), str(max(limit, 1))]
+        command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, str(rows), str(begin + limit)]
         rehearsal = report.content["rehearsal"]
         command += ["--rehearse"] if rehearsal else []
         given = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # relative, perhaps, and commands run elsewhere
@@ -169,7 +169,7 @@ def work(name: str, limit: float, report: Report) -> None:
                 _end(process.pid)
                 process.wait()
                 _collect(rows, part, begin, report)
-        if part["state"] == "failed":
+        if part["state"] != "done":
             part["error"] = " ".join(log.read_text(errors="replace").strip().splitlines()[-1:])[:300].replace("|", "/")
             print(log.read_text(errors="replace")[-6000:], file=sys.stderr)
     report.save()

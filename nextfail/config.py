@@ -176,6 +176,7 @@ TRAINER = {
         "Accuracy | None", "ends training when exact match on the validation set gets there; null for never"
     ),
     "gradient_clip": Key("Positive | None", "largest norm of the gradient; null for none"),
+    "cuda_graphs": Key("bool", "whether a CUDA GPU repeats training steps by itself: quicker for small models"),
 }
 
 SIZE = {

@@ -51,7 +51,8 @@ def make_module(config: dict[str, Any], task: Task) -> TaskModule:
     objective = require("objective", make("objective", config["objective"]), Objective)
     backbone = require("model", make("model", config["model"], **fit(task, objective)), Backbone)
     optimizer, scheduler = make("optimizer", config["optimizer"]), make("scheduler", config["scheduler"])
-    return TaskModule(task, backbone, objective, optimizer, scheduler, config["seed"])
+    graphs = config.get("trainer", {}).get("cuda_graphs", False)
+    return TaskModule(task, backbone, objective, optimizer, scheduler, config["seed"], graphs)
 
 
 def make_data(config: dict[str, Any], task: Task) -> TaskData:

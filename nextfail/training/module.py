@@ -11,9 +11,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
-from nextfail.objectives.base import IGNORE, Loss, Objective
+from nextfail.objectives.base import Objective
 from nextfail.seeding import derive
 from nextfail.tasks.base import Batch, Task
+from nextfail.training.graphed import Measured, Step, graphed
 from nextfail.training.metrics import AnswerMetrics, flat
 
 OptimizerFactory = Callable[[torch.nn.Module], Optimizer]
@@ -30,6 +31,7 @@ class TaskModule(L.LightningModule):
         optimizer: makes an optimizer from a module; None for evaluation alone.
         scheduler: makes a schedule from `optimizer` and `max_steps`; stepped after every batch.
         seed: the run's seed; whatever is random in step k is a pure function of it and k.
+        cuda_graphs: whether a CUDA GPU repeats training steps by itself; elsewhere it changes nothing.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class TaskModule(L.LightningModule):
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
         seed: int = 0,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         if task.answer_length < 2:
@@ -50,6 +53,8 @@ class TaskModule(L.LightningModule):
         objective.attach(task, backbone)
         self.task, self.backbone, self.objective = task, backbone, objective
         self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed
+        self.cuda_graphs = cuda_graphs
+        self._steps: list[Callable[..., Measured]] = []  # in a list, which keeps it out of the module's parameters
         self.metrics = AnswerMetrics(task)
         self.window = Window()
         self.results: dict[str, Any] = {}
@@ -91,9 +96,13 @@ class TaskModule(L.LightningModule):
         torch.manual_seed(derive("step", self.seed, self.global_step))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.objective.loss(self.backbone, batch)
-        self.window.add(loss)
-        return loss.total
+        if not self._steps:
+            step = Step(self.objective, self.backbone)
+            wanted = self.cuda_graphs and self.device.type == "cuda"
+            self._steps.append(graphed(step, batch, self.seed) if wanted else step)
+        values = self._steps[0](*batch)
+        self.window.add(values)
+        return values["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.metrics.update(self.objective.predict(self.backbone, batch), batch)
@@ -134,15 +143,11 @@ class Window:
     def __init__(self, sums: dict[str, Tensor] | None = None, steps: int = 0) -> None:
         self.sums, self.steps = dict(sums or {}), steps
 
-    def add(self, loss: Loss) -> None:
+    def add(self, values: Measured) -> None:
         """Count one step; stays on the device, so that nothing waits."""
-        asked = loss.labels != IGNORE
-        right = (loss.logits.detach().argmax(-1) == loss.labels) & asked
-        now = {"loss": loss.total.detach(), "token_accuracy": right.sum() / asked.sum().clamp(min=1)}
-        now |= {name: part.detach() for name, part in loss.parts.items()}
-        for name, value in now.items():
-            value = value.to(widest(value.device))
-            self.sums[name] = self.sums[name].to(value) + value if name in self.sums else value
+        for name, value in values.items():
+            value = value.detach().to(widest(value.device))
+            self.sums[name] = self.sums[name].to(value) + value if name in self.sums else value.clone()
         self.steps += 1
 
     def mean(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from nextfail.models import Backbone, Mamba
 from nextfail.objectives import ALL, AnyOrder, Objective
 from nextfail.tasks import Batch
 from nextfail.training import module as module_file
+from nextfail.training.graphed import measured
 from nextfail.training.module import TaskModule, Window, widest
 from nextfail.training.optim import adamw
 
@@ -78,12 +79,12 @@ def test_a_window_goes_on_in_the_type_of_its_device(monkeypatch: pytest.MonkeyPa
     objective, batch = ALL[0](), drawn(SMALL, 4)
     backbone = tiny(SMALL, objective)
     objective.attach(SMALL, backbone)
-    loss = objective.loss(backbone, batch)
+    values = measured(objective.loss(backbone, batch))
     window = Window()
-    window.add(loss)
+    window.add(values)
     assert {total.dtype for total in window.sums.values()} == {torch.float64}
     monkeypatch.setattr(module_file, "widest", lambda device: torch.float32)
     window = Window(**window.state())
-    window.add(loss)
+    window.add(values)
     assert {total.dtype for total in window.sums.values()} == {torch.float32}
-    assert window.mean()["loss"] == pytest.approx(float(loss.total.detach()))
+    assert window.mean()["loss"] == pytest.approx(float(values["loss"].detach()))

@@ -10,6 +10,7 @@ from nextfail.models import Backbone
 from nextfail.objectives import IGNORE, Loss, TeacherForcing
 from nextfail.tasks import Batch
 from nextfail.tasks.data import DrawnData
+from nextfail.training.graphed import Measured, measured
 from nextfail.training.module import TaskModule, Window
 
 
@@ -49,11 +50,13 @@ def test_module_for_evaluation_alone_needs_no_optimizer() -> None:
         module.configure_optimizers()
 
 
-def step(total: float, right: int, **parts: float) -> Loss:
+def step(total: float, right: int, **parts: float) -> Measured:
     """Of a batch with two places asked, of which so many are right, and one that is not asked."""
     logits = torch.tensor([[[9.0, 0.0], [9.0, 0.0], [9.0, 0.0]]])
     labels = torch.tensor([[0 if right > 0 else 1, 0 if right > 1 else 1, IGNORE]])
-    return Loss(torch.tensor(total), logits, labels, {name: torch.tensor(part) for name, part in parts.items()})
+    return measured(
+        Loss(torch.tensor(total), logits, labels, {name: torch.tensor(part) for name, part in parts.items()})
+    )
 
 
 def test_window_averages_the_steps_since_it_was_cleared() -> None:

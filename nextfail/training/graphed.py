@@ -1,0 +1,95 @@
+"""Training steps that a CUDA GPU repeats by itself.
+
+A step of a small model is some hundred kernels of a few microseconds each, and the processor takes longer to start one
+than the GPU to run it. A CUDA graph records the kernels once and starts them all at once. The kernels, and what is
+drawn at random in them, stay the same.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nextfail.models.backbone import Backbone
+from nextfail.objectives.base import IGNORE, Loss, Objective
+from nextfail.seeding import derive
+from nextfail.tasks.base import Batch
+
+log = logging.getLogger(__name__)
+
+Measured = dict[str, Tensor]
+"""What a training step yields: `loss`, which is minimised, `token_accuracy`, and the parts of the loss; all scalars."""
+
+
+class Step(nn.Module):
+    """The forward pass of a training step, tensors in and tensors out.
+
+    Args:
+        objective: whose loss it is.
+        backbone: which predicts.
+    """
+
+    def __init__(self, objective: Objective, backbone: Backbone) -> None:
+        super().__init__()
+        self.objective, self.backbone = objective, backbone
+
+    def forward(self, *batch: Tensor) -> Measured:
+        """What to minimise and report, of the tensors of a batch."""
+        return measured(self.objective.loss(self.backbone, Batch(*batch)))
+
+
+def measured(loss: Loss) -> Measured:
+    """The scalars of a loss; all but `loss` without a gradient."""
+    asked = loss.labels != IGNORE
+    right = (loss.logits.detach().argmax(-1) == loss.labels) & asked
+    parts = {name: part.detach() for name, part in loss.parts.items()}
+    return {"loss": loss.total, "token_accuracy": right.sum() / asked.sum().clamp(min=1), **parts}
+
+
+def graphed(step: Step, batch: Batch, seed: int) -> Callable[..., Measured]:
+    """The same step as CUDA graphs, forward and backward; the step itself where that cannot be, with a warning.
+
+    A graph repeats what was recorded. It is compared with the step once, on other problems and with another seed, so
+    that a step which draws on the CPU, or keeps something from one step to the next, is not repeated by mistake.
+
+    Args:
+        step: whose parameters are on a CUDA GPU.
+        batch: of the size that batches have; one of another size is not repeated from the graph.
+        seed: of the run.
+    """
+    device = batch.prompts.device
+    dtype, cast = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
+    other = batch.rows(torch.arange(len(batch.answers), device=device) // 2)  # the first half of them, each twice
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.autocast(device.type, dtype, enabled=cast, cache_enabled=False),  # a cache would outlive its graph
+    ):
+        try:
+            expected = _tried(step, other, seed)
+            example = tuple(each.clone() for each in batch)
+            recorded: Any = torch.cuda.make_graphed_callables(
+                Step(step.objective, step.backbone), example, allow_unused_input=True
+            )
+            found = _tried(recorded, other, seed)
+        except (RuntimeError, AssertionError) as error:
+            log.warning("trainer.cuda_graphs: this step cannot be recorded: %s", str(error).splitlines()[0])
+            return step
+    for name, value in expected.items():
+        if not torch.allclose(found[name], value, rtol=1e-2, atol=1e-4, equal_nan=True):
+            log.warning("trainer.cuda_graphs: what was recorded yields another %s, %.6g instead of %.6g, so that steps "
+                        "are not repeated from it", name, found[name], value)  # fmt: skip
+            return step
+    sizes = [each.shape for each in batch]
+    return lambda *given: (recorded if [each.shape for each in given] == sizes else step)(*given)
+
+
+def _tried(step: Step, batch: Batch, seed: int) -> Measured:
+    """What a step yields on some problems, and the norm of its gradient; it leaves no gradient behind."""
+    torch.manual_seed(derive("graph", seed))
+    values: Measured = step(*batch)
+    wanted = [each for each in step.parameters() if each.requires_grad]
+    gradients = torch.autograd.grad(values["loss"], wanted, allow_unused=True)
+    norm = torch.stack([each.double().norm() for each in gradients if each is not None]).norm()
+    return {name: value.detach().double() for name, value in values.items()} | {"gradient": norm}
