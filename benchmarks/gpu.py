@@ -1,6 +1,6 @@
 """All that is worth knowing about nextfail on a GPU, measured by one command in at most eight minutes.
 
-    python -m benchmarks.gpu                # into results/gpu/DATE-CARD-COMMIT.{json,md}, or into $OUT where that is set
+    python -m benchmarks.gpu                # into results/gpu/DATE-CARD-COMMIT.json and .md, or into $OUT if set
     python -m benchmarks.gpu --rehearse     # every part with tiny sizes on a CPU, in two minutes
 
 Every part is a process of its own with a time limit: one that fails, hangs or is killed costs no other, and each row
