@@ -34,7 +34,7 @@ from nextfail.files import Inside
 from nextfail.runs.provenance import git_commit
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"tests": 110, "graphs": 45, "reproducible": 60, "steps": 170, "crowd": 80, "learning": 150}
+PARTS = {"tests": 130, "graphs": 45, "reproducible": 60, "steps": 170, "crowd": 60, "learning": 150}
 """Parts in their order, functions of gpu_runs and gpu_steps, and the seconds that each may take."""
 SHARED = {"TRITON_CACHE_AUTOTUNING": "1"}
 """Processes take over from one another which form of a Triton kernel is the quickest: trying them takes a minute."""

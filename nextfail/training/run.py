@@ -266,5 +266,6 @@ def quieten() -> None:
         ".*exists and is not empty.*",
         ".*max_epochs.*",
         ".*`srun` command.*",
+        ".*AccumulateGrad node's stream.*",  # of torch.cuda.make_graphed_callables
     ):
         warnings.filterwarnings("ignore", text)
