@@ -63,7 +63,7 @@ def asked() -> set[tuple[str, str, str]]:
     """Graph, model and objective of every run of every claim, each once."""
     found = set()
     for claim in CLAIMS:
-        params = compose(f"experiment=pitfalls/{claim}", "scale=paper").hydra.sweeper.params
+        params = compose(f"experiment=pitfalls/{claim}", "recipe=paper").hydra.sweeper.params
         graphs, models, objectives = (str(params[key]).split(",") for key in ("task", "model", "objective"))
         found |= set(itertools.product(graphs, models, objectives))
     return found
@@ -71,10 +71,9 @@ def asked() -> set[tuple[str, str, str]]:
 
 def cost(graph: str, model: str, objective: str) -> Cost:
     """Count one training step on a few rows."""
-    cfg = compose("scale=paper", f"task={graph}", f"model={model}", f"objective={objective}", "data.train=64")
+    cfg = compose("recipe=paper", f"task={graph}", f"model={model}", f"objective={objective}", "data.train=64")
     OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
-    config = job.resolve(cfg, Path())
+    config, _ = job.resolve(cfg, Path(), cfg.pop("hydra"))
     task = make_task(config)
     data, module = make_data(config, task), make_module(config, task)
     data.setup()
@@ -94,7 +93,7 @@ def compose(*overrides: str) -> Any:
 
 def table(costs: list[Cost]) -> Table:
     """One row a run, and the sum."""
-    shown = Table(title=f"scale=paper, one seed each; GPU-hours at {RATE / 1e12:.0f} TFLOP/s, which is a guess")
+    shown = Table(title=f"recipe=paper, one seed each; GPU-hours at {RATE / 1e12:.0f} TFLOP/s, which is a guess")
     for column in ("graph", "model", "objective", "parameters", "problems", "tokens", "FLOPs", "GPU-hours"):
         shown.add_column(column, justify="left" if column in ("graph", "model", "objective") else "right")
     for each in costs:

@@ -5,6 +5,7 @@ from typing import Any
 
 import hydra
 import torch
+from omegaconf import OmegaConf
 
 from nextfail.paths import CONF
 from nextfail.sweeps.job import resolve
@@ -15,7 +16,9 @@ from nextfail.training.build import make_data, make_module, make_task
 def compose(*overrides: str) -> dict[str, Any]:
     """The configuration of `nextfail-train OVERRIDES`."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(hydra.compose("train", list(overrides)), Path.cwd())
+        cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
+    OmegaConf.set_struct(cfg, False)
+    return resolve(cfg, Path.cwd(), cfg.pop("hydra"))[0]
 
 
 class Work:

@@ -185,8 +185,10 @@ SIZE = {
     "heads": Key("AtLeast1", "attention heads, to which model.heads refers"),
 }
 
-SCALE = {
-    "tasks": Key("str", "tasks of a sweep over the claims, with commas between them"),
-    "models": Key("str", "models of such a sweep"),
-    "seeds": Key("str | int", "seeds of such a sweep"),
+RECIPE = {
+    "made_for": Key("dict", "the task sizes, models and objectives that it was tried with; another run is told so"),
+    "settings": Key("list", "entries with `set`, and perhaps `for`, the runs that it is for; later ones win"),
+    "sweep": Key("dict", "values of an experiment's axes: `task: ${recipe.sweep.task}`"),
+    "name": Key("str", "folder of an experiment below runs/: `name: ${recipe.name}`"),
 }
+"""Keys of a file of conf/recipe."""

@@ -25,8 +25,7 @@ def train_here(folder: Path, *overrides: str) -> dict[str, Any]:
     HydraConfig.instance().set_config(cfg)
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
-    config = job.resolve(cfg, folder)
+    config, _ = job.resolve(cfg, folder, cfg.pop("hydra"))
     run = RunFolder(folder)
     with run.locked() as lock:
         run.claim(Identity.of(config), {"choices": choices, "files": {}}, "resume")

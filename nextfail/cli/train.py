@@ -14,15 +14,15 @@ from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nextfail.cli.common import is_group, options, version
 from nextfail.errors import UserError, guarded, leave
 from nextfail.files import Inside
 from nextfail.paths import CONF, FOLDERS
-from nextfail.sweeps import job, sweep
-from nextfail.sweeps.check import GLOBAL, unknown
+from nextfail.sweeps import job, recipe, sweep
+from nextfail.sweeps.check import GLOBAL, GLOBAL_GROUPS, unknown
 from nextfail.sweeps.private import is_section, node_at
 from nextfail.terminal import mend_pipes, say
 
@@ -30,6 +30,9 @@ NAME = "nextfail-train"
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
               "--info", "-i", "--experimental-rerun")  # fmt: skip
 """Flags of Hydra that a value follows."""
+
+OF_HYDRA = ("--package", "-p", "-m", "--multirun", "--config-name", "-cn", "--config-path", "-cp")
+"""Flags with which Hydra alone shows a configuration."""
 
 MAY_BE_DROPPED = ("callbacks", "logger", "debug")
 """Groups that a configuration is whole without, as in `~logger`."""
@@ -52,7 +55,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them
     try:
         guarded(NAME, lambda: refuse_empty(arguments))
-        guarded(NAME, compose_and_run)
+        if not guarded(NAME, lambda: show_with_recipe(arguments)):
+            guarded(NAME, compose_and_run)
     except Exception as error:
         # before the first run has begun, whatever Hydra raises is about the command
         mistake = isinstance(error, HydraException | OmegaConfBaseException | OSError | UserError) or not job.begun
@@ -92,8 +96,23 @@ def refuse_empty(arguments: list[str]) -> None:
         key, chosen, value = text.lstrip("+~").partition("=")
         dropped = text.startswith("~") and key not in MAY_BE_DROPPED
         if is_group(key) and (dropped or (chosen and not text.startswith("~") and value in ("", "null"))):
-            usual = "leave it out for none, or " if key in ("experiment", "debug", "scale") else ""
+            usual = "leave it out for none, or " if key in GLOBAL_GROUPS else ""
             raise UserError(f"{text}: a group cannot be empty: {usual}choose one of {', '.join(options(key))}")
+
+
+def show_with_recipe(arguments: Sequence[str]) -> bool:
+    """Print for `--cfg job` what a command gets with its recipe, of which Hydra does not know; False if it has none."""
+    asked = [*pairwise(arguments)]
+    if not {("--cfg", "job"), ("-c", "job")} & {*asked} or {*OF_HYDRA} & {*arguments}:
+        return False
+    values = [value for flag, value in asked if flag in WITH_VALUE]
+    cfg = composed(arguments, [text for text in arguments if not text.startswith("-") and text not in values])
+    if not cfg.get("recipe"):
+        return False
+    OmegaConf.set_struct(cfg, False)
+    recipe.apply(cfg, cfg.pop("hydra"))
+    say(OmegaConf.to_yaml(cfg, resolve="--resolve" in arguments).rstrip("\n"))
+    return True
 
 
 def tell() -> bool:
@@ -144,14 +163,19 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
 def known_keys(arguments: Sequence[str]) -> list[str]:
     """Every key and group of the configuration that a command composes, or else of the default one."""
     chosen = [text for text in arguments if is_group(text.lstrip("+").partition("=")[0]) and "," not in text]
+    try:
+        cfg = composed(arguments, chosen)
+    except Exception:  # the mistake may be among these
+        cfg = composed((), ())
+    return sorted(_keys(cfg, ""))
+
+
+def composed(arguments: Sequence[str], overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes of some overrides, its own part included, with the folders that the arguments name."""
     folders = [Path(each).absolute() for flag, each in pairwise(arguments) if flag in ("--config-dir", "-cd")]
     search = [f"hydra.searchpath=[{','.join(f'file://{each}' for each in folders)}]"] if folders else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            cfg = hydra.compose("train", [*search, *chosen], return_hydra_config=True)
-        except Exception:  # the mistake may be among these
-            cfg = hydra.compose("train")
-    return sorted(_keys(cfg, ""))
+        return hydra.compose("train", [*search, *overrides], return_hydra_config=True)
 
 
 def _keys(node: DictConfig, prefix: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nextfail import source
-from nextfail.config import SCALE, SIZE, TOP, TRAINER, shown
+from nextfail.config import SIZE, TOP, TRAINER, shown
 from nextfail.errors import UserError
 from nextfail.runs.identity import PRECISIONS, SECTIONS, leaves
 
@@ -18,7 +18,7 @@ GIVEN = {
 }
 """Arguments that the code gives, and no configuration."""
 
-SECTION_KEYS = {"trainer": TRAINER, "size": SIZE, "scale": SCALE}
+SECTION_KEYS = {"trainer": TRAINER, "size": SIZE}
 """Sections that are not the arguments of a class."""
 
 TOP_LEVEL = (*SECTIONS, "callbacks", "logger", "vars", *TOP, *SECTION_KEYS)
@@ -56,7 +56,7 @@ def check(config: dict[str, Any]) -> None:
     for section in ("trainer", *SECTIONS[:-1]):
         if not isinstance(config[section], dict) or not config[section]:
             raise UserError(f"{section} is empty: choose an option, as in {section}=NAME")
-    for section in ("callbacks", "logger", "vars", "size", "scale"):
+    for section in ("callbacks", "logger", "vars", "size"):
         config[section] = config.get(section) or {}
         if not isinstance(config[section], dict):
             raise UserError(f"{section}={config[section]!r} is not a group of settings")
@@ -147,6 +147,9 @@ def _check_spec(key: str, spec: dict[str, Any], parameters: dict[str, source.Par
 GLOBAL = "# @package _global_"
 """The first line of a file that changes sections other than its own."""
 
+GLOBAL_GROUPS = ("experiment", "recipe", "debug")
+"""Groups of such files."""
+
 
 def unknown(key: str, known: Iterable[str]) -> UserError:
     """That a key is unknown, with the nearest right ones or what to do instead."""
@@ -165,7 +168,7 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
         else f"nextfail-train --cfg {'hydra' if key.startswith('hydra.') else 'job'} lists all keys"
     )
     group = key.partition(".")[0]
-    if group in ("experiment", "debug", "scale"):  # none of which has keys of its own
+    if group in GLOBAL_GROUPS:
         hint += f" If it stands in a file of the group {group}, that lacks the first line `{GLOBAL}`"
     return UserError(f"unknown key {key}: {hint}")
 

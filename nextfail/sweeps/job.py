@@ -1,5 +1,6 @@
 """What one job of nextfail-train does, in this process or a worker. Torch is imported only if there is work to do."""
 
+import copy
 import logging
 import os
 import secrets
@@ -28,7 +29,7 @@ from nextfail.runs.provenance import git_commit
 from nextfail.runs.slurm import this_job
 from nextfail.runs.status import note
 from nextfail.source import find
-from nextfail.sweeps.advice import advice
+from nextfail.sweeps import recipe
 from nextfail.sweeps.check import check
 from nextfail.sweeps.devices import NEED_GPU
 from nextfail.sweeps.effect import require_in_run
@@ -75,16 +76,16 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     """
     hydra = HydraConfig.get()
     find_classes_in(hydra.runtime.cwd)
-    config = resolve(cfg, Path(hydra.runtime.cwd))
+    config, said = resolve(cfg, Path(hydra.runtime.cwd), hydra)
     choices(hydra, config)
     identity = Identity.of(config)
     folder = RunFolder(Path(hydra.runtime.output_dir))
     if hydra.mode == RunMode.RUN:  # a sweep has done so for all its runs at once
         require_in_run(hydra)
-        for text in advice(config, hydra):
+        for text in said:
             log.warning(text)
         folder = _known(folder, identity, str(config["on_existing"]), hydra)
-        config = resolve(cfg, Path(hydra.runtime.cwd))  # loggers may be told where to write
+        config, _ = resolve(cfg, Path(hydra.runtime.cwd), hydra)  # loggers may be told where to write
     with folder.locked() as lock:
         if folder.claim(identity, _extra(config, hydra), _on_existing(config, folder)) is not State.DONE:
             with _recorded(folder, lock):
@@ -234,24 +235,40 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
         raise
 
 
-def resolve(cfg: DictConfig, where: Path) -> dict[str, Any]:
-    """The composed configuration as plain values, checked as far as is possible without torch.
+def advice(config: dict[str, Any]) -> list[str]:
+    """What to say of callbacks of a user's own."""
+    return [f"callbacks.{name} is no part of what identifies a run: with it or without, it counts as the same"
+            for name, spec in config["callbacks"].items()
+            if spec and not str(spec.get("_target_")).startswith("nextfail.")]  # fmt: skip
 
-    Data files and a model's folder are made absolute, from the folder `where` the command was given.
+
+def resolve(cfg: DictConfig, where: Path, hydra: Any) -> tuple[dict[str, Any], list[str]]:
+    """The composed configuration with its recipe as plain values, checked as far as is possible without torch.
+
+    Args:
+        cfg: composed, without Hydra's part.
+        where: the command was given, the folder from which data files and a model's folder are made absolute.
+        hydra: Hydra's part.
+
+    Returns:
+        The configuration, and what is said before its run begins.
 
     Raises:
         UserError: something is missing or of the wrong kind.
     """
     try:
+        cfg = copy.deepcopy(cfg)
+        said = recipe.apply(cfg, hydra)
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} has no value: give one, as in {error.full_key}=...") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    config.pop("recipe", None)
     check(config)
     for key, value in config["data"].items():
         if key.endswith("_file") and value is not None:
             config["data"][key] = str(where / str(value))
     if (model := config["model"].get("source")) and (where / str(model)).is_dir():
         config["model"]["source"] = str(where / str(model))  # else it is a name on the hub
-    return config
+    return config, [*said, *advice(config)]

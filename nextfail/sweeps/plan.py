@@ -14,7 +14,6 @@ from nextfail.errors import UserError
 from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import Identity
 from nextfail.sweeps import records
-from nextfail.sweeps.advice import advice
 from nextfail.sweeps.compose import Composer
 from nextfail.sweeps.effect import require_in_sweep
 from nextfail.sweeps.job import choices, describe_shorter, find_classes_in, resolve, wanted
@@ -101,7 +100,7 @@ class _Planner:
             UserError: it cannot be begun.
         """
         hydra = job.config.hydra
-        config = resolve(_own(job.config), Path(hydra.runtime.cwd))
+        config, said = resolve(_own(job.config), Path(hydra.runtime.cwd), hydra)
         choices(hydra, config)
         identity, on_existing = Identity.of(config), str(job.config.on_existing)
         place = job.folder.path.parent, identity.hash
@@ -118,7 +117,7 @@ class _Planner:
             job.state = "before"
         elif state is State.NEW and (shorter := known.shorter(identity)):
             self.shorter.append((identity, *shorter))
-        self.said |= dict.fromkeys(advice(config, hydra))
+        self.said |= dict.fromkeys(said)
         self.by_run[place] = job
         return job
 

@@ -52,10 +52,10 @@ def test_two_steps(experiment: str, axes: list[str], tmp_path: Path) -> None:
     assert train_here(tmp_path / "run", f"experiment={experiment}", *axes, *more, *SHORT)["steps"] == 2
 
 
-@pytest.mark.parametrize("scale", ["laptop", "paper"])
+@pytest.mark.parametrize("recipe", [(), ("recipe=paper",)])
 @pytest.mark.parametrize(("claim", "other"), SHARED.items())
-def test_shared_runs_are_the_same(claim: str, other: str, scale: str) -> None:
-    one, same = (compose(f"experiment=pitfalls/{name}", f"scale={scale}") for name in (claim, other))
+def test_shared_runs_are_the_same(claim: str, other: str, recipe: tuple[str, ...]) -> None:
+    one, same = (compose(f"experiment=pitfalls/{name}", *recipe) for name in (claim, other))
     assert one.hydra.sweeper.params == same.hydra.sweeper.params
     kept = [OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]) for cfg in (one, same)]
     assert kept[0] == kept[1] and one.name.startswith("pitfalls")

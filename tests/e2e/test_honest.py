@@ -171,16 +171,13 @@ def test_a_longer_run_says_that_a_shorter_one_exists(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_recipe_that_is_missed_is_named(tmp_path: Path) -> None:
-    mamba = ("scale=laptop", "model=mamba", "trainer.max_steps=1", "data.train=64", "task.degree=5")
-    message = "scale=laptop has settings for g5_5 with mamba, which this run does not get: choose task=g5_5"
-    told = call("train", "-m", "debug=default", *mamba, "seed=0,1", "hydra.launcher.n_jobs=1", cwd=tmp_path).stderr
-    assert told.count(message) == 1
-    single = call("train", "debug=default", *mamba, "seed=0", cwd=tmp_path)
+def test_a_run_that_a_recipe_was_not_made_for_is_told_once(tmp_path: Path) -> None:
+    asked = ("recipe=laptop_hard_token", "task=g2_4", "trainer.max_steps=1", "data.train=64")
+    message = "recipe=laptop_hard_token was made for task degree=2 path_length=5 or degree=5 path_length=5, model"
+    told = call("train", "-m", "debug=default", *asked, "seed=0,1", "hydra.launcher.n_jobs=1", cwd=tmp_path).stderr
+    assert told.count(message) == 1 and "this run has task degree=2 path_length=4, model transformer" in told
+    single = call("train", "debug=default", *asked, "seed=0", cwd=tmp_path)
     assert single.stderr.count(message) == 1
-    wrong = (*mamba[:-1], "task=g5_5", "task.degree=2")
-    told = call("train", "debug=default", *wrong, cwd=tmp_path).stderr
-    assert "scale=laptop gives this run its settings for g5_5, and the task has other sizes" in told
 
 
 @pytest.mark.slow
@@ -297,7 +294,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-GROUPS = ["task", "data", "model", "model/size", "objective", "optimizer", "scheduler", "trainer", "scale",
+GROUPS = ["task", "data", "model", "model/size", "objective", "optimizer", "scheduler", "trainer", "recipe",
           "experiment", "debug", "callbacks", "logger", "hydra/launcher", "hydra/sweeper"]  # fmt: skip
 
 

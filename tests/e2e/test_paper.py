@@ -12,14 +12,14 @@ from benchmarks.paper_cost import cost
 from nextfail.studies.pitfalls.claims import CLAIMS
 
 ASKED = [f"pitfalls/{claim.name}" for claim in CLAIMS if claim.name != "pretrained"]
-ON_A_CPU = ["scale=paper", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+ON_A_CPU = ["recipe=paper", "trainer.accelerator=cpu", "trainer.precision=32-true"]
 LITTLE = [
     "trainer.max_steps=2",
     "trainer.val_every=2",
     *(f"data.{key}=2" for key in ("validation", "test", "batch_size")),
 ]
 
-RUNS = sorted({tuple(run) for name in ASKED for run in different_runs(name, "scale=paper")})
+RUNS = sorted({tuple(run) for name in ASKED for run in different_runs(name, "recipe=paper")})
 
 
 def test_claims_share_their_runs() -> None:
@@ -35,7 +35,7 @@ def test_two_steps(axes: tuple[str, ...], tmp_path: Path) -> None:
 
 
 @pytest.mark.paper
-@pytest.mark.parametrize("axes", different_runs("pitfalls/pretrained", "scale=paper"), ids=",".join)
+@pytest.mark.parametrize("axes", different_runs("pitfalls/pretrained", "recipe=paper"), ids=",".join)
 def test_two_steps_of_a_pretrained_model(axes: list[str], tmp_path: Path) -> None:
     source = f"model.source={make_model(tmp_path / 'model', numbers=100, longest=256)}"
     result = train_here(tmp_path / "run", "experiment=pitfalls/pretrained", source, *ON_A_CPU, *LITTLE, *axes)
@@ -103,7 +103,7 @@ def test_cost_is_counted_from_the_published_budget() -> None:
 
 
 def test_published_recipe() -> None:
-    cfg = compose("experiment=pitfalls/failure", "scale=paper")
+    cfg = compose("experiment=pitfalls/failure", "recipe=paper")
     assert (cfg.model.depth, cfg.model.width, cfg.model.heads, cfg.data.batch_size) == (12, 384, 6, 256)
     assert (cfg.data.train, cfg.data.test, cfg.optimizer.lr) == (200_000, 20_000, 5e-4)
     assert cfg.trainer.max_steps * cfg.data.batch_size == 500 * cfg.data.train

@@ -96,7 +96,7 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything up to the moment in which a run or its process would begin."""
 
     def claimed(cfg: Any) -> Any:
-        config = job.resolve(cfg, Path.cwd())
+        config, _ = job.resolve(cfg, Path.cwd(), job.HydraConfig.get())
         job.choices(job.HydraConfig.get(), config)
         job.require_in_run(job.HydraConfig.get())
         Identity.of(config)

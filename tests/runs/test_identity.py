@@ -35,8 +35,7 @@ ASKED = {
 def config_of(*overrides: str) -> dict[str, Any]:
     cfg = compose(*overrides)
     OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
-    return resolve(cfg, Path.cwd())
+    return resolve(cfg, Path.cwd(), cfg.pop("hydra"))[0]
 
 
 def of(*overrides: str) -> Identity:

@@ -41,11 +41,16 @@ def test_every_claim_has_its_experiment() -> None:
     assert all(each.rule_in_words for each in CLAIMS)
 
 
+def recipe_of(claim: str) -> str:
+    """The recipe that an experiment names, or the one that it is made from."""
+    content = (CONF / "experiment" / "pitfalls" / f"{claim}.yaml").read_text()
+    named = re.search(r"override /recipe: (\w+)", content)
+    return named[1] if named else recipe_of("failure")
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
-def test_laptop_graphs_are_those_of_the_scale(claim: claims.Claim) -> None:
-    own = CONF / "scale" / "experiment" / "laptop" / "pitfalls"
-    names = {"cascade": own / "teacherless.yaml", "teacherless": own / "teacherless.yaml"}
-    graphs = re.search(r"tasks: (\S+)", names.get(claim.name, CONF / "scale" / "laptop.yaml").read_text())
+def test_laptop_graphs_are_those_of_the_recipe(claim: claims.Claim) -> None:
+    graphs = re.search(r"task: (\S+)", (CONF / "recipe" / f"{recipe_of(claim.name)}.yaml").read_text())
     assert graphs and graphs[1] == ",".join("g" + graph[2:-1].replace(",", "_") for graph in claim.laptop)
 
 
@@ -54,8 +59,8 @@ def test_every_published_graph_has_a_cell_with_the_command_that_fills_it(collect
     assert set(found) == {(graph, model) for graph in claims.GRAPHS for model in claims.MODELS}
     assert {cell.verdict.word for cell in found.values()} == {"not run"}
     beginning = "nextfail-train experiment=pitfalls/indecipherable"
-    assert found["G(5,5)", "mamba"].command == f"{beginning} scale=laptop task=g5_5 model=mamba"
-    assert found["G(20,5)", "transformer"].command == f"{beginning} scale=paper task=g20_5 model=transformer"
+    assert found["G(5,5)", "mamba"].command == f"{beginning} task=g5_5 model=mamba"
+    assert found["G(20,5)", "transformer"].command == f"{beginning} recipe=paper task=g20_5 model=transformer"
 
 
 def test_cell_that_lacks_a_seed_keeps_its_command(collection: Collection) -> None:
@@ -74,9 +79,9 @@ def test_what_another_experiment_shows_has_its_command(collection: Collection) -
 @pytest.mark.parametrize(
     ("sizes", "command"),
     [
-        ({"degree": 2}, "scale=laptop task=g2_3 model=transformer"),
-        ({"degree": 7}, "scale=laptop task=path_star task.degree=7 task.path_length=3 model=transformer"),
-        ({"degree": 2, "num_nodes": 9}, "scale=laptop task=g2_3 task.num_nodes=9 model=transformer"),
+        ({"degree": 2}, "task=g2_3 model=transformer"),
+        ({"degree": 7}, "task=path_star task.degree=7 task.path_length=3 model=transformer"),
+        ({"degree": 2, "num_nodes": 9}, "task=g2_3 task.num_nodes=9 model=transformer"),
     ],
 )
 def test_one_seed_is_too_few_and_the_command_says_how_to_get_more(

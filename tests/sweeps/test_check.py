@@ -48,7 +48,6 @@ def refused(*overrides: str) -> str:
         ("+graph=g2_4", "unknown key graph: the graph is a task now: choose task=NAME, or set task.KEY"),
         ("+data.query=before", "unknown key data.query: did you mean task.query?"),
         ("+size.dept=9", "unknown key size.dept: did you mean size.depth"),
-        ("+scale.seed=9", "unknown key scale.seed: did you mean data.seed or seed?"),
         ("+callbacks.progress.evry=1", "unknown key callbacks.progress.evry: did you mean callbacks.progress.every?"),
         ("+trainer.gradient_clip_val=1", "unknown key trainer.gradient_clip_val: did you mean trainer.gradient_clip?"),
         ("+trainer.devices=4", "unknown key trainer.devices: a run uses one device"),
@@ -130,7 +129,7 @@ def test_every_section_that_is_needed_is_asked_for(section: str, value: str | No
         check(config)
 
 
-@pytest.mark.parametrize("section", ["callbacks", "logger", "vars", "size", "scale"])
+@pytest.mark.parametrize("section", ["callbacks", "logger", "vars", "size"])
 def test_what_may_be_absent_counts_as_empty(section: str) -> None:
     for value in (None, {}):
         config = composed() | {section: value}

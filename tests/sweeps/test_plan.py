@@ -40,7 +40,7 @@ def planner(made: tuple[HydraContext, DictConfig], tmp_path: Path) -> Planner:
 
 def finish(job: Job, **changed: Any) -> None:
     """Make the run of a job done, or that of another identity."""
-    identity = Identity.of(resolve(_own(job.config), Path.cwd()))
+    identity = Identity.of(resolve(_own(job.config), Path.cwd(), job.config.hydra)[0])
     job.folder.path.mkdir(parents=True)
     run = record(replace(identity, settings=identity.settings | changed), {})
     job.folder.files.write_json("run.json", run)

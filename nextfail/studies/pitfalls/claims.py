@@ -21,7 +21,7 @@ GRAPHS = ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
 """Those of the paper."""
 
 LAPTOP = ("G(2,5)", "G(5,5)")
-"""Those that scale=laptop trains on, unless a claim says otherwise."""
+"""Those that recipe=laptop is for, unless a claim says otherwise."""
 
 MODELS = ("transformer", "mamba")
 SECOND_HAND = "arXiv 2403.06963, read in a digest of the paper and not in the paper itself"
@@ -40,7 +40,7 @@ class Claim:
         rule: from runs to a verdict; its docstring is printed.
         published: the numbers, by graph.
         models: asked about.
-        laptop: graphs of scale=laptop.
+        laptop: graphs of the recipe that its experiment names.
         beside: another objective to be drawn beside the runs.
         curves: which curves are drawn: of each token as generated, or both as generated and as forced.
         shown_by: commands of other experiments that answer, by graph and model.
@@ -237,13 +237,14 @@ def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
 
 
 def _command(claim: Claim, graph: str, model: str, here: list[Group]) -> str:
-    """The smallest scale that has the graph; one that no file names is put together from the runs on it."""
+    """The recipe of the experiment where that has the graph, else the paper's; a graph that no file names is put
+    together from the runs on it."""
     if (graph, model) in claim.shown_by:
         return claim.shown_by[graph, model]
     known = next((name for name, settings in _options().items() if facts(settings).title == graph), None)
     option = f"task={known}" if known else _put_together(here[0].runs[0].facts.sizes)
-    scale = "paper" if graph in GRAPHS and graph not in claim.laptop else "laptop"
-    command = f"nextfail-train experiment=pitfalls/{claim.name} scale={scale} {option} model={model}"
+    recipe = "recipe=paper " if graph in GRAPHS and graph not in claim.laptop else ""
+    command = f"nextfail-train experiment=pitfalls/{claim.name} {recipe}{option} model={model}"
     return f"{command} model.source=FOLDER" if model == "gpt2" else command
 
 

@@ -1,0 +1,172 @@
+"""Recipes: settings for a comparison, which are chosen by what a run is and not by what its options are called.
+
+A recipe is one file of conf/recipe, and an experiment names the one that it was tried with. Hydra cannot choose
+settings by a number, such as the length of a path, so they are merged after it has composed everything else. What wins
+over what, the last one over all: defaults, recipe, experiment, debug, what the user types.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from nextfail import source
+from nextfail.config import RECIPE, shown
+from nextfail.errors import UserError
+from nextfail.runs.identity import leaves
+
+FITTED = ("task", "model", "objective")
+"""Sections by which settings are chosen; a recipe leaves the options of these groups alone."""
+
+
+def apply(cfg: DictConfig, hydra: Any) -> list[str]:
+    """Give a composed configuration the settings of its recipe, in place.
+
+    Args:
+        cfg: composed, without Hydra's part.
+        hydra: Hydra's part, which says what was chosen and typed.
+
+    Returns:
+        What is said before a run begins: that it is none of those that the recipe was made for, or what was left out.
+
+    Raises:
+        UserError: the recipe is malformed.
+    """
+    if not (node := cfg.get("recipe")):
+        return []
+    name = f"recipe={hydra.runtime.choices.get('recipe')}"
+    recipe: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
+    require_whole(name, recipe)
+    run = facts(cfg)
+    said = [f"{name} was made for {described(recipe['made_for'])}; this run has {described(_of_it(run, recipe))}"
+            for _ in [0] if not fits(recipe["made_for"], run)]  # fmt: skip
+    kept = set(set_elsewhere(hydra))
+    chosen = chosen_elsewhere(hydra)
+    for entry in recipe["settings"]:
+        if fits(entry.get("for", {}), run):
+            said += [f"{name}: {text}" for text in _merge(cfg, entry["set"], kept, chosen)]
+    return said
+
+
+def require_whole(name: str, recipe: Mapping[str, Any]) -> None:
+    """Refuse a recipe that is not made as recipes are.
+
+    Raises:
+        UserError: names the key, and what would be right.
+    """
+    for key in recipe:
+        if key not in RECIPE:
+            raise UserError(f"{name}: unknown key {key}: a recipe has {', '.join(RECIPE)}")
+    for key in ("made_for", "settings"):
+        if key not in recipe:
+            raise UserError(f"{name} has no {key}: {RECIPE[key].meaning}")
+    conditions = [("made_for", recipe["made_for"])]
+    if not isinstance(recipe["settings"], list):
+        raise UserError(f"{name}: settings={shown(recipe['settings'])} is not a list of entries with `for` and `set`")
+    for place, entry in enumerate(recipe["settings"]):
+        if not isinstance(entry, dict) or not isinstance(entry.get("set"), dict) or entry.keys() - {"for", "set"}:
+            raise UserError(f"{name}: settings[{place}] is not an entry with `set`, and perhaps `for`, alone")
+        conditions.append((f"settings[{place}].for", entry.get("for", {})))
+    for key, condition in conditions:
+        if not isinstance(condition, dict) or condition.keys() - {*FITTED}:
+            raise UserError(f"{name}: {key}={shown(condition)} is not a section of {', '.join(FITTED)}")
+
+
+def facts(cfg: DictConfig) -> dict[str, Any]:
+    """What a run is: the settings of its task, and the names of its model and objective."""
+    found: dict[str, Any] = {"task": OmegaConf.to_container(cfg.task, resolve=True) if cfg.get("task") else {}}
+    for section in ("model", "objective"):
+        target = str(OmegaConf.select(cfg, f"{section}._target_"))
+        made = source.find(target)
+        found[section] = (made and made.name) or target.rpartition(".")[2]
+    return found
+
+
+def fits(condition: Any, run: Any) -> bool:
+    """Whether a run is what a condition asks for: every key of a section, any entry of a list."""
+    if isinstance(condition, list):
+        return any(fits(each, run) for each in condition)
+    if isinstance(condition, Mapping):
+        known = run if isinstance(run, Mapping) else {}
+        return all(key in known and fits(value, known[key]) for key, value in condition.items())
+    return bool(condition == run)
+
+
+def described(condition: Any) -> str:
+    """A condition in words, `task degree=2 path_length=3 or 4, model transformer`."""
+    if isinstance(condition, list):
+        return " or ".join(described(each) for each in condition)
+    if not isinstance(condition, Mapping):
+        return str(condition)
+    if condition.keys() <= {*FITTED}:
+        return ", ".join(f"{key} {described(value)}" for key, value in condition.items())
+    return " ".join(f"{key}={described(value)}" for key, value in condition.items())
+
+
+def _of_it(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """As much of a run as its recipe speaks of."""
+    asked = recipe["made_for"]
+    tasks = asked.get("task", {})
+    numbers = {key for each in (tasks if isinstance(tasks, list) else [tasks]) for key in each}
+    task = {key: value for key, value in run["task"].items() if key in numbers}
+    name = str(run["task"].get("_target_")).rpartition(".")[2]
+    return {key: (task or name) if key == "task" else run[key] for key in asked}
+
+
+def _merge(cfg: DictConfig, settings: Mapping[str, Any], kept: set[str], chosen: set[str]) -> Iterator[str]:
+    for section, values in settings.items():
+        target = values.get("_target_") if isinstance(values, Mapping) else None
+        if section in chosen and target not in (None, OmegaConf.select(cfg, f"{section}._target_")):
+            continue  # they belong to an option that was not chosen
+        made = source.find(str(target or OmegaConf.select(cfg, f"{section}._target_")))
+        for key, value in leaves(values, section):
+            if any(key == each or key.startswith(f"{each}.") for each in kept):
+                continue
+            name = key.partition(".")[2]
+            if made and made.parameters is not None and name not in made.parameters and not name.startswith("_"):
+                yield f"{key} is left out, since {made.name or target} has no such setting"
+                continue
+            OmegaConf.update(cfg, key, value, force_add=True)
+
+
+def set_elsewhere(hydra: Any) -> Iterator[str]:
+    """Keys that the experiment, debug or the user sets, all of which win over the recipe."""
+    choices = hydra.runtime.choices
+    for group in ("experiment", "debug"):
+        for content in _contents(hydra, group):
+            yield from (key for key, _ in leaves({k: v for k, v in content.items() if k not in ("defaults", "hydra")}))
+    for text in hydra.overrides.task:
+        key = text.lstrip("+~").partition("=")[0]
+        if key == "model/size":
+            yield "size"
+        elif key not in choices:
+            yield key
+
+
+def chosen_elsewhere(hydra: Any) -> set[str]:
+    """Sections whose option the experiment, debug or the user chooses."""
+    typed = {text.lstrip("+~").partition("=")[0] for text in hydra.overrides.task}
+    entries = [each for group in ("experiment", "debug") for content in _contents(hydra, group)
+               for each in content.get("defaults", []) if isinstance(each, dict)]  # fmt: skip
+    named = {key.removeprefix("override ").strip("/ ") for each in entries for key in each}
+    return (typed & {*hydra.runtime.choices}) | named
+
+
+def _contents(hydra: Any, group: str) -> Iterator[dict[str, Any]]:
+    """Files of the chosen option of a group, and of the options of that group that it is made from."""
+    folders = [Path(each.path) for each in hydra.runtime.config_sources if each.schema == "file"]
+    waiting = [str(option)] if (option := hydra.runtime.choices.get(group)) else []
+    while waiting:
+        name = waiting.pop().removeprefix(f"/{group}/")
+        file = next((path for each in folders if (path := each / group / f"{name}.yaml").exists()), None)
+        content = _content(file) if file else {}
+        waiting += [each for each in content.get("defaults", []) if isinstance(each, str) and each != "_self_"]
+        yield content
+
+
+@cache
+def _content(file: Path) -> dict[str, Any]:
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    return content if isinstance(content, dict) else {}  # type: ignore[return-value]
