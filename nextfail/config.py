@@ -179,6 +179,41 @@ TRAINER = {
     "cuda_graphs": Key("bool", "whether a CUDA GPU repeats training steps by itself: quicker for small models"),
 }
 
+OPTIONS = {
+    "accumulate_grad_batches": Key("AtLeast1 | None", "batches whose gradients are added before an optimizer step"),
+    "benchmark": Key("bool | None", "whether cuDNN tries which of its algorithms is the quickest"),
+    "deterministic": Key("bool | Literal['warn'] | None", "whether torch uses deterministic kernels, or warns"),
+    "detect_anomaly": Key("bool | None", "whether to find the operation whose gradient is NaN"),
+    "inference_mode": Key("bool | None", "whether validation runs in torch.inference_mode"),
+    "limit_test_batches": Key("AtLeast1 | Share | None", "batches of the test set, or a share of them"),
+    "limit_val_batches": Key("AtLeast1 | Share | None", "batches of the validation set, or a share of them"),
+    "log_every_n_steps": Key("AtLeast1 | None", "steps between what a callback of your own logs"),
+    "profiler": Key("Literal['simple', 'advanced', 'pytorch'] | None", "what took how long, into the run folder"),
+}
+"""What trainer.options hands on to Lightning's Trainer; null is Lightning's own default."""
+
+HARMLESS = ("detect_anomaly", "inference_mode", "log_every_n_steps", "profiler")
+"""Options that change nothing of a result, and are no part of what identifies a run."""
+
+_ONE = "a run uses one device"
+_STEPS = "training is measured in steps: set trainer.max_steps"
+OWNED = {
+    **{key: f"set trainer.{key}" for key in ("accelerator", "precision", "max_steps")},
+    **dict.fromkeys(("devices", "num_nodes", "strategy", "sync_batchnorm", "use_distributed_sampler"), _ONE),
+    **dict.fromkeys(("max_epochs", "min_epochs", "min_steps", "max_time", "limit_train_batches"), _STEPS),
+    **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch"), "set trainer.val_every"),
+    **dict.fromkeys(("gradient_clip_val", "gradient_clip_algorithm"), "set trainer.gradient_clip, which is by norm"),
+    **dict.fromkeys(("fast_dev_run", "barebones"), "choose debug=default"),
+    **dict.fromkeys(("enable_progress_bar", "callbacks"), "choose callbacks=NAME"),
+    **dict.fromkeys(("enable_checkpointing", "default_root_dir"), "every run saves into its own folder"),
+    **dict.fromkeys(("logger", "enable_autolog_hparams"), "choose logger=NAME"),
+    **dict.fromkeys(("num_sanity_val_steps", "enable_model_summary", "plugins", "model_registry"), "nextfail sets it"),
+    "overfit_batches": "set data.train",
+    "limit_predict_batches": "nothing is predicted in a run",
+    "reload_dataloaders_every_n_epochs": _STEPS,
+}
+"""Arguments of Lightning's Trainer that nextfail decides, and what to do instead."""
+
 SIZE = {
     "depth": Key("AtLeast1", "blocks, to which model.depth refers"),
     "width": Key("AtLeast1", "channels, to which model.width refers"),

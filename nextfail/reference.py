@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nextfail import source
-from nextfail.config import SIZE, TOP, TRAINER, Key, shown
+from nextfail.config import OPTIONS, SIZE, TOP, TRAINER, Key, shown
 from nextfail.files import Inside
 from nextfail.paths import CONF
 from nextfail.syntax import locate
@@ -30,6 +30,7 @@ of your own brings its own keys: the arguments of its `__init__`.
 def page() -> str:
     """The whole page."""
     parts = [HEAD, *_section("Top level", "", TOP), *_section("`trainer`", "trainer.", TRAINER)]
+    parts += [*_section("`trainer.options`: handed on to Lightning's Trainer", "trainer.options.", OPTIONS)]
     parts += [*_section("`size`", "size.", SIZE)]
     for group in GROUPS:
         parts.append(f"\n## `{group}`\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nextfail import source
+from nextfail.config import HARMLESS
 from nextfail.errors import UserError
 from nextfail.files import open_regular
 
@@ -102,11 +103,13 @@ class Identity:
             UserError: a data file or a model cannot be read.
         """
         trainer = config["trainer"]
+        options = {key: value for key, value in trainer.get("options", {}).items() if key not in HARMLESS}
+        options = {"options": options} if options else {}
         settings = {
             **{section: config[section] for section in SECTIONS},
             "data": {k: file_digest(v) if k.endswith("_file") else v for k, v in config["data"].items()},
             "model": {k: model_digest(v) if k == "source" else v for k, v in config["model"].items()},
-            "budget": {key: trainer[key] for key in BUDGET},
+            "budget": {key: trainer[key] for key in BUDGET} | options,
             "precision": trainer["precision"],
             "threads": trainer["threads"],
         }

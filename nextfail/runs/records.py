@@ -67,6 +67,7 @@ class Budget(TypedDict):
     val_every: NotRequired[Setting]
     stop_at: NotRequired[Share | None]
     gradient_clip: NotRequired[Annotated[float, Meta(ge=0)] | None]
+    options: NotRequired[dict[str, Any]]
 
 
 class Choices(TypedDict):

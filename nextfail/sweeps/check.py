@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nextfail import source
-from nextfail.config import SIZE, TOP, TRAINER, shown
+from nextfail.config import OPTIONS, OWNED, SIZE, TOP, TRAINER, shown
 from nextfail.errors import UserError
 from nextfail.runs.identity import PRECISIONS, SECTIONS, leaves
 
@@ -32,9 +32,7 @@ INSTEAD = {
     "strategy": "a run uses one device, so there is no strategy to choose",
     "max_epochs": "training is measured in steps: set trainer.max_steps",
     "max_time": "training is measured in steps: set trainer.max_steps",
-    "limit_val_batches": "set the size of the validation set: data.validation",
     "limit_train_batches": "training is measured in steps: set trainer.max_steps",
-    "accumulate_grad_batches": "not supported: set data.batch_size",
     "batch_size": "set data.batch_size",
     "epochs": "training is measured in steps: set trainer.max_steps",
 }
@@ -103,9 +101,24 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
         )
     for key, known in TRAINER.items():
         _refuse(known.type.refusal(f"trainer.{key}", trainer[key]))
+    _check_options(trainer)
     trainer["val_every"] = min(trainer["val_every"], trainer["max_steps"])  # at least one validation, at the end
     if trainer["precision"] == "16-true" and trainer["accelerator"] == "cpu":
         raise UserError("trainer.precision=16-true needs a GPU: choose 32-true or bf16-mixed on a CPU")
+
+
+def _check_options(trainer: dict[str, Any]) -> None:
+    """Of Lightning's Trainer; those that are null go."""
+    options = trainer.get("options") or {}
+    if not isinstance(options, dict):
+        raise UserError(f"trainer.options={shown(options)} is not a group of settings")
+    for key, value in options.items():
+        if key in OWNED:
+            raise UserError(f"trainer.options.{key} is decided by nextfail: {OWNED[key]}")
+        if key not in OPTIONS:
+            raise unknown(f"trainer.options.{key}", [f"trainer.options.{each}" for each in OPTIONS])
+        _refuse(OPTIONS[key].type.refusal(f"trainer.options.{key}", value))
+    trainer["options"] = {key: value for key, value in options.items() if value is not None}
 
 
 def check_keys(config: dict[str, Any]) -> None:
@@ -127,7 +140,7 @@ def _unknown(config: dict[str, Any], specs: list[Spec]) -> Iterator[str]:
         if key not in TOP_LEVEL:
             yield next(iter(leaves(value, key)), (key, value))[0]
     for section, allowed in SECTION_KEYS.items():
-        yield from (f"{section}.{key}" for key in config[section] if key not in allowed)
+        yield from (f"{section}.{key}" for key in config[section] if key not in (*allowed, "options"))
     for key, spec, parameters in specs:
         if parameters is not None:
             yield from (f"{key}.{name}" for name in spec if name not in parameters and name not in HYDRA)
@@ -158,10 +171,8 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
         return UserError(f"unknown key {key}: {INSTEAD[leaf]}")
     known = list(known)
     same = [each for each in known if each.rpartition(".")[2] == leaf]
-    near = same or difflib.get_close_matches(key, known, n=2, cutoff=0.7)
-    if not near:
-        leafs = {each.rpartition(".")[2]: each for each in known}
-        near = [leafs[each] for each in difflib.get_close_matches(leaf, leafs, n=2, cutoff=0.7)]
+    beside = [each for each in known if each.rpartition(".")[0] == key.rpartition(".")[0]]
+    near = same or _alike(leaf, beside) or difflib.get_close_matches(key, known, n=2, cutoff=0.7) or _alike(leaf, known)
     hint = (
         f"did you mean {' or '.join(near[:3])}?"
         if near
@@ -173,10 +184,17 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown key {key}: {hint}")
 
 
+def _alike(leaf: str, known: Iterable[str]) -> list[str]:
+    """Keys whose last part is nearly this one."""
+    leafs = {each.rpartition(".")[2]: each for each in known}
+    return [leafs[each] for each in difflib.get_close_matches(leaf, leafs, n=2, cutoff=0.7)]
+
+
 def _known(specs: list[Spec]) -> Iterator[str]:
     yield from ("name", "on_existing", "seed", "vars")
     for section, keys in SECTION_KEYS.items():
         yield from (f"{section}.{key}" for key in keys)
+    yield from (f"trainer.options.{key}" for key in OPTIONS)
     for key, spec, parameters in specs:
         yield from (f"{key}.{name}" for name in (spec if parameters is None else parameters) if name not in HYDRA)
 

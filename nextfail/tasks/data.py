@@ -56,7 +56,8 @@ class TaskData(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
-        first = trainer.global_step if trainer else 0  # a resumed run goes on where it was cut
+        # a resumed run goes on where it was cut, which is after a whole step
+        first = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
         return _loader(_Stream(self.train_batch, first))
 
     def val_dataloader(self) -> DataLoader[Batch]:

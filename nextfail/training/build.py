@@ -51,7 +51,9 @@ def make_module(config: dict[str, Any], task: Task) -> TaskModule:
     objective = require("objective", make("objective", config["objective"]), Objective)
     backbone = require("model", make("model", config["model"], **fit(task, objective)), Backbone)
     optimizer, scheduler = make("optimizer", config["optimizer"]), make("scheduler", config["scheduler"])
-    graphs = config.get("trainer", {}).get("cuda_graphs", False)
+    trainer = config.get("trainer", {})
+    adds = trainer.get("options", {}).get("accumulate_grad_batches", 1) > 1  # into gradients that a graph overwrites
+    graphs = trainer.get("cuda_graphs", False) and not adds
     return TaskModule(task, backbone, objective, optimizer, scheduler, config["seed"], graphs)
 
 

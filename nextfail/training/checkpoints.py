@@ -63,7 +63,8 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if stop.requested is not None and trainer.global_step % self.val_every:
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # else gradients of a step would be lost
+        if stop.requested is not None and whole and trainer.global_step % self.val_every:
             self.save(trainer)
             _leave(trainer)
 

@@ -93,7 +93,8 @@ class TaskModule(L.LightningModule):
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(derive("step", self.seed, self.global_step))
+        part = batch_idx % self.trainer.accumulate_grad_batches  # of the batches of a step
+        torch.manual_seed(derive("step", self.seed, self.global_step, *([part] if part else [])))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if not self._steps:

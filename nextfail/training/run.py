@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,6 +36,7 @@ from nextfail.training.metrics import AnswerMetrics
 from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)
+PROFILERS: dict[str, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 EXAMPLES = 8  # test problems kept with what was generated for them
 
 
@@ -66,7 +68,8 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     if resume:
         _compare_versions(run.get("began", {}), commit)
     settings = config["trainer"]
-    heartbeat = Heartbeat(folder, config["data"]["batch_size"], step)
+    batches = settings["options"].get("accumulate_grad_batches", 1)
+    heartbeat = Heartbeat(folder, batches * config["data"]["batch_size"], step)
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(derive("weights", config["seed"]))
     task = make_task(config)
@@ -88,10 +91,10 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
         **judged(module, module.results, diverged.finite),
         "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
         "steps": steps,
-        "samples_seen": steps * data.batch_size,
-        "flops": steps * rehearsal.flops_per_step,
+        "samples_seen": steps * batches * data.batch_size,
+        "flops": steps * batches * rehearsal.flops_per_step,
         "seconds": heartbeat.seconds,
-        "samples_per_second": steps * data.batch_size / heartbeat.seconds if heartbeat.seconds else None,
+        "samples_per_second": steps * batches * data.batch_size / heartbeat.seconds if heartbeat.seconds else None,
         "accelerator": trainer.strategy.root_device.type,
         "versions": versions(),
         "git_commit": commit,
@@ -122,13 +125,17 @@ def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resu
 
 
 def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], callbacks: list[Any]) -> L.Trainer:
+    options = dict(settings["options"])
+    if "profiler" in options:
+        options["profiler"] = PROFILERS[options["profiler"]](dirpath=folder.path, filename="profile")
+    batches = options.get("accumulate_grad_batches", 1)
     return L.Trainer(
         accelerator=settings["accelerator"],
         devices=1,
         precision=settings["precision"],
         max_steps=settings["max_steps"],
         max_epochs=-1,
-        val_check_interval=settings["val_every"],
+        val_check_interval=batches * settings["val_every"],  # which Lightning counts in batches
         check_val_every_n_epoch=None,
         gradient_clip_val=settings["gradient_clip"],
         num_sanity_val_steps=0,
@@ -140,6 +147,7 @@ def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], ca
         enable_checkpointing=True,  # by our callback
         enable_progress_bar=False,
         enable_model_summary=False,
+        **options,
     )
 
 
