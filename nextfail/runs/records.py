@@ -100,6 +100,7 @@ class RunJson(TypedDict):
     source: NotRequired[str | None]
     overrides: NotRequired[list[str]]
     began: NotRequired[dict[str, str | None]]
+    continues: NotRequired[dict[str, str | int]]
 
 
 class Status(TypedDict, total=False):

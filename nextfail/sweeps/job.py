@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from nextfail.sweeps import recipe
 from nextfail.sweeps.check import check
 from nextfail.sweeps.devices import NEED_GPU
 from nextfail.sweeps.effect import require_in_run
-from nextfail.sweeps.known import Known
+from nextfail.sweeps.known import Known, Shorter
 from nextfail.terminal import say
 
 log = logging.getLogger(__name__)
@@ -86,14 +86,15 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
             log.warning(text)
         folder = _known(folder, identity, str(config["on_existing"]), hydra)
         config, _ = resolve(cfg, Path(hydra.runtime.cwd), hydra)  # loggers may be told where to write
+    shorter = _to_continue(folder, identity, config, hydra)
     with folder.locked() as lock:
-        if folder.claim(identity, _extra(config, hydra), _on_existing(config, folder)) is not State.DONE:
+        if folder.claim(identity, _extra(config, hydra, shorter), _on_existing(config, folder)) is not State.DONE:
             with _recorded(folder, lock):
                 if stop.requested is not None:
                     raise RunCut("not begun; the same command goes on from here")
                 from nextfail.training.run import train  # takes seconds, which a finished run should not cost
 
-                return train(config, folder, lock), folder
+                return train(config, folder, lock, shorter.run if shorter else None), folder
     result = folder.result()
     assert result is not None
     return result, folder
@@ -111,8 +112,7 @@ def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) 
     A folder that was named with hydra.run.dir is used as it is.
     """
     usual = Path(hydra.runtime.cwd) / folder.path.parent / run_folder(hydra.overrides.task)
-    chosen = any(text.lstrip("+").startswith("hydra.run.dir=") for text in hydra.overrides.hydra)
-    if chosen or folder.path != usual or folder.state(identity, on_existing) is not State.NEW:
+    if _was_named(hydra) or folder.path != usual or folder.state(identity, on_existing) is not State.NEW:
         return folder
     known = Known(folder.path.parent)
     if same := wanted(known, identity, on_existing):
@@ -123,8 +123,20 @@ def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) 
             hydra.runtime.output_dir = str(same.path)
         return same
     if shorter := known.shorter(identity):
-        log.warning("%s", describe_shorter([(identity, *shorter)]))
+        log.warning("%s", shorter)
     return folder
+
+
+def _to_continue(folder: RunFolder, identity: Identity, config: dict[str, Any], hydra: Any) -> Shorter | None:
+    """The same run with a smaller budget, from whose end this one begins; not where a folder was named."""
+    if config["on_existing"] == "restart" or _was_named(hydra) or folder.result() is not None:
+        return None
+    shorter = Known(folder.path.parent).shorter(identity)
+    return shorter if shorter and shorter.obstacle is None else None
+
+
+def _was_named(hydra: Any) -> bool:
+    return any(text.lstrip("+").startswith("hydra.run.dir=") for text in hydra.overrides.hydra)
 
 
 def wanted(known: Known, identity: Identity, on_existing: str) -> RunFolder | None:
@@ -137,15 +149,6 @@ def wanted(known: Known, identity: Identity, on_existing: str) -> RunFolder | No
     if same and on_existing == "fail":
         raise UserError(f"{same.path} is this run already, and on_existing=fail: choose another name=..., or resume")
     return same
-
-
-def describe_shorter(runs: Sequence[tuple[Identity, RunFolder, int]]) -> str:
-    """That runs exist which are the same but for a smaller trainer.max_steps, and are not continued."""
-    identity, folder, steps = runs[0]
-    asked = identity.settings["budget"]["max_steps"]
-    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
-    return (f"{os.path.relpath(folder.path)}{more}: the same run exists with trainer.max_steps={steps}. Continuing it "
-            f"to {asked} steps is not supported yet: this one starts at step 0")  # fmt: skip
 
 
 def _move_log(old: Path, new: Path) -> None:
@@ -161,7 +164,7 @@ def _move_log(old: Path, new: Path) -> None:
         old.rmdir()
 
 
-def _extra(config: dict[str, Any], hydra: Any) -> dict[str, Any]:
+def _extra(config: dict[str, Any], hydra: Any, shorter: Shorter | None) -> dict[str, Any]:
     """What run.json holds beside the identity."""
     return {
         "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
@@ -169,6 +172,7 @@ def _extra(config: dict[str, Any], hydra: Any) -> dict[str, Any]:
         "name": config["name"],
         "choices": {key: value for key, value in choices(hydra, config).items() if not key.startswith("hydra/")},
         "overrides": list(hydra.overrides.task),
+        **({"continues": {"hash": shorter.run.run()["hash"], "max_steps": shorter.steps}} if shorter else {}),
         "began": {"id": secrets.token_hex(4), "version": __version__, "commit": git_commit()},
     }
 

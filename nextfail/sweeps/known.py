@@ -1,11 +1,40 @@
 """Runs that a folder has already, found by what they are rather than by what their folders are called."""
 
+import os
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nextfail.errors import UserError
+from nextfail.runs import records
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import Identity
+
+ANY_BUDGET = ("constant",)
+"""Schedules whose rate at a step does not depend on how many steps there are."""
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """A run that differs from another one only by a smaller trainer.max_steps.
+
+    Args:
+        run: its folder.
+        steps: its trainer.max_steps.
+        obstacle: why the other cannot continue it; None if it can.
+    """
+
+    run: RunFolder
+    steps: int
+    obstacle: str | None
+
+    def __str__(self) -> str:
+        """What is said before the other one begins."""
+        there = f"{os.path.relpath(self.run.path)}: the same run exists with trainer.max_steps={self.steps}"
+        if self.obstacle is None:
+            return f"{there}; it is continued in a folder of its own"
+        return f"{there}, and cannot be continued, since {self.obstacle}: this one starts at step 0"
 
 
 class Known:
@@ -17,41 +46,67 @@ class Known:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._identities: dict[Path, Identity | None] = {}
 
     def same(self, identity: Identity) -> RunFolder | None:
         """The run with this identity that is done, or else has a checkpoint to continue from."""
         return self._by_hash.get(identity.hash)
 
-    def shorter(self, identity: Identity) -> tuple[RunFolder, int] | None:
-        """The longest run that differs only by a smaller trainer.max_steps, with its max_steps."""
-        steps = identity.settings["budget"]["max_steps"]
-        fewer = [each for each in self._by_kin.get(identity.kin, []) if each[1] < steps]
-        return max(fewer, key=lambda each: each[1], default=None)
+    def shorter(self, identity: Identity) -> Shorter | None:
+        """The longest run that differs only by a smaller trainer.max_steps, if any one that can be continued."""
+        found = []
+        for run, steps in self._budgets:
+            if steps < identity.settings["budget"]["max_steps"]:
+                other = self._identity(run)
+                if other and other.kin == identity.kin:
+                    found.append(Shorter(run, steps, obstacle(identity, other, run)))
+        return max(found, key=lambda each: (each.obstacle is None, each.steps), default=None)
+
+    def _identity(self, run: RunFolder) -> Identity | None:
+        """None if its run.json is not whole, or of a later version."""
+        if run.path not in self._identities:
+            try:
+                self._identities[run.path] = run.identity()
+            except UserError:
+                self._identities[run.path] = None
+        return self._identities[run.path]
 
     @cached_property
-    def _begun(self) -> list[tuple[RunFolder, Identity]]:
-        found = []
-        for path in sorted(self.folder.glob("*/run.json")):
-            run = RunFolder(path.parent)
-            try:
-                identity = run.identity()
-            except UserError:
-                continue  # not whole, or of a later version
-            if run.checkpoints.exists() or run.result() is not None:
-                found.append((run, identity))
-        return found
+    def _begun(self) -> list[RunFolder]:
+        runs = [RunFolder(path.parent) for path in sorted(self.folder.glob("*/run.json"))]
+        return [run for run in runs if run.checkpoints.exists() or run.result() is not None]
 
     @cached_property
     def _by_hash(self) -> dict[str, RunFolder]:
         found: dict[str, RunFolder] = {}
-        for run, identity in self._begun:
-            if identity.hash not in found or run.result() is not None:
+        for run in self._begun:
+            identity = self._identity(run)
+            if identity and (identity.hash not in found or run.result() is not None):
                 found[identity.hash] = run
         return found
 
     @cached_property
-    def _by_kin(self) -> dict[str, list[tuple[RunFolder, int]]]:
-        found: dict[str, list[tuple[RunFolder, int]]] = {}
-        for run, identity in self._begun:
-            found.setdefault(identity.kin, []).append((run, identity.settings["budget"]["max_steps"]))
+    def _budgets(self) -> list[tuple[RunFolder, int]]:
+        """Of each run its max_steps, read without working out what else it is, which takes longer."""
+        found = []
+        for run in self._begun:
+            content: Any = records.lenient(run.run_json, dict[str, Any]) or {}
+            budget = content.get("budget")
+            steps = budget.get("max_steps") if isinstance(budget, dict) else None
+            if isinstance(steps, int):
+                found.append((run, steps))
         return found
+
+
+def obstacle(identity: Identity, other: Identity, run: RunFolder) -> str | None:
+    """Why a run cannot continue another one, which differs only in how long it trains and how often it validates."""
+    schedule = identity.classes["scheduler"]["name"]
+    if schedule not in ANY_BUDGET:
+        return f"its rate at each step depends on trainer.max_steps (scheduler={schedule}; {ANY_BUDGET[0]} does not)"
+    intervals = [each.settings["budget"]["val_every"] for each in (other, identity)]
+    if intervals[0] != intervals[1]:
+        return f"it was validated every {intervals[0]} steps, and this one every {intervals[1]}"
+    if run.result() is None:
+        return "it is not done"
+    whole = all((run.checkpoints / name).exists() for name in ("last.ckpt", "best.ckpt"))
+    return None if whole else "its checkpoints are gone"

@@ -16,8 +16,8 @@ from nextfail.runs.identity import Identity
 from nextfail.sweeps import records
 from nextfail.sweeps.compose import Composer
 from nextfail.sweeps.effect import require_in_sweep
-from nextfail.sweeps.job import choices, describe_shorter, find_classes_in, resolve, wanted
-from nextfail.sweeps.known import Known
+from nextfail.sweeps.job import choices, find_classes_in, resolve, wanted
+from nextfail.sweeps.known import Known, Shorter
 from nextfail.terminal import say
 
 
@@ -90,7 +90,7 @@ class _Planner:
         self.by_folder: dict[Path, Job] = {}
         self.by_run: dict[tuple[Path, str], Job] = {}
         self.known = cache(Known)
-        self.shorter: list[tuple[Identity, RunFolder, int]] = []
+        self.shorter: list[Shorter] = []
         self.said: dict[str, None] = {}
 
     def settle(self, job: Job) -> Job:
@@ -116,14 +116,19 @@ class _Planner:
         if state is State.DONE:
             job.state = "before"
         elif state is State.NEW and (shorter := known.shorter(identity)):
-            self.shorter.append((identity, *shorter))
+            self.shorter.append(shorter)
         self.said |= dict.fromkeys(said)
         self.by_run[place] = job
         return job
 
     def tell(self) -> None:
         """Say once what concerns many runs."""
-        for text in [*self.said, *([describe_shorter(self.shorter)] if self.shorter else [])]:
+        for continued in (True, False):
+            alike = [each for each in self.shorter if (each.obstacle is None) == continued]
+            if alike:
+                more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+                self.said[f"{alike[0]}{more}"] = None
+        for text in self.said:
             say(text, error=True)
 
 

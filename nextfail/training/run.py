@@ -32,6 +32,7 @@ from nextfail.training.build import make, make_data, make_module, make_task, req
 from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints, WholeFiles, latest_whole, read_checkpoint
 from nextfail.training.csvlog import MetricsFile
+from nextfail.training.longer import adopt
 from nextfail.training.metrics import AnswerMetrics
 from nextfail.training.module import TaskModule
 
@@ -40,13 +41,14 @@ PROFILERS: dict[str, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfi
 EXAMPLES = 8  # test problems kept with what was generated for them
 
 
-def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, Any]:
+def train(config: dict[str, Any], folder: RunFolder, lock: Lock, shorter: RunFolder | None = None) -> dict[str, Any]:
     """Train, evaluate and record the run of a folder that was claimed for it; go on from its checkpoint if it has one.
 
     Args:
         config: resolved configuration.
         folder: where run.json is already.
         lock: of this folder, held.
+        shorter: the same run with a smaller budget, done, to begin from if this one has no checkpoint yet.
 
     Returns:
         The content of result.json.
@@ -61,6 +63,9 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock) -> dict[str, An
     resume, complaints = latest_whole(folder.checkpoints, run["hash"])
     for complaint in complaints:
         log.warning("%s; going on from the one before", complaint)
+    if shorter and not resume:
+        resume = adopt(folder, shorter, run["hash"])
+        log.info("continuing %s", shorter.path)
     step = read_checkpoint(resume, run["hash"])["global_step"] if resume else 0
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpu = "" if given is None else f", GPU {given}"

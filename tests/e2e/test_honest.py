@@ -161,16 +161,6 @@ def test_an_identity_is_trained_once_per_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_longer_run_says_that_a_shorter_one_exists(tmp_path: Path) -> None:
-    short("trainer.max_steps=3", cwd=tmp_path)
-    told = short("trainer.max_steps=6", cwd=tmp_path).stderr
-    assert "the same run exists with trainer.max_steps=3. Continuing it to 6 steps is not supported yet" in told
-    told = call("train", "-m", *SHORT, "trainer.max_steps=8", "seed=0,1", cwd=tmp_path).stderr
-    assert "the same run exists with trainer.max_steps=6" in told and told.count("the same run exists") == 1
-    assert "the same run exists" not in short("trainer.max_steps=8", cwd=tmp_path).stderr
-
-
-@pytest.mark.slow
 def test_a_run_that_a_recipe_was_not_made_for_is_told_once(tmp_path: Path) -> None:
     asked = ("recipe=laptop_hard_token", "task=g2_4", "trainer.max_steps=1", "data.train=64")
     message = "recipe=laptop_hard_token was made for task degree=2 path_length=5 or degree=5 path_length=5, model"

@@ -328,7 +328,7 @@ def test_shorter_runs_are_the_same_but_for_their_length(tmp_path: Path) -> None:
     known = Known(tmp_path)
     for steps, expected in {1000: ("c", 500), 499: ("b", 200), 50: None}.items():
         found = known.shorter(of(f"trainer.max_steps={steps}"))
-        assert (found and (found[0].path.name, found[1])) == expected
+        assert (found and (found.run.path.name, found.steps)) == expected
     assert known.shorter(of("trainer.max_steps=999", "seed=2")) is None
 
 
