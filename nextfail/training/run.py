@@ -21,7 +21,7 @@ from nextfail import __version__
 from nextfail.errors import UserError
 from nextfail.files import json_text
 from nextfail.runs.folder import RunFolder
-from nextfail.runs.identity import SCHEMA
+from nextfail.runs.identity import SCHEMA, leaves
 from nextfail.runs.lock import Lock
 from nextfail.runs.provenance import git_commit, versions
 from nextfail.runs.records import LONGEST, Malformed, Result, parse
@@ -157,7 +157,7 @@ def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], ca
 
 
 def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> Any:
-    """A logger that knows the whole configuration of the run.
+    """A logger that knows the whole configuration of the run, by dotted keys, and its name.
 
     In its texts, {id} stands for the run's own id, which it keeps when it is resumed, and {run} for its folder's name.
 
@@ -171,7 +171,8 @@ def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder:
             if isinstance(value, str):
                 spec = spec | {key: (value := value.replace(mark, text))}
     logger = require(f"logger.{name}", make(f"logger.{name}", spec), Logger)
-    logger.log_hyperparams({key: value for key, value in config.items() if key not in ("logger", "callbacks")})
+    settings = leaves({key: value for key, value in config.items() if key not in ("logger", "callbacks")})
+    logger.log_hyperparams({"run": folder.path.name, **dict(settings)})
     return logger
 
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import TINY, call, command, refused, result, sweep, train, train_until, until, wait_for
+from commands import TINY, call, command, refused, result, sweep, train, train_until
 from inside import train_here
 from synthetic import rewrite
 
@@ -315,28 +315,6 @@ def test_a_budget_below_the_interval_is_validated_at_its_end(tmp_path: Path) -> 
     rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [["2", "train"], ["2", "validation"], ["2", "test"]]
     assert (tmp_path / "run/checkpoints/last.ckpt").exists()
-
-
-@pytest.mark.slow
-def test_wandb_gets_the_configuration_and_goes_on_with_its_run(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
-    env = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    run = (*TINY, "logger=wandb", "name=w", "seed=3", "trainer.max_steps=400", "callbacks=none")
-    process = subprocess.Popen(command("train", *run), cwd=tmp_path, env=os.environ | env, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
-    until(lambda: list(tmp_path.glob("runs/w/*/metrics.csv")))
-    (metrics,) = tmp_path.glob("runs/w/*/metrics.csv")
-    wait_for(metrics, "\n20,validation")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 130
-    call("train", *run, cwd=tmp_path, env=env)
-    began = json.loads((metrics.parent / "run.json").read_text())["began"]
-    files = sorted((metrics.parent / "wandb").glob("offline-run-*/*.wandb"))
-    assert [file.name for file in files] == [f"run-{began['id']}.wandb"] * 2  # one run in two parts
-    for file in files:
-        content = file.read_bytes()
-        assert metrics.parent.name.encode() in content  # its name
-        assert b"teacher_forcing.TeacherForcing" in content and b"weight_decay" in content  # its configuration
 
 
 OLD = ("debug=default", "model.depth=1", "model.width=8", "trainer.max_steps=4", "trainer.val_every=2",
