@@ -5,6 +5,7 @@ nextfail-train -m objective=teacher_forcing,reverse seed=0,1,2
 nextfail-train experiment=demo
 """
 
+import difflib
 import os
 import re
 import sys
@@ -153,11 +154,23 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
         if "." in match[1]:  # within a section no other section is meant
             known = [key for key in known if not any(each.startswith(f"{key}.") for each in [match[1], *known])]
         return str(unknown(match[1], known))
+    if match := re.search(
+        r"Could not find '([\w/]+)/([^'/]+)'\n\nAvailable options in '[\w/]+':\n((?:\t.*\n?)+)", text
+    ):
+        return no_option(match[1], match[2], match[3].split())
     if "does not support sweep type" in text:
         return "an interval needs a sweeper that draws from it: hydra/sweeper=optuna, as in experiment=search"
     if "--run, --multirun, --cfg" in text:
         return "--cfg shows one configuration, and does not go with -m"
     return text
+
+
+def no_option(group: str, option: str, known: list[str]) -> str:
+    """That a group has no such option, with the nearest right ones."""
+    near = difflib.get_close_matches(option, known, n=2, cutoff=0.6)
+    if near:
+        return f"{group}={option}: there is no such option: did you mean {' or '.join(near)}?"
+    return f"{group}={option}: there is no such option: choose one of {', '.join(known)}"
 
 
 def known_keys(arguments: Sequence[str]) -> list[str]:

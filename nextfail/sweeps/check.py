@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from nextfail import source
@@ -208,6 +209,9 @@ def _specs(config: dict[str, Any]) -> Iterator[Spec]:
         if not isinstance(spec.get("_target_"), str):
             raise UserError(f"{key} has no _target_: choose an option of the group, as in {key}=NAME")
         made = source.find(spec["_target_"])
+        package = spec["_target_"].partition(".")[0]
+        if made is None and find_spec(package) is None:
+            raise UserError(f"{key}._target_={spec['_target_']}: there is no module {package}, here or installed")
         parameters = made.parameters if made else None
         if parameters is not None:
             given = set(GIVEN.get(key, ()))

@@ -1,17 +1,19 @@
-"""A look at the folder of a run or a sweep before Hydra makes it and writes its log there."""
+"""A look at a command and the folder of its run or sweep before Hydra makes it and writes its log there."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from nextfail.errors import UserError, guarded
 from nextfail.files import trap
 from nextfail.runs.folder import RunFolder
 from nextfail.sweeps.check import require_name
+from nextfail.sweeps.job import checked, own_part
 
 
 class Guard(Callback):
@@ -28,11 +30,17 @@ def ready_run(config: DictConfig) -> None:
     """Make sure that the folder of a single run may be written.
 
     Raises:
-        UserError: it is somebody else's, leads elsewhere, or `name` leads out of runs/.
+        UserError: it is somebody else's, leads elsewhere, or `name` leads out of runs/; or the run cannot be begun.
     """
     require_name(config.get("name"))
-    if (folder := _folder(config, "hydra.run.dir")) is not None:
-        RunFolder(folder).require_ours()
+    if (folder := _folder(config, "hydra.run.dir")) is None:
+        return
+    RunFolder(folder).require_ours()
+    there = copy.deepcopy(config)
+    with read_write(there.hydra), open_dict(there.hydra):
+        there.hydra.runtime.output_dir = str(folder)  # which loggers may refer to
+    HydraConfig.instance().set_config(there)
+    checked(own_part(there), there.hydra)
 
 
 def ready_sweep(config: DictConfig) -> None:

@@ -75,13 +75,10 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
         UserError, RunCut: see nextfail.errors.
     """
     hydra = HydraConfig.get()
-    find_classes_in(hydra.runtime.cwd)
-    config, said = resolve(cfg, Path(hydra.runtime.cwd), hydra)
-    choices(hydra, config)
+    config, said = checked(cfg, hydra)
     identity = Identity.of(config)
     folder = RunFolder(Path(hydra.runtime.output_dir))
     if hydra.mode == RunMode.RUN:  # a sweep has done so for all its runs at once
-        require_in_run(hydra)
         for text in said:
             log.warning(text)
         folder = _known(folder, identity, str(config["on_existing"]), hydra)
@@ -98,6 +95,28 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     result = folder.result()
     assert result is not None
     return result, folder
+
+
+def checked(cfg: DictConfig, hydra: Any) -> tuple[dict[str, Any], list[str]]:
+    """What `resolve` makes of a configuration, and all that can be wrong with a command before its run begins.
+
+    Raises:
+        UserError: something is.
+    """
+    find_classes_in(hydra.runtime.cwd)
+    if hydra.mode != RunMode.MULTIRUN:
+        require_in_run(hydra)
+    config, said = resolve(cfg, Path(hydra.runtime.cwd), hydra)
+    choices(hydra, config)
+    return config, said
+
+
+def own_part(config: DictConfig) -> DictConfig:
+    """The configuration without Hydra's part."""
+    own = copy.copy(config)
+    OmegaConf.set_struct(own, False)
+    own.pop("hydra")
+    return own
 
 
 def find_classes_in(folder: str) -> None:

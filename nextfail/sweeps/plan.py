@@ -1,6 +1,5 @@
 """What a sweep has to do: each job composed once, and looked up on the disk before anything is started."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from nextfail.errors import UserError
 from nextfail.runs.folder import RunFolder, State
@@ -16,7 +15,7 @@ from nextfail.runs.identity import Identity
 from nextfail.sweeps import records
 from nextfail.sweeps.compose import Composer
 from nextfail.sweeps.effect import require_in_sweep
-from nextfail.sweeps.job import choices, find_classes_in, resolve, wanted
+from nextfail.sweeps.job import checked, own_part, wanted
 from nextfail.sweeps.known import Known, Shorter
 from nextfail.terminal import say
 
@@ -71,7 +70,6 @@ def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str
     composed = [(list(overrides), _compose(composer, overrides)) for overrides in batch]
     require_in_sweep(master, composed)
     jobs = [_job(config, overrides, number) for number, (overrides, config) in enumerate(composed, first)]
-    find_classes_in(str(master.hydra.runtime.cwd))
     planner = _Planner()
     for place, job in enumerate(jobs):
         try:
@@ -100,8 +98,7 @@ class _Planner:
             UserError: it cannot be begun.
         """
         hydra = job.config.hydra
-        config, said = resolve(_own(job.config), Path(hydra.runtime.cwd), hydra)
-        choices(hydra, config)
+        config, said = checked(own_part(job.config), hydra)
         identity, on_existing = Identity.of(config), str(job.config.on_existing)
         place = job.folder.path.parent, identity.hash
         if place in self.by_run:
@@ -146,14 +143,6 @@ def _job(config: DictConfig, overrides: list[str], number: int) -> Job:
     HydraConfig.instance().set_config(config)
     name = str(config.hydra.sweep.subdir)
     return Job(number, name, RunFolder(Path(config.hydra.sweep.dir) / name), overrides, config)
-
-
-def _own(config: DictConfig) -> DictConfig:
-    """The configuration without Hydra's part."""
-    own = copy.copy(config)
-    OmegaConf.set_struct(own, False)
-    own.pop("hydra")
-    return own
 
 
 def _remember(jobs: list[Job]) -> None:

@@ -11,8 +11,8 @@ from synthetic import share
 
 from nextfail.runs.folder import record
 from nextfail.runs.identity import Identity
-from nextfail.sweeps.job import resolve
-from nextfail.sweeps.plan import Job, _own, plan
+from nextfail.sweeps.job import own_part, resolve
+from nextfail.sweeps.plan import Job, plan
 from nextfail.sweeps.records import remembered
 from nextfail.sweeps.sweep import counts, unfinished
 
@@ -40,7 +40,7 @@ def planner(made: tuple[HydraContext, DictConfig], tmp_path: Path) -> Planner:
 
 def finish(job: Job, **changed: Any) -> None:
     """Make the run of a job done, or that of another identity."""
-    identity = Identity.of(resolve(_own(job.config), Path.cwd(), job.config.hydra)[0])
+    identity = Identity.of(resolve(own_part(job.config), Path.cwd(), job.config.hydra)[0])
     job.folder.path.mkdir(parents=True)
     run = record(replace(identity, settings=identity.settings | changed), {})
     job.folder.files.write_json("run.json", run)
