@@ -87,6 +87,8 @@ KINDS = {
     "str": Kind("text", lambda value: isinstance(value, str)),
     "bool": Kind("true or false", lambda value: isinstance(value, bool)),
     "None": Kind("null", lambda value: value is None),
+    "dict": Kind("a map such as {a: b}", lambda value: isinstance(value, dict)),
+    "list": Kind("a list such as [a, b]", lambda value: isinstance(value, list)),
     **{f"AtLeast{least}": _whole(least) for least in range(5)},
     "Threads": _whole(1, 1024),
     "Positive": Kind("a number above 0", lambda value: _is_number(value) and value > 0),
@@ -227,3 +229,45 @@ RECIPE = {
     "name": Key("str", "folder of an experiment below runs/: `name: ${recipe.name}`"),
 }
 """Keys of a file of conf/recipe."""
+
+_SLURM_TEST = {
+    "array_parallelism": Key("AtLeast1", "runs at once"),
+    "timeout_min": Key("Positive", "minutes a run until it has to save and queue again"),
+    "signal_delay_s": Key("AtLeast1", "seconds before the time limit in which to save"),
+    "requeue": Key("AtLeast0", "how often a run may queue again after its time limit or preemption; 0 for never"),
+    "folder": Key("str", "where scripts and logs of the jobs are"),
+}
+LAUNCHERS = {
+    "local": {
+        "n_jobs": Key("AtLeast1 | Literal[-1]", "runs at once; -1 for one a core, or per_gpu on each GPU"),
+        "per_gpu": Key("AtLeast1", "runs at once on one GPU, each of which sees only that"),
+    },
+    "slurm": {
+        "partition": Key("str | None", "null for the cluster's default"),
+        "account": Key("str | None", "to charge"),
+        "qos": Key("str | None", "quality of service"),
+        "constraint": Key("str | None", "features of nodes, such as a100"),
+        **_SLURM_TEST,
+        "timeout_min": Key("AtLeast1", "minutes a run until it has to save and queue again"),
+        "cpus_per_task": Key("AtLeast1", "cores of a run"),
+        "mem_gb": Key("Positive | None", "GiB of memory of a run"),
+        "gpus": Key("AtLeast1 | None", "GPUs of a run, of which it uses one"),
+        "setup": Key("list", "shell lines before each run, such as module load cuda"),
+        "max_array": Key("AtLeast1 | None", "longest array; null asks the cluster"),
+        "detach": Key("bool", "send the jobs and return"),
+        "job_name": Key("str", "of every job"),
+        "extra": Key("dict", "more of sbatch's options"),
+    },
+    "slurm_test": _SLURM_TEST,
+}
+"""What each launcher takes, as `hydra.launcher.KEY`."""
+
+OPTUNA = {
+    "storage": Key("str", "file of the study, an Optuna journal"),
+    "study_name": Key("str", "of the study in it"),
+    "n_trials": Key("AtLeast1", "runs in all, those of earlier commands included"),
+    "n_jobs": Key("AtLeast1", "runs proposed at once"),
+    "seed": Key("AtLeast0", "of the proposals"),
+    "params": Key("dict", "axes, as on the command line"),
+}
+"""What hydra/sweeper=optuna takes, as `hydra.sweeper.KEY`."""

@@ -9,12 +9,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nextfail import source
-from nextfail.config import OPTIONS, SIZE, TOP, TRAINER, Key, shown
+from nextfail.config import LAUNCHERS, OPTIONS, OPTUNA, RECIPE, SIZE, TOP, TRAINER, Key, shown
 from nextfail.files import Inside
 from nextfail.paths import CONF
 from nextfail.syntax import locate
 
 GROUPS = ("task", "data", "model", "objective", "optimizer", "scheduler")
+CALLBACKS = {"progress": "nextfail.training.progress.Progress", "train_set": "nextfail.training.callbacks.TrainSet"}
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 
 HEAD = """<!-- written by python -m nextfail.reference, which replaces it -->
@@ -41,6 +42,13 @@ def page() -> str:
                 made.setdefault(target, []).append((file.stem, content))
         for target, options in made.items():
             parts += _options(group, target, options)
+    parts.append("\n## `callbacks`\n")
+    for name, target in CALLBACKS.items():
+        parts += _callback(name, target)
+    for name, keys in LAUNCHERS.items():
+        parts += _section(f"`hydra/launcher={name}`", "hydra.launcher.", keys)
+    parts += _section("`hydra/sweeper=optuna`", "hydra.sweeper.", OPTUNA)
+    parts += _section("A file of the group `recipe`", "recipe.", RECIPE)
     return "\n".join(parts) + "\n"
 
 
@@ -80,6 +88,17 @@ def _options(group: str, target: str, options: list[tuple[str, dict[str, Any]]])
         yield "| key | takes | default | meaning |\n|---|---|---|---|"
         yield from rows
         yield ""
+
+
+def _callback(name: str, target: str) -> Iterator[str]:
+    found = source.find(target)
+    assert found is not None and found.parameters is not None, target
+    meanings = _meanings(target)
+    yield f"`callbacks.{name}`: [{found.path.rpartition('.')[2]}](../{_file(found.path)})\n"
+    yield "| key | takes | meaning |\n|---|---|---|"
+    for key, parameter in found.parameters.items():
+        yield _row(f"callbacks.{name}.{key}", parameter.type.words, meanings[key])
+    yield ""
 
 
 def _row(key: str, takes: str, meaning: str, defaults: dict[str, Any] | None = None) -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class NextfailLauncher(Launcher):
     """Plans a batch, runs what is not done, and never lets one run take the others along."""
 
-    known: tuple[str, ...] = ()
-    """Settings that there are; conf/hydra/launcher/ explains them."""
+    name: str
+    """Of its settings in nextfail.config.LAUNCHERS."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings: dict[str, Any] = {
@@ -30,21 +30,14 @@ class NextfailLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Validation exact match of each run; NaN, and a line at the end of the command, for one that is not done."""
-        from nextfail.errors import UserError
         from nextfail.sweeps import job
-        from nextfail.sweeps.check import unknown
         from nextfail.sweeps.plan import plan
         from nextfail.sweeps.private import completed
         from nextfail.sweeps.sweep import Sweep, finish, values
 
         setup_globals()
         job.begun = True
-        for key in self.settings:
-            if key not in self.known:
-                raise unknown(f"hydra.launcher.{key}", [f"hydra.launcher.{each}" for each in self.known])
-        for key in self.known:
-            if key not in self.settings:
-                raise UserError(f"hydra.launcher.{key} is missing: give a value, as in +hydra.launcher.{key}=...")
+        self._check()
         backend = self.backend()
         jobs = plan(self.context, self.config, job_overrides, initial_job_idx)
         once = list(dict.fromkeys(jobs))
@@ -58,86 +51,73 @@ class NextfailLauncher(Launcher):
         """Where the jobs run."""
         raise NotImplementedError
 
-    def whole(self, key: str, least: int) -> int:
-        """A setting that has to be a whole number.
+    def _check(self) -> None:
+        """Refuse settings that there are not, that are missing, or of the wrong kind.
 
         Raises:
-            UserError: it is something else.
+            UserError: names the setting, and what would be right.
         """
-        value: Any = self.settings[key]
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        self.require(key, fits, f"a whole number of at least {least}")
-        return value
-
-    def require(self, key: str, fits: bool, right: str) -> None:
-        """Refuse a setting that does not fit, saying what would be right.
-
-        Raises:
-            UserError: it does not fit.
-        """
+        from nextfail.config import LAUNCHERS
         from nextfail.errors import UserError
+        from nextfail.sweeps.check import unknown
 
-        if not fits:
-            raise UserError(f"hydra.launcher.{key}={self.settings[key]!r} is not {right}")
+        known = LAUNCHERS[self.name]
+        for key in self.settings:
+            if key not in known:
+                raise unknown(f"hydra.launcher.{key}", [f"hydra.launcher.{each}" for each in known])
+        for key, what in known.items():
+            if key not in self.settings:
+                raise UserError(f"hydra.launcher.{key} is missing: give a value, as in +hydra.launcher.{key}=...")
+            if refusal := what.type.refusal(f"hydra.launcher.{key}", self.settings[key]):
+                raise UserError(refusal)
 
 
 class LocalLauncher(NextfailLauncher):
-    """Processes of this machine.
+    """Processes of this machine."""
 
-    Args:
-        n_jobs: runs at once; -1 for one a core, or `per_gpu` a GPU.
-        per_gpu: runs at once on one GPU, where runs use any.
-    """
-
-    known = ("n_jobs", "per_gpu")
+    name = "local"
 
     def backend(self) -> "Backend":
         from nextfail.sweeps.pool import Pool
 
-        most = None if self.settings["n_jobs"] == -1 else self.whole("n_jobs", 1)
-        return Pool(self.context, most, self.whole("per_gpu", 1))
+        most = None if self.settings["n_jobs"] == -1 else self.settings["n_jobs"]
+        return Pool(self.context, most, self.settings["per_gpu"])
 
 
 class SlurmLauncher(NextfailLauncher):
-    """Jobs of SLURM, in arrays; conf/hydra/launcher/slurm.yaml explains the settings."""
+    """Jobs of SLURM, in arrays."""
 
-    known = ("partition", "account", "qos", "constraint", "timeout_min", "cpus_per_task", "mem_gb", "gpus", "setup",
-             "array_parallelism", "max_array", "signal_delay_s", "requeue", "detach", "job_name", "extra",
-             "folder")  # fmt: skip
+    name = "slurm"
 
     def backend(self) -> "Backend":
         submit = _submit()
 
         own = ("folder", "requeue", "max_array", "detach", "timeout_min", "mem_gb", "gpus", "extra")
-        settings, requeue = self.settings, self.whole("requeue", 0)
-        self.require("detach", isinstance(settings["detach"], bool), "true or false")
-        self.require("extra", isinstance(settings["extra"], dict), "a map such as {mail-type: END}")
-        memory = settings["mem_gb"]
-        self.require("mem_gb", memory is None or (isinstance(memory, int | float) and memory > 0), "a number above 0")
+        settings, requeue, memory = self.settings, self.settings["requeue"], self.settings["mem_gb"]
         sbatch = {
             **{key: value for key, value in settings.items() if key not in own and value is not None},
-            "time": self.whole("timeout_min", 1),
+            "time": settings["timeout_min"],
             "additional_parameters": {"requeue" if requeue else "no-requeue": True, **settings["extra"]},
-            "array_parallelism": self.whole("array_parallelism", 1),
+            "array_parallelism": settings["array_parallelism"],
         }
         if memory is not None:
             sbatch["mem"] = f"{round(memory * 1024)}M"
         if settings["gpus"] is not None:
-            sbatch["gpus_per_node"] = self.whole("gpus", 1)
-        most = None if settings["max_array"] is None else self.whole("max_array", 1)
-        return submit.Slurm(self.context, Path(settings["folder"]), sbatch, requeue, most, settings["detach"])
+            sbatch["gpus_per_node"] = settings["gpus"]
+        folder, most = Path(settings["folder"]), settings["max_array"]
+        return submit.Slurm(self.context, folder, sbatch, requeue, most, settings["detach"])
 
 
 class SlurmTestLauncher(NextfailLauncher):
     """The way of SlurmLauncher, as processes of this machine; see conf/hydra/launcher/slurm_test.yaml."""
 
-    known = ("array_parallelism", "timeout_min", "signal_delay_s", "requeue", "folder")
+    name = "slurm_test"
 
     def backend(self) -> "Backend":
         submit = _submit()
 
         parameters = {key: self.settings[key] for key in ("timeout_min", "signal_delay_s")}
-        size, requeue = self.whole("array_parallelism", 1), self.whole("requeue", 0)
+        size, requeue = self.settings["array_parallelism"], self.settings["requeue"]
         return submit.Local(self.context, Path(self.settings["folder"]), parameters, size, requeue)
 
 

@@ -82,11 +82,12 @@ class OptunaSweeper(Sweeper):
         Raises:
             UserError: a number is none, Optuna is not installed, or its trials would not be waited for.
         """
+        from nextfail.config import OPTUNA
         from nextfail.errors import UserError
 
-        for key, value, least in (("n_trials", self.n_trials, 1), ("n_jobs", self.n_jobs, 1), ("seed", self.seed, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"hydra.sweeper.{key}={value!r} is not a whole number of at least {least}")
+        for key, value in {"n_trials": self.n_trials, "n_jobs": self.n_jobs, "seed": self.seed}.items():
+            if refusal := OPTUNA[key].type.refusal(f"hydra.sweeper.{key}", value):
+                raise UserError(refusal)
         if getattr(self.launcher, "settings", {}).get("detach"):
             raise UserError("hydra.launcher.detach=true does not go with hydra/sweeper=optuna, which proposes runs by "
                             "the results of others")  # fmt: skip

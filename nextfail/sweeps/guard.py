@@ -13,6 +13,7 @@ from nextfail.errors import UserError, guarded
 from nextfail.files import trap
 from nextfail.runs.folder import RunFolder
 from nextfail.sweeps.check import require_name
+from nextfail.sweeps.effect import require_in_run
 from nextfail.sweeps.job import checked, own_part
 
 
@@ -40,6 +41,7 @@ def ready_run(config: DictConfig) -> None:
     with read_write(there.hydra), open_dict(there.hydra):
         there.hydra.runtime.output_dir = str(folder)  # which loggers may refer to
     HydraConfig.instance().set_config(there)
+    require_in_run(there.hydra)
     checked(own_part(there), there.hydra)
 
 

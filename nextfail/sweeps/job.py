@@ -79,6 +79,7 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     identity = Identity.of(config)
     folder = RunFolder(Path(hydra.runtime.output_dir))
     if hydra.mode == RunMode.RUN:  # a sweep has done so for all its runs at once
+        require_in_run(hydra)
         for text in said:
             log.warning(text)
         folder = _known(folder, identity, str(config["on_existing"]), hydra)
@@ -98,14 +99,12 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
 
 
 def checked(cfg: DictConfig, hydra: Any) -> tuple[dict[str, Any], list[str]]:
-    """What `resolve` makes of a configuration, and all that can be wrong with a command before its run begins.
+    """What `resolve` makes of a configuration that could be run.
 
     Raises:
-        UserError: something is.
+        UserError: it could not.
     """
     find_classes_in(hydra.runtime.cwd)
-    if hydra.mode != RunMode.MULTIRUN:
-        require_in_run(hydra)
     config, said = resolve(cfg, Path(hydra.runtime.cwd), hydra)
     choices(hydra, config)
     return config, said

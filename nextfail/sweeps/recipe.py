@@ -37,11 +37,14 @@ def apply(cfg: DictConfig, hydra: Any) -> list[str]:
     if not (node := cfg.get("recipe")):
         return []
     name = f"recipe={hydra.runtime.choices.get('recipe')}"
+    if not isinstance(node, DictConfig):
+        raise UserError(f"{name}: {shown(node)} is not a section of {', '.join(RECIPE)}")
     recipe: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
     require_whole(name, recipe)
-    run = facts(cfg)
-    said = [f"{name} was made for {described(recipe['made_for'])}; this run has {described(_of_it(run, recipe))}"
-            for _ in [0] if not fits(recipe["made_for"], run)]  # fmt: skip
+    run, said = facts(cfg), []
+    if not fits(recipe["made_for"], run):
+        made_for, given = described(recipe["made_for"]), described(_of_it(run, recipe))
+        said.append(f"{name} was made for {made_for}; this run has {given}")
     kept = set(set_elsewhere(hydra))
     chosen = chosen_elsewhere(hydra)
     for entry in recipe["settings"]:

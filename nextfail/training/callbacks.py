@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from nextfail.config import AtLeast1
 from nextfail.errors import UserError
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.records import Status
@@ -103,9 +104,7 @@ class TrainSet(Callback):
         problems: how many.
     """
 
-    def __init__(self, problems: int) -> None:
-        if not isinstance(problems, int) or problems < 1:
-            raise ValueError(f"problems={problems!r} is not a whole number of at least 1")
+    def __init__(self, problems: AtLeast1) -> None:
         self.problems = problems
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from nextfail.config import NotNegative
 from nextfail.runs.records import Status
 from nextfail.runs.status import COLUMNS, describe, row
 from nextfail.terminal import console, say
@@ -24,7 +25,7 @@ class Progress(Callback):
         every: seconds between two lines where there is no terminal.
     """
 
-    def __init__(self, every: float) -> None:
+    def __init__(self, every: NotNegative) -> None:
         self.every = every
         self.console = console(error=True)
         self.live: Live | None = None

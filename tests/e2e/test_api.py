@@ -95,6 +95,7 @@ def test_attention_and_hidden_states_are_those_of_the_pass(run_folder: Path) -> 
     assert torch.equal(predicted, answers), "greedy answers are what the same pass predicts"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [("model=mamba", "objective=teacherless"), ("objective=any_order",)])
 def test_other_models_and_objectives_are_inspected(settings: tuple[str, ...], tmp_path: Path) -> None:
     run = nextfail.train(*TINY, "trainer.max_steps=10", "task=g2_3", *settings, folder=tmp_path)

@@ -69,6 +69,7 @@ def test_flops_by_hand(tmp_path: Path) -> None:
     assert flops == 3 * batch * (2 * products + scan + taps)
 
 
+@pytest.mark.slow
 def test_keys_of_another_model_are_refused(tmp_path: Path) -> None:
     assert "heads" in refused("train", *TINY, "model=mamba", "model.heads=2", cwd=tmp_path)
     message = refused("train", *TINY, "model=mamba", "model.scan=quick", "hydra.run.dir=run", cwd=tmp_path)

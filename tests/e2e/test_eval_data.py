@@ -64,6 +64,7 @@ def sized(name: str, *settings: str) -> list[str]:
     return ["--task", name, *(text for setting in settings for text in ("--set", setting))]
 
 
+@pytest.mark.slow
 def test_eval_on_another_size_says_what_is_wrong_with_it(run_folder: Path, tmp_path: Path) -> None:
     for arguments, message in {
         ("--set", "degree=3"): "--set goes with --task",
@@ -77,6 +78,7 @@ def test_eval_on_another_size_says_what_is_wrong_with_it(run_folder: Path, tmp_p
         assert message in refused("eval", run_folder, *arguments, cwd=tmp_path), arguments
 
 
+@pytest.mark.slow
 def test_data_of_another_size_and_layout(tmp_path: Path) -> None:
     plain, sizes = ("--n", 20, "--seed", 1, "--out"), ("degree=2", "path_length=4", "num_nodes=50")
     call("data", "--task", "g2_4", *plain, "named.txt", cwd=tmp_path)
@@ -122,6 +124,7 @@ def test_hostile_run_json_runs_nothing(copied: Path, tmp_path: Path, section: st
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_run_or_schema(copied: Path, tmp_path: Path) -> None:
     path = copied / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
@@ -133,6 +136,7 @@ def test_checkpoint_of_another_run_or_schema(copied: Path, tmp_path: Path) -> No
     assert "there is no checkpoint" in refused("eval", copied, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_data_never_writes_over_a_file(tmp_path: Path) -> None:
     arguments = ("--task", "g2_5", "--n", 20, "--seed", 1, "--out", "a.txt")
     call("data", *arguments, cwd=tmp_path)

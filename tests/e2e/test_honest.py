@@ -34,6 +34,7 @@ def test_the_search_of_the_readme_searches(tmp_path: Path) -> None:
     assert {text.partition("=")[0] for text in best["overrides"]} >= {"optimizer.lr", "optimizer.weight_decay"}
 
 
+@pytest.mark.slow
 def test_ranks_in_the_environment_change_nothing(tmp_path: Path) -> None:
     short("hydra.run.dir=plain", cwd=tmp_path)
     short("hydra.run.dir=ranked", "logger=tensorboard", cwd=tmp_path, env=RANKS)
@@ -107,6 +108,7 @@ def test_what_the_result_needs_fails_before_the_first_step(
 OWN = "from nextfail.objectives import Objective\n\n\nclass Mine(Objective):\n    {}\n"
 
 
+@pytest.mark.slow
 def test_an_edited_class_is_another_run(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN.format("pass"))
     own = ("objective._target_=mine.Mine", "name=own")

@@ -56,6 +56,7 @@ def mine(tmp_path: Path) -> Path:
 OWN = ("--config-dir", "conf", *TINY, "task=copy", "trainer.max_steps=10", "trainer.val_every=5", "name=copy")
 
 
+@pytest.mark.slow
 def test_a_task_without_a_hard_token(mine: Path) -> None:
     for objective in ("teacher_forcing", "teacherless"):
         said = call("train", *OWN, f"objective={objective}", cwd=mine).stdout
@@ -75,6 +76,7 @@ def test_a_task_without_a_hard_token(mine: Path) -> None:
     assert "not copied" in (mine / "runs/copy/report/results.csv").read_text()
 
 
+@pytest.mark.slow
 def test_what_a_task_cannot_do_is_told_before_training(mine: Path) -> None:
     assert "needs a task with one hard token" in refused("train", *OWN, "objective=first_hop_only", cwd=mine)
     source = (mine / "copy_task.py").read_text()
@@ -90,6 +92,7 @@ def test_what_a_task_cannot_do_is_told_before_training(mine: Path) -> None:
     assert "outcome: Expected `str`, got `null`" in refused("train", *OWN, cwd=mine)
 
 
+@pytest.mark.slow
 def test_a_task_with_a_long_title_is_done(mine: Path) -> None:
     source = (mine / "copy_task.py").read_text()
     (mine / "copy_task.py").write_text(

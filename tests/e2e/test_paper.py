@@ -10,6 +10,7 @@ from tiny import make_model
 
 from benchmarks.paper_cost import cost
 from nextfail.studies.pitfalls.claims import CLAIMS
+from nextfail.sweeps import recipe
 
 ASKED = [f"pitfalls/{claim.name}" for claim in CLAIMS if claim.name != "pretrained"]
 ON_A_CPU = ["recipe=paper", "trainer.accelerator=cpu", "trainer.precision=32-true"]
@@ -104,6 +105,7 @@ def test_cost_is_counted_from_the_published_budget() -> None:
 
 def test_published_recipe() -> None:
     cfg = compose("experiment=pitfalls/failure", "recipe=paper")
+    recipe.apply(cfg, cfg.hydra)
     assert (cfg.model.depth, cfg.model.width, cfg.model.heads, cfg.data.batch_size) == (12, 384, 6, 256)
     assert (cfg.data.train, cfg.data.test, cfg.optimizer.lr) == (200_000, 20_000, 5e-4)
     assert cfg.trainer.max_steps * cfg.data.batch_size == 500 * cfg.data.train

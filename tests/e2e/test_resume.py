@@ -59,6 +59,7 @@ def test_on_existing(run_folder: Path, tmp_path: Path) -> None:
     assert "choose resume, restart or fail" in refused("train", *same, "on_existing=maybe", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_restart_begins_anew(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(f"hydra.run.dir={folder}", cwd=tmp_path)
@@ -68,6 +69,7 @@ def test_restart_begins_anew(tmp_path: Path) -> None:
     assert (folder / "metrics.csv").read_text().count("validation") == 4
 
 
+@pytest.mark.slow
 def test_truncated_result_is_made_again(run_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(f"hydra.run.dir={folder}", GRAPH, cwd=tmp_path)

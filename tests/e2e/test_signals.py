@@ -48,6 +48,7 @@ def test_a_run_in_a_session_that_closes_is_saved(tmp_path: Path) -> None:
     assert f"the same command goes on from step {status['step']:,}" in said
 
 
+@pytest.mark.slow
 def test_nohup_is_respected(tmp_path: Path) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     code, errors = train_until(tmp_path / "run", 20, signal.SIGHUP, cwd=tmp_path)
@@ -103,6 +104,7 @@ def test_ctrl_c_early_in_a_sweep_starts_nothing_more(made: str, seconds: float, 
     assert [*tmp_path.glob("runs/s/*/metrics.csv")] == log, "nothing was begun afterwards"
 
 
+@pytest.mark.slow
 def test_a_long_temporary_folder(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100)
     folder.mkdir()

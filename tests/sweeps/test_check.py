@@ -139,6 +139,12 @@ def test_values_are_refused_by_name(override: str, message: str) -> None:
     assert message in refused(override)
 
 
+@pytest.mark.parametrize("problems", ["0", "-1", "2.5", "null"])
+def test_callbacks_state_their_types_as_well(problems: str) -> None:
+    told = refused("callbacks=train_set", f"callbacks.train_set.problems={problems}")
+    assert told == f"callbacks.train_set.problems={problems} is not a whole number of at least 1"
+
+
 @pytest.mark.parametrize("section", [*SECTIONS, "trainer", "name", "on_existing"])
 @pytest.mark.parametrize("value", [None, "absent"])
 def test_every_section_that_is_needed_is_asked_for(section: str, value: str | None) -> None:
@@ -187,7 +193,8 @@ def test_half_precision_is_refused_where_it_is_known_to_be_a_cpu(accelerator: st
 
 def test_a_class_that_cannot_be_read_takes_any_key() -> None:
     check(composed("+logger.mine={_target_: lightning.pytorch.loggers.WandbLogger, whatever: 1}"))
-    check(composed("+callbacks.mine={_target_: nowhere.Thing, a: 1}"))
+    check(composed("+callbacks.mine={_target_: torch.no.Thing, a: 1}"))
+    assert "there is no module nowhere" in refused("+callbacks.mine={_target_: nowhere.Thing, a: 1}")
 
 
 @pytest.mark.parametrize("leaf", INSTEAD)

@@ -9,6 +9,7 @@ import torch
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from nextfail.config import LAUNCHERS
 from nextfail.errors import UserError
 from nextfail.sweeps import job
 from nextfail.sweeps import pool as pool_file
@@ -143,7 +144,7 @@ def test_slurm_is_asked_for_a_gpu(
     )
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(launchers, "_submit", lambda: SimpleNamespace(Slurm=lambda *given: asked.append(given[2])))
-    settings = {str(key): config.hydra.launcher[key] for key in launchers.SlurmLauncher.known}
+    settings = {str(key): config.hydra.launcher[key] for key in LAUNCHERS[launchers.SlurmLauncher.name]}
     launcher = launchers.SlurmLauncher(**settings)
     launcher.context = made[0]
     launcher.backend()

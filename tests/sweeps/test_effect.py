@@ -15,6 +15,7 @@ from hydra_plugins.nextfail_plugins.launchers import (
     SlurmLauncher,
     SlurmTestLauncher,
 )
+from nextfail.config import LAUNCHERS
 from nextfail.errors import UserError
 from nextfail.paths import CONF
 from nextfail.sweeps.compose import Composer
@@ -121,7 +122,7 @@ def test_keys_that_nothing_reads(made: Made, override: str, message: str) -> Non
 def test_settings_of_a_launcher_are_those_of_its_file(launcher: type[NextfailLauncher]) -> None:
     name = {LocalLauncher: "local", SlurmLauncher: "slurm", SlurmTestLauncher: "slurm_test"}[launcher]
     written = OmegaConf.load(CONF / "hydra/launcher" / f"{name}.yaml")
-    assert {"_target_", *launcher.known} == set(written)
+    assert {"_target_", *LAUNCHERS[launcher.name]} == set(written)
     with pytest.raises(UserError, match=r"unknown key hydra\.launcher\.foldr: "):
         launcher(foldr="x").launch([], 0)
 

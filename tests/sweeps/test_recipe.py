@@ -150,6 +150,7 @@ def test_a_wrong_value_in_a_recipe_is_refused_like_any_other(tmp_path: Path) -> 
     [
         ("{made_for: {}, settings: [], setings: []}", "recipe=mine: unknown key setings"),
         ("{settings: []}", "recipe=mine has no made_for"),
+        ("3", "recipe=mine: 3 is not a section of made_for"),
         ("{made_for: {}}", "recipe=mine has no settings"),
         ("{made_for: {}, settings: {a: 1}}", "recipe=mine: settings={'a': 1} is not a list"),
         ("{made_for: {}, settings: [3]}", "recipe=mine: settings[0] is not an entry"),

@@ -116,7 +116,7 @@ def test_batch_is_a_function_of_settings_seed_and_number(train: int | None) -> N
 def test_stream_begun_at_k_goes_on_like_one_begun_at_zero(train: int | None) -> None:
     whole = [rows(batch) for batch in streamed(made(train=train), 9)]
     resumed = made(train=train)
-    resumed.trainer = SimpleNamespace(global_step=5)  # type: ignore[assignment]
+    resumed.trainer = SimpleNamespace(global_step=5, accumulate_grad_batches=1)  # type: ignore[assignment]
     assert [rows(batch) for batch in streamed(resumed, 4)] == whole[5:]
     assert len({tuple(batch) for batch in whole}) == 9
 

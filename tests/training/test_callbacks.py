@@ -70,9 +70,3 @@ def test_accuracies_on_the_first_training_problems(train: int | None, tmp_path: 
     expected = {f"train_set/{key}": value for key, value in flat(metrics.compute()).items()}
     assert "train_set/forced_token_accuracy_1" in expected
     assert {key: value for key, value in kept.seen.items() if key.startswith("train_set/")} == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("problems", [0, -1, 2.5])
-def test_wrong_number_of_training_problems(problems: int) -> None:
-    with pytest.raises(ValueError, match="problems"):
-        TrainSet(problems)
