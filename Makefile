@@ -5,8 +5,9 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 MAMBA := mamba-ssm==2.3.2.post1
 
-.PHONY: help install demo demo-full test test-slow test-gpu test-reference test-paper test-faults test-slurm slurm-up slurm-down soak lint format \
-	bench bench-gpu rehearse-gpu wheel clean
+DEFAULT := 'not slow and not gpu and not reference and not slurm and not faults and not paper and not docs'
+.PHONY: help install demo demo-full test test-slow test-oldest test-gpu test-reference test-paper test-docs test-faults test-slurm slurm-up slurm-down soak lint format \
+	bench bench-gpu rehearse-gpu wheel docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,10 +38,18 @@ demo-full: demo ## also the published prompt, Mamba without a teacher, three arm
 	$(BIN)/nextfail-report runs/demo runs/demo_{mamba,published,teacherless,mamba_teacherless,full} --out runs/demo_full/report
 
 test: lint ## lint and the default suite, under ten minutes on 2 cores
-	$(BIN)/pytest -n 2 -m 'not slow and not gpu and not reference and not slurm and not faults and not paper'
+	$(BIN)/pytest -n 2 -m $(DEFAULT)
 
 test-slow: install ## what the default suite has no time for: the built wheel, from another folder
 	$(BIN)/pytest -n 2 -m slow
+
+test-oldest: ## the fast tests with the lowest versions of the dependencies, in .venv-oldest
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet '$(TORCH)'
+	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt --editable '.[dev]'
+	.venv-oldest/bin/python -m pytest -n 2 -m $(DEFAULT) --ignore=tests/e2e --ignore=tests/test_reference.py
+	.venv-oldest/bin/python -m pytest tests/e2e/test_train.py tests/e2e/test_sweep.py -m $(DEFAULT) -n 2
 
 test-gpu: install ## what needs a CUDA GPU, with mamba-ssm on it (make install TORCH='torch' first)
 	$(BIN)/pip install --quiet --no-build-isolation '.[gpu]'
@@ -54,6 +63,13 @@ test-reference: install ## Mamba against mamba-ssm's own code, which is built wi
 
 test-paper: install ## every claim at the published scale for two steps, pretrained models, the page in chromium
 	$(BIN)/pytest -n 2 -m paper
+
+docs: install ## the documentation as a site, in site/; a warning is an error
+	$(BIN)/python docs/site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+test-docs: docs ## the site in a browser: no dead link, no error on the console, figures load
+	$(BIN)/pytest -n 2 -m docs
 
 test-faults: install ## runs, workers and commands are killed and gone on with
 	$(BIN)/pytest -n 2 -m faults

@@ -1,3 +1,3 @@
-"""How fast the parts are, against peers measured in the same run: `python -m benchmarks`."""
+"""Speed benchmarks, relative to peers measured in the same run: `python -m benchmarks`."""
 
-import nextfail  # noqa: F401  # before torch is: it says how long torch's threads spin
+import nextfail  # noqa: F401  # before torch: sets the spin time of torch's threads

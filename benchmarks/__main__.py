@@ -1,4 +1,4 @@
-"""Measure, print a table and write JSON.
+"""Run the benchmarks, print a table and write JSON.
 
 python -m benchmarks
 python -m benchmarks --only sampling --only generation --out speed.json
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def table(rows: list[Row]) -> Table:
-    """Rows as a table for a terminal."""
+    """Format rows as a table for the terminal."""
     made = Table("what", "measured", "unit", "times", "its peer", "target", "met")
     for column in (1, 3):
         made.columns[column].justify = "right"

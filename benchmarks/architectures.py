@@ -1,4 +1,4 @@
-"""A step of each backbone at equal width and depth: its time and its memory, on one core."""
+"""Time and memory of a training step of each backbone at equal width and depth, on one core."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +14,8 @@ from benchmarks.measure import Row, alternate, at_least
 from nextfail.models import Hybrid, Mamba, Mamba2, Transformer
 
 DEPTH, WIDTH, HEADS, VOCAB = 4, 96, 4, 54  # size demo on N=50
-TOKENS = 4096  # of a batch: 128 problems of G(2,5)
-LENGTHS = (16, 32, 137, 248, 1024)  # G(2,5) with joined edges and without, G(2,20), G(10,5) and long ones
+TOKENS = 4096  # tokens per batch: 128 problems of G(2,5)
+LENGTHS = (16, 32, 137, 248, 1024)  # G(2,5) with joined edges and without, G(2,20), G(10,5), and a long one
 ATTENTION: dict[str, Any] = {"width": WIDTH, "heads": HEADS, "vocab_size": VOCAB}
 STATES: dict[str, Any] = {"depth": DEPTH, "width": WIDTH, "vocab_size": VOCAB}
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def architectures() -> list[Row]:
-    """Forward and backward with a loss on every token, beside the Transformer's; and Mamba-2 beside Mamba at T=32."""
+    """Forward and backward with a loss on every token, relative to the Transformer; and Mamba-2 to Mamba at T=32."""
     rows = []
     for steps in LENGTHS:
         tokens = torch.randint(VOCAB, (max(1, TOKENS // steps), steps))
@@ -51,30 +51,30 @@ def architectures() -> list[Row]:
 
 
 def made(name: str, tokens: Tensor) -> Callable[[], Tensor]:
-    """A step of a kind of backbone on tokens (B, T)."""
+    """A training step of one kind of backbone on tokens (B, T)."""
     kind, sizes = KINDS[name]
     return partial(step, kind(**sizes, max_length=tokens.shape[1]), tokens)
 
 
 def peak(name: str, tokens: Tensor) -> float:
-    """MiB of memory that a step needs beyond what the process and the model had, in a process of its own."""
+    """Peak memory of a step in MiB, in excess of process and model, measured in a new process."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(grown, (name, tokens.tolist()))
 
 
 def grown(name: str, rows: list[list[int]]) -> float:
-    """See `peak`; one problem first, so that kernels are compiled and libraries loaded."""
+    """See `peak`; first warms up on one problem, to compile kernels and load libraries."""
     torch.set_num_threads(1)
     tokens = torch.tensor(rows)
     made(name, tokens[:1, :16])()
     once = made(name, tokens)
     before = kilobytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what there is
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current value
     once()
     return (kilobytes("VmHWM") - before) / 1024
 
 
 def kilobytes(key: str) -> int:
-    """An entry of this process's status."""
+    """An entry of /proc/self/status, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

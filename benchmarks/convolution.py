@@ -1,4 +1,4 @@
-"""What the short convolution costs, as a part of a step and against torch's own."""
+"""Cost of the short convolution, as a share of a step and relative to torch's."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from nextfail.models.mixers.conv import ShortConv
 
 
 def convolution() -> list[Row]:
-    """A step of the demo with and without its convolutions, and one of these forward and backward."""
+    """A demo step with and without convolutions; and one convolution, forward and backward."""
     both, without = Work("experiment=demo"), Work("experiment=demo", "model.conv=null")
     timings = alternate(9, {"with": both.step, "without": without.step})
     share = 100 * (1 - timings.ratio("without", "with"))

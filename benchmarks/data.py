@@ -1,4 +1,4 @@
-"""Drawing graphs, and what data and evaluation cost in units of a training step at the demo's size."""
+"""Sampling of graphs, and the cost of data and evaluation in training steps at the demo's size."""
 
 import itertools
 import random
@@ -14,7 +14,7 @@ MANY, FEW = 65536, 2048
 
 
 def sampling() -> list[Row]:
-    """Graphs a second, against a plain loop over graphs."""
+    """Graphs per second, relative to a plain loop over graphs."""
     graph, source = PathStar(2, 5, 50), torch.Generator().manual_seed(0)
     timings = alternate(9, {"ours": lambda: graph.sample(MANY, source), "loop": lambda: list(one_by_one(graph, FEW))})
     rate = MANY / timings.median("ours")
@@ -23,7 +23,7 @@ def sampling() -> list[Row]:
 
 
 def one_by_one(graph: PathStar, count: int) -> Iterator[tuple[list[list[int]], list[int]]]:
-    """Edges and path of one graph after the other, as one would write it without tensors."""
+    """Edges and path of one graph at a time, written without tensors."""
     draw = random.Random(0)
     for _ in range(count):
         start, *rest = draw.sample(range(graph.num_nodes), graph.size)
@@ -35,7 +35,7 @@ def one_by_one(graph: PathStar, count: int) -> Iterator[tuple[list[list[int]], l
 
 
 def data_time() -> list[Row]:
-    """A batch from an endless stream, or from a fixed set, against a step of training on it."""
+    """Time of a batch, sampled online or from a fixed set, relative to a training step on it."""
     rows, times = [], 20
     for name in ("online", "laptop"):
         work = Work(f"data={name}")
@@ -49,7 +49,7 @@ def data_time() -> list[Row]:
 
 
 def evaluation() -> list[Row]:
-    """All metrics of the 2,000 test graphs, in training steps of 128 graphs."""
+    """Time of all metrics on the 2,000 test graphs, in training steps of 128 graphs."""
     rows = []
     for objective in ("teacher_forcing", "reverse", "teacherless"):
         work = Work(f"objective={objective}", "data=online")

@@ -1,4 +1,4 @@
-"""Decoding with a cache against a full pass for every token."""
+"""Decoding with a cache, relative to a full forward pass per token."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from nextfail.models import Backbone
 
 
 def generation() -> list[Row]:
-    """At the README's size, on a short prompt and on a long one, where the cache should gain more."""
+    """At the README's size, on a short and on a long prompt, where the cache should help more."""
     short, short_ratio = _measure("g2_5", batch=128)
     long, long_ratio = _measure("g20_5", batch=16)
     against = "without a cache"
@@ -20,7 +20,7 @@ def generation() -> list[Row]:
 
 
 def _measure(graph: str, batch: int) -> tuple[float, float]:
-    """Samples a second with the cache, and how many times faster that is."""
+    """Samples per second with the cache, and its speedup."""
     work = Work(f"task={graph}", "model/size=readme", "data=online", f"data.batch_size={batch}")
     objective, backbone = work.module.objective, work.module.backbone
     prompts, length = work.batch.prompts, work.task.answer_length
@@ -35,7 +35,7 @@ def _measure(graph: str, batch: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def without_cache(backbone: Backbone, prompts: Tensor, length: int) -> Tensor:
-    """Greedy tokens (B, length) after prompts (B, P), all read anew for each, as the published code does."""
+    """Greedy tokens (B, length) after prompts (B, P), with a full pass per token, as the published code does."""
     tokens = prompts
     for _ in range(length):
         hidden = backbone(tokens)[:, -1:]  # (B, 1, C)

@@ -1,15 +1,14 @@
-"""All that is worth knowing about nextfail on a GPU, measured by one command in at most eight minutes.
+"""Benchmark nextfail on a GPU with one command, in at most eight minutes.
 
     python -m benchmarks.gpu                # into results/gpu/DATE-CARD-COMMIT.json and .md, or into $OUT if set
-    python -m benchmarks.gpu --rehearse     # every part with tiny sizes on a CPU, in two minutes
+    python -m benchmarks.gpu --rehearse     # all parts with tiny sizes on a CPU, in two minutes
 
-Every part is a process of its own with a time limit: one that fails, hangs or is killed costs no other, and each row
-is kept as it comes.
+Every part is a separate process with a time limit: if one fails, hangs or is killed, the others still run. Each row is
+saved as soon as it is measured.
 
-On a machine that reaches no package registry, what has to be carried there is what `import nextfail` needs and the
-machine lacks, as wheels without compiled code: hydra-core, omegaconf, antlr4-python3-runtime (which comes as source,
-so that a wheel must be built), and cloudpickle, besides torch, lightning, torchmetrics, numba, scipy, transformers and
-pytest. There:
+A machine without access to a package registry needs torch, lightning, torchmetrics, numba, scipy, transformers and
+pytest installed. Copy the other dependencies of `import nextfail` there as pure Python wheels: hydra-core, omegaconf,
+antlr4-python3-runtime (distributed as source, so a wheel must be built) and cloudpickle:
 
     pip wheel --no-deps -w wheels hydra-core==1.3.8 omegaconf==2.3.1 antlr4-python3-runtime==4.9.3 cloudpickle  # here
     pip install --no-index --no-deps --target site wheels/*.whl                                                 # there
@@ -35,9 +34,9 @@ from nextfail.runs.provenance import git_commit
 
 ROOT = Path(__file__).parents[1]
 PARTS = {"tests": 130, "graphs": 45, "reproducible": 60, "steps": 170, "crowd": 60, "learning": 150}
-"""Parts in their order, functions of gpu_runs and gpu_steps, and the seconds that each may take."""
+"""Parts in order, which are functions of gpu_runs and gpu_steps, and their time limits in seconds."""
 SHARED = {"TRITON_CACHE_AUTOTUNING": "1"}
-"""Processes take over from one another which form of a Triton kernel is the quickest: trying them takes a minute."""
+"""Processes share the results of Triton autotuning, which takes a minute."""
 
 
 def main() -> None:
@@ -56,7 +55,7 @@ def main() -> None:
         sys.exit("benchmarks.gpu: torch finds no CUDA GPU here; --rehearse tries every part on the CPU")
     with tempfile.TemporaryDirectory() as scratch:
         report = Report(Path(scratch) if arguments.rehearse else folder(), arguments.commit, arguments.rehearse)
-        patience = 4 if arguments.rehearse else 1  # whether all goes well is asked there, not how fast
+        patience = 4 if arguments.rehearse else 1  # a rehearsal tests that everything works, not how fast
         end = time.monotonic() + 60 * arguments.minutes * patience
         for name in arguments.only or PARTS:
             work(name, min(PARTS[name] * patience, end - time.monotonic()), report)
@@ -68,7 +67,7 @@ def main() -> None:
 
 
 def do(name: str, file: Path, end: float, rehearse: bool) -> None:
-    """One part, in this process; its rows go into a file."""
+    """Run one part in this process; writes its rows into a file."""
     from benchmarks import gpu_runs, gpu_sizes, gpu_steps
 
     sizes = gpu_sizes.TINY if rehearse else gpu_sizes.FULL
@@ -77,7 +76,7 @@ def do(name: str, file: Path, end: float, rehearse: bool) -> None:
 
 
 def folder() -> Path:
-    """Where results go."""
+    """The folder for results."""
     return Path(os.environ["OUT"]) if os.environ.get("OUT") else ROOT / "results" / "gpu"
 
 
@@ -89,12 +88,12 @@ def cards() -> list[str]:
 
 
 class Report:
-    """What was measured so far, on disk at every moment.
+    """The results so far, saved to disk after every row.
 
     Args:
         where: folder of the two files.
-        commit: what was measured.
-        rehearsal: whether on a CPU, with sizes that say nothing.
+        commit: commit that is measured.
+        rehearsal: whether this is a rehearsal, on a CPU with tiny sizes.
     """
 
     def __init__(self, where: Path, commit: str | None, rehearsal: bool) -> None:
@@ -113,14 +112,14 @@ class Report:
         files.write(f"{self.path.name}.md", self.markdown())
 
     def failed(self) -> str | None:
-        """Parts that did not come to their end, and questions answered with no."""
+        """Message with the parts that did not finish and the checks that failed; None if there are none."""
         parts = self.content["parts"]
         wrong = [name for name, part in parts.items() if part["state"] != "done"]
         wrong += [row["what"] for part in parts.values() for row in part["rows"] if row["value"] is False]
         return f"failed: {', '.join(wrong)}" if wrong else None
 
     def markdown(self) -> str:
-        """A table, one row a figure."""
+        """The results as a table, one row per measurement."""
         about = self.content["machine"]
         lines = [f"# {about['card']}, {self.content['date']}, commit {about['git_commit']}", ""]
         torch, cuda, driver = about["versions"]["torch"], about.get("cuda"), about.get("driver")
@@ -140,7 +139,7 @@ class Report:
 
 
 def work(name: str, limit: float, report: Report) -> None:
-    """Do one part in a process of its own, for so many seconds at most."""
+    """Run one part in a new process, for at most `limit` seconds."""
     part: dict[str, Any] = {"state": "running", "seconds": 0.0, "error": "", "rows": []}
     report.content["parts"][name] = part
     begin = time.monotonic()
@@ -149,7 +148,7 @@ def work(name: str, limit: float, report: Report) -> None:
         command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, str(rows), str(begin + limit)]
         rehearsal = report.content["rehearsal"]
         command += ["--rehearse"] if rehearsal else []
-        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # relative, perhaps, and commands run elsewhere
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # may be relative, and commands run elsewhere
         path = os.pathsep.join([str(ROOT), *(str(Path(each).absolute()) for each in given if each)])
         with log.open("w") as file:
             process = subprocess.Popen(
@@ -177,7 +176,7 @@ def work(name: str, limit: float, report: Report) -> None:
 
 
 def _collect(rows: Path, part: dict[str, Any], begin: float, report: Report) -> None:
-    """Read what a part has written so far; its last line may not be whole."""
+    """Read what a part has written so far; its last line may be incomplete."""
     part["seconds"] = round(time.monotonic() - begin, 1)
     lines = rows.read_text().split("\n")[:-1] if rows.exists() else []
     if len(lines) > len(part["rows"]):
@@ -186,7 +185,7 @@ def _collect(rows: Path, part: dict[str, Any], begin: float, report: Report) -> 
 
 
 def _end(group: int) -> None:
-    """Kill a process and all that it started."""
+    """Kill a process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Parts of benchmarks.gpu that run commands, as a user does."""
+"""Parts of benchmarks.gpu that run commands as a user does."""
 
 import hashlib
 import os
@@ -19,16 +19,16 @@ from nextfail.runs.table import read_rows
 
 ROOT = Path(__file__).parents[1]
 DEMO = ("-m", "experiment=demo")
-PROBLEMS = "f0f0a62d"  # first digits of `problems()`
+PROBLEMS = "f0f0a62d"  # expected value of `problems()`
 
 
 def tests(bench: Bench) -> None:
-    """What is tested on a GPU alone, and whether the same problems are drawn."""
+    """Run the tests that need a GPU, and check that the same problems are sampled as elsewhere."""
     files = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in file.read_text()]
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-m", "gpu", "-p", "no:cacheprovider", *files]
-    command += ["-n", "12"] if bench.on_gpu else []  # most of the time goes into compiling kernels
+    command += ["-n", "12"] if bench.on_gpu else []  # most of the time is spent compiling kernels
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_CACHE_AUTOTUNING"}
-    environment["MAMBA_DETERMINISTIC"] = "1"  # one form of each kernel, since trying them all takes minutes
+    environment["MAMBA_DETERMINISTIC"] = "1"  # no autotuning, which takes minutes
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said)
         while process.poll() is None and time.monotonic() < bench.end - 3:
@@ -45,7 +45,7 @@ def tests(bench: Bench) -> None:
 
 
 def problems() -> str:
-    """Digest of a test set and two training batches of G(2,5), as drawn by a run with seed 0."""
+    """Hash of a test set and two training batches of G(2,5), as sampled by a run with seed 0."""
     data = Work("data=online").data
     batches = [data.test, data.train_batch(0), data.train_batch(1)]
     drawn = b"".join(part.long().numpy().tobytes() for batch in batches if batch for part in batch[:2])
@@ -53,7 +53,7 @@ def problems() -> str:
 
 
 def reproducible(bench: Bench) -> None:
-    """Whether a seed gives the same bits twice, with a CUDA graph and without, and in a run that was cut."""
+    """Whether a seed gives the same bits: in a second run, without CUDA graphs, and in an interrupted, resumed run."""
     sizes = bench.sizes
     run = ["trainer.precision=32-true", f"trainer.max_steps={sizes.steps}", f"trainer.val_every={sizes.every}"]
     with tempfile.TemporaryDirectory() as path:
@@ -86,7 +86,7 @@ def reproducible(bench: Bench) -> None:
 
 
 def crowd(bench: Bench) -> None:
-    """Runs of the demo's size at once on one GPU, by the command."""
+    """Throughput of concurrent runs of the demo's size on one GPU, through nextfail-train."""
     alone = 0.0
     for number in bench.sizes.crowds:
         with tempfile.TemporaryDirectory() as path:
@@ -104,7 +104,7 @@ def crowd(bench: Bench) -> None:
 
 
 def learning(bench: Bench) -> None:
-    """The failure and its repairs on G(2,5), as in the demo, until the time is up."""
+    """The failure and its remedies on G(2,5), as in the demo, until the time limit."""
     with tempfile.TemporaryDirectory() as path:
         every = f"trainer.val_every={bench.sizes.every_learned}"
         process = start(bench, path, "hydra.launcher.per_gpu=3", *DEMO, "seed=0", "name=learning", every)
@@ -119,7 +119,7 @@ def learning(bench: Bench) -> None:
             curve = [[int(row["step"]) * run["data"]["batch_size"], *map(row.get, keys)]
                      for row in rows if row["split"] == "validation"]  # fmt: skip
             if not curve:
-                continue  # ended before its first validation
+                continue  # stopped before its first validation
             named = dict(zip(keys, curve[-1][1:], strict=True))
             note = ", ".join(f"{key} {value}" for key, value in named.items() if value and key != "exact_match")
             bench.add(
@@ -135,14 +135,14 @@ def start(bench: Bench, where: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def require(process: subprocess.Popen[str], codes: tuple[int, ...] = (0,)) -> None:
-    """Wait for a command and refuse any other end."""
+    """Wait for a command; exit with its output on any other exit code."""
     said, _ = process.communicate()
     if process.returncode not in codes:
         sys.exit(f"{said}\nexit code {process.returncode} of {' '.join(map(str, process.args))}")  # type: ignore[arg-type]
 
 
 def content(file: Path) -> dict[str, Any]:
-    """Of a JSON file that is there."""
+    """Content of a JSON file; empty if it is missing or malformed."""
     return dict(lenient(file, dict[str, Any]) or {})
 
 

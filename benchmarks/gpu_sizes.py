@@ -1,4 +1,4 @@
-"""How much benchmarks.gpu measures, and where its rows go."""
+"""Sizes of benchmarks.gpu, and where its rows are written."""
 
 import json
 import time
@@ -12,16 +12,16 @@ import torch
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured.
+    """Sizes of the benchmarks.
 
     Args:
-        device, trainer: torch's, and the option of nextfail-train.
-        size: of the models whose steps are timed. batch: problems in a step.
-        graphs: of the problems. window: seconds in which steps are counted.
-        square: side of the matrices whose product is the peak.
-        steps, every: of a run that is cut, and between its validations.
-        crowds: runs at once. crowd_steps: of each.
-        every_learned: steps between the validations of what is to be learned.
+        device, trainer: torch device, and overrides of nextfail-train.
+        size: depth, width and heads of the timed models. batch: problems per step.
+        graphs: task options of the problems. window: duration of a timing in seconds.
+        square: side of the matrices whose product measures the peak.
+        steps, every: steps of the runs in `reproducible`, and between their validations.
+        crowds: numbers of concurrent runs. crowd_steps: steps of each.
+        every_learned: steps between validations in `learning`.
     """
 
     device: str
@@ -47,10 +47,10 @@ TINY = Sizes(
 
 
 class Bench:
-    """Sizes, the file of rows, and the time that is left.
+    """Sizes, the file of rows, and the deadline of a part.
 
     Args:
-        rows: file. end: by which to be done, of the clock that all processes share.
+        rows: file of rows. end: deadline, in seconds of the monotonic clock, which all processes share.
         sizes: FULL or TINY.
     """
 
@@ -59,12 +59,12 @@ class Bench:
         self.on_gpu = sizes.device == "cuda"
 
     def add(self, what: str, value: Any, unit: str = "", note: str = "", **more: Any) -> None:
-        """Keep a row."""
+        """Append a row to the file."""
         with self.rows.open("a") as file:
             file.write(json.dumps({"what": what, "value": value, "unit": unit, "note": note, **more}) + "\n")
 
     def pace(self, step: Callable[[], object], warm: int = 3) -> float:
-        """Seconds of a step, the mean over a window after a few that do not count."""
+        """Mean seconds per step over a window, after a few warm-up steps."""
         for _ in range(warm):
             step()
         self.wait()
@@ -78,6 +78,6 @@ class Bench:
                 return seconds / count
 
     def wait(self) -> None:
-        """Until the device has done all that it was given."""
+        """Wait until the device has finished all its work."""
         if self.on_gpu:
             torch.cuda.synchronize()

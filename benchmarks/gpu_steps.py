@@ -15,14 +15,14 @@ from nextfail.training.run import flops_per_step
 
 
 def steps(bench: Bench) -> None:
-    """Training steps at the paper's size beside GPT-2 of transformers."""
+    """Training steps at the paper's size, relative to GPT-2 of transformers."""
     sizes, (depth, width, heads) = bench.sizes, bench.sizes.size
     peaks = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(sizes.square, sizes.square, device=sizes.device, dtype=dtype) for _ in range(2))
         peaks[name] = 2 * sizes.square**3 / bench.pace(partial(torch.matmul, a, b))
         bench.add(f"matrix product {sizes.square}^3, {name}", peaks[name] / 1e12, "TFLOP/s")
-    later: list[Callable[[], object]] = []  # what compiles for long comes last
+    later: list[Callable[[], object]] = []  # slow to compile, so measured last
     for graph in sizes.graphs:
         common = [f"task={graph}", "data=online", f"size.depth={depth}", f"size.width={width}", f"size.heads={heads}"]
         gpt2 = Work(*common, f"data.batch_size={sizes.batch}", device=sizes.device)
@@ -44,7 +44,7 @@ def steps(bench: Bench) -> None:
 
 
 def ours(bench: Bench, model: str, graph: str, precision: str, common: list[str], peak: float, peer: float) -> None:
-    """Time a step of one of our models, on half the batch as long as it does not fit."""
+    """Time a step of one of our models, halving the batch until it fits into memory."""
     size, label, note = bench.sizes.batch, f"{graph} nextfail {model} {precision}", ""
 
     def at(size: int) -> None:
@@ -57,7 +57,7 @@ def ours(bench: Bench, model: str, graph: str, precision: str, common: list[str]
             return at(size)
         except torch.OutOfMemoryError:
             size, note = size // 2, f"batch {size // 2}: {size} does not fit into memory"
-        torch.cuda.empty_cache()  # out here, where the error no longer holds what it was raised over
+        torch.cuda.empty_cache()  # outside `except`, where the error no longer references tensors
     bench.add(label, "none", note="not even one problem fits into memory")
     return None
 
@@ -72,7 +72,7 @@ def timed(
     peer: float = 0,
     note: str = "",
 ) -> float:
-    """Add the pace of a step as a row; returns its seconds."""
+    """Time a step and add it as a row; returns its seconds."""
     if bench.on_gpu:
         torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
@@ -86,7 +86,7 @@ def timed(
 
 
 def graphs(bench: Bench) -> None:
-    """Steps of the demo's size, one kernel after the other and captured as a CUDA graph; and drawing a batch."""
+    """Steps of the demo's size, eager and captured as a CUDA graph; and sampling of a batch."""
     sizes = bench.sizes
     for objective in ("teacher_forcing", "teacherless"):
         work = Work("experiment=demo", f"objective={objective}", device=sizes.device)
@@ -112,7 +112,7 @@ def graphs(bench: Bench) -> None:
             continue
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # warm up as torch.cuda.graph's documentation asks
+        with torch.cuda.stream(side):  # warm up as the documentation of torch.cuda.graph requires
             for _ in range(3):
                 step()
         torch.cuda.current_stream().wait_stream(side)

@@ -1,4 +1,4 @@
-"""How much of a step of the demo's size goes into Lightning and our callbacks."""
+"""Share of a demo-sized step that is spent in Lightning and our callbacks."""
 
 import itertools
 import tempfile
@@ -18,17 +18,17 @@ from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints
 from nextfail.training.run import make_trainer, quieten
 
-STEPS, ROUNDS = 10, 20  # steps of each side in a round
+STEPS, ROUNDS = 10, 20  # steps per side and round; rounds
 OVERRIDES = ("callbacks=none", f"trainer.max_steps={STEPS * (ROUNDS + 1)}")
 
 
 def lightning_share() -> list[Row]:
-    """A Trainer as `nextfail-train` makes it; after every few steps of it, as many in a bare loop."""
+    """A Trainer as in `nextfail-train`, alternating every few steps with as many steps of a bare loop."""
     quieten()
     bare = Work(*OVERRIDES)
     number = itertools.count()
     config = compose(*OVERRIDES)
-    config["trainer"]["val_every"] = config["trainer"]["max_steps"] + 1  # steps alone
+    config["trainer"]["val_every"] = config["trainer"]["max_steps"] + 1  # no validation
     turns = Turns(lambda: bare.step(bare.data.train_batch(next(number))))
     with tempfile.TemporaryDirectory() as path:
         fit(config, RunFolder(Path(path)), turns)
@@ -38,7 +38,7 @@ def lightning_share() -> list[Row]:
 
 
 def fit(config: dict[str, Any], folder: RunFolder, turns: "Turns") -> None:
-    """Train as nextfail.training.run does, with one callback more."""
+    """Train as nextfail.training.run does, with one more callback."""
     task = make_task(config)
     data, module = make_data(config, task), make_module(config, task)
     with folder.locked() as lock:
@@ -49,7 +49,7 @@ def fit(config: dict[str, Any], folder: RunFolder, turns: "Turns") -> None:
 
 
 class Turns(Callback):
-    """Stops Lightning's clock after every few steps, and takes as many with `bare_step`."""
+    """Pauses Lightning's clock every few steps, and times as many steps with `bare_step`."""
 
     def __init__(self, bare_step: Callable[[], None]) -> None:
         self.bare_step = bare_step
@@ -69,5 +69,5 @@ class Turns(Callback):
             self.since = time.process_time()
 
     def timings(self) -> Timings:
-        """All rounds but the first."""
+        """All rounds except the first."""
         return Timings({side: each[1:] for side, each in self.seconds.items()})

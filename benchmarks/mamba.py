@@ -1,4 +1,4 @@
-"""Mamba's step and its scan against what others ship, against themselves on longer sequences, and on a second core."""
+"""Mamba's step and scan, relative to other implementations, and on longer sequences and a second core."""
 
 import time
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from nextfail.models import Backbone, Mamba
 from nextfail.models.scan.selective_scan import selective_scan
 
 DEPTH, WIDTH, STATES, VOCAB = 4, 96, 16, 54  # size demo on N=50
-TOKENS = 4096  # of a batch: 128 problems of G(2,5)
+TOKENS = 4096  # tokens per batch: 128 problems of G(2,5)
 
 
 def mamba_step() -> list[Row]:
-    """Forward and backward with a loss on every token, all with the same weights; then as nextfail trains."""
+    """Forward and backward with a loss on every token, all with equal weights; then as nextfail trains."""
     work = Work("task=g2_5", "model=mamba", "data=online")
     ours = work.module.backbone
     assert isinstance(ours, Mamba)
@@ -41,7 +41,7 @@ def mamba_step() -> list[Row]:
 
 
 def scan_forms() -> list[Row]:
-    """The fused kernel, forward and backward, against plain torch; and what it keeps for the backward pass."""
+    """The fused kernel, forward and backward, relative to plain torch; and the memory it keeps for backward."""
     given, g_out = scan_input(32)
     sides = {form: scan_step(given, g_out, form) for form in ("fused", "parallel", "loop")}
     timings = alternate(5, sides)
@@ -62,7 +62,7 @@ def scan_forms() -> list[Row]:
 
 
 def second_core() -> list[Row]:
-    """Wall time on one thread over that on two; means something on an idle machine alone."""
+    """Speedup in wall time of two threads over one; meaningful only on an idle machine."""
     given, g_out = scan_input(32)
     work = Work("task=g2_5", "model=mamba", "data=online")
     rows = []
@@ -78,12 +78,12 @@ def second_core() -> list[Row]:
 
 
 def scan_length() -> list[Row]:
-    """Time a token, forward and backward, on longer and longer sequences of 16 rows; linear cost is a ratio of one."""
+    """Time per token, forward and backward, by sequence length, with 16 rows; linear cost is a ratio of one."""
     lengths = (32, 64, 128, 256, 512, 1024)
     inputs = {steps: scan_input(steps, rows=16) for steps in lengths}
     sides = {f"{steps}": repeat(1024 // steps, scan_step(*inputs[steps], "fused")) for steps in lengths}
     timings = alternate(5, sides)
-    each = 16 * 1024 / 1e6  # tokens that each side has done, in millions: nanoseconds from milliseconds
+    each = 16 * 1024 / 1e6  # millions of tokens per side: converts ms to ns per token
     return [
         Row(
             f"scan, 16 rows, T={side}",
@@ -97,7 +97,7 @@ def scan_length() -> list[Row]:
 
 
 def step(model: Backbone, tokens: Tensor) -> Tensor:
-    """Gradients of the mean loss on all tokens but the first."""
+    """Mean loss on all tokens except the first, after its backward pass."""
     model.zero_grad()
     logits = model.logits(model(tokens))[:, :-1]  # (B, T - 1, V)
     loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
@@ -106,7 +106,7 @@ def step(model: Backbone, tokens: Tensor) -> Tensor:
 
 
 def their_step(model: MambaForCausalLM, tokens: Tensor) -> Tensor:
-    """The same by transformers."""
+    """The same with transformers."""
     model.zero_grad()
     loss: Tensor = model(input_ids=tokens, labels=tokens, use_cache=False).loss
     loss.backward()  # type: ignore[no-untyped-call]
@@ -114,8 +114,8 @@ def their_step(model: MambaForCausalLM, tokens: Tensor) -> Tensor:
 
 
 def theirs(ours: Mamba, use_mambapy: bool) -> MambaForCausalLM:
-    """Mamba of transformers with our weights, in training mode."""
-    logging.set_verbosity_error()  # it would advise the CUDA kernels
+    """The Mamba of transformers with our weights, in training mode."""
+    logging.set_verbosity_error()  # it would recommend the CUDA kernels
     sizes: dict[str, Any] = {
         "hidden_size": WIDTH,
         "num_hidden_layers": DEPTH,
@@ -132,7 +132,7 @@ def theirs(ours: Mamba, use_mambapy: bool) -> MambaForCausalLM:
 
 
 def scan_input(steps: int, rows: int | None = None) -> tuple[dict[str, Any], Tensor]:
-    """Arguments of a scan as a mixer of size demo gives them, and a gradient of its output."""
+    """Arguments of a scan as in a mixer of size demo, and a gradient of its output."""
     rows, inner = rows or TOKENS // steps, 2 * WIDTH
     draw = torch.Generator().manual_seed(0)
     u, delta, z, g_out = (torch.randn(rows, steps, inner, generator=draw).transpose(1, 2) for _ in range(4))
@@ -154,7 +154,7 @@ def scan_step(given: dict[str, Any], g_out: Tensor, form: str) -> Callable[[], o
 
 
 def threaded(threads: int, work: Callable[[], object]) -> Callable[[], None]:
-    """A side that works on so many threads."""
+    """A side that works on `threads` threads."""
 
     def side() -> None:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Rows of the table, clocks, and what the machine is."""
+"""Table rows, timing, and a description of the machine."""
 
 import os
 import platform
@@ -17,30 +17,30 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure."""
+    """One measurement."""
 
     name: str
     value: float
     unit: str
-    peer: str = ""  # what the ratio is to
+    peer: str = ""  # what the ratio is relative to
     ratio: float | None = None
-    target: str = ""  # for the ratio if there is one, else for the value; empty if the figure is information
+    target: str = ""  # for the ratio if there is one, else for the value; empty if informational
     met: bool | None = None
 
 
 def at_least(bound: float, measured: float) -> dict[str, Any]:
-    """The last two fields of a row whose figure should not be below `bound`."""
+    """`target` and `met` of a row that should be at least `bound`."""
     return {"target": f"at least {bound:,.3g}" if bound < 1000 else f"at least {bound:,.0f}", "met": measured >= bound}
 
 
 def below(bound: float, measured: float) -> dict[str, Any]:
-    """The last two fields of a row whose figure should be below `bound`."""
+    """`target` and `met` of a row that should be below `bound`."""
     return {"target": f"below {bound:g}", "met": measured < bound}
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of each side, one entry a round."""
+    """Seconds of each side, one entry per round."""
 
     seconds: dict[str, list[float]]
 
@@ -54,10 +54,10 @@ class Timings:
 
 
 def alternate(rounds: int, sides: Mapping[str, Callable[[], object]], clock: Clock = time.process_time) -> Timings:
-    """Time every side in turn, A B A B ..., after one round that does not count.
+    """Time all sides in turn, A B A B ..., after one warm-up round.
 
-    Unless another clock is given, this process's CPU seconds are counted. On an idle machine those of single-threaded
-    work are wall seconds; on a shared one they leave out the time that neighbours had the core.
+    By default, this measures CPU seconds of this process. For single-threaded work on an idle machine, these equal wall
+    seconds; on a shared machine, they exclude the time that other processes used the core.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds + 1):
@@ -69,7 +69,7 @@ def alternate(rounds: int, sides: Mapping[str, Callable[[], object]], clock: Clo
 
 
 def repeat(count: int, work: Callable[[], object]) -> Callable[[], None]:
-    """A side that does its work `count` times, when once is too short for the clock."""
+    """A side that repeats its work `count` times, if once is too short for the clock."""
 
     def repeated() -> None:
         for _ in range(count):
@@ -79,7 +79,7 @@ def repeat(count: int, work: Callable[[], object]) -> Callable[[], None]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, instruction sets that matter here, load, and versions."""
+    """Processor, cores, relevant instruction sets, load, versions and git commit."""
     cpu = _cpuinfo()
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
     return {
@@ -93,12 +93,12 @@ def machine() -> dict[str, Any]:
 
 
 def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 numbers itself."""
+    """Whether this processor has bf16 instructions."""
     return any(flag in ("avx512_bf16", "amx_bf16") for flag in _cpuinfo().get("flags", "").split())
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo; empty where there is none."""
+    """The first processor in /proc/cpuinfo; empty if the file does not exist."""
     path = Path("/proc/cpuinfo")
     first = path.read_text(encoding="utf-8").split("\n\n")[0] if path.exists() else ""
     pairs = (line.partition(":") for line in first.splitlines())

@@ -1,4 +1,4 @@
-"""What the claims cost at the published scale: parameters, tokens, FLOPs and GPU-hours of every run.
+"""Cost of the claims at the published scale: parameters, tokens, FLOPs and GPU-hours of every run.
 
 python -m benchmarks.paper_cost --out results/paper_cost.csv
 """
@@ -26,13 +26,13 @@ CLAIMS = (
     "indecipherable",
     "reverse",
     "teacherless",
-)  # the others ask for the same runs, or for a model to be given (pretrained)
-RATE = 100e12  # FLOP/s; a tenth of an H100's bf16 peak (989e12), a guess for models this small, not measured
+)  # the others need the same runs, or a pretrained model
+RATE = 100e12  # FLOP/s: 10 % of an H100's bf16 peak (989e12); a guess for models this small, not measured
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run, that is of one seed of three; validation and test add less than a hundredth."""
+    """Cost of one run, which is one seed of three; validation and test add less than 1 %."""
 
     graph: str
     model: str
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def asked() -> set[tuple[str, str, str]]:
-    """Graph, model and objective of every run of every claim, each once."""
+    """Graph, model and objective of every run of every claim, without duplicates."""
     found = set()
     for claim in CLAIMS:
         params = compose(f"experiment=pitfalls/{claim}", "recipe=paper").hydra.sweeper.params
@@ -70,7 +70,7 @@ def asked() -> set[tuple[str, str, str]]:
 
 
 def cost(graph: str, model: str, objective: str) -> Cost:
-    """Count one training step on a few rows."""
+    """Compute the cost of a run from one training step on a few rows."""
     cfg = compose("recipe=paper", f"task={graph}", f"model={model}", f"objective={objective}", "data.train=64")
     OmegaConf.set_struct(cfg, False)
     config, _ = job.resolve(cfg, Path(), cfg.pop("hydra"))
@@ -86,13 +86,13 @@ def cost(graph: str, model: str, objective: str) -> Cost:
 
 
 def compose(*overrides: str) -> Any:
-    """The configuration of a command, Hydra's part included."""
+    """The configuration of a command, including the `hydra` section."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("train", overrides=list(overrides), return_hydra_config=True)
 
 
 def table(costs: list[Cost]) -> Table:
-    """One row a run, and the sum."""
+    """One row per run, and the sum."""
     shown = Table(title=f"recipe=paper, one seed each; GPU-hours at {RATE / 1e12:.0f} TFLOP/s, which is a guess")
     for column in ("graph", "model", "objective", "parameters", "problems", "tokens", "FLOPs", "GPU-hours"):
         shown.add_column(column, justify="left" if column in ("graph", "model", "objective") else "right")

@@ -1,4 +1,4 @@
-"""Are the runs of two commits the same, bit for bit? Both are checked out, trained on this machine, and compared.
+"""Check that runs of two commits are bit-identical: check out both, train on this machine, and compare.
 
 python -m benchmarks.same_bits OLD NEW --steps 200
 """
@@ -22,7 +22,7 @@ METRICS = ("exact_match", "hard_token_accuracy", "cheat_accuracy", "token_accura
 
 
 def main() -> None:
-    """Entry point; exit code 0 only if all runs are the same."""
+    """Entry point; exit code 0 only if all runs are identical."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("old")
     parser.add_argument("new")
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def check_out(tree: Path, commit: str) -> Path:
-    """The files of a commit in a folder."""
+    """Extract the files of a commit into a folder."""
     tree.mkdir()
     archive = subprocess.run(["git", "archive", commit], check=True, capture_output=True).stdout
     subprocess.run(["tar", "-x", "-C", str(tree)], check=True, input=archive)
@@ -50,7 +50,7 @@ def check_out(tree: Path, commit: str) -> Path:
 
 
 def train(tree: Path, model: str, objective: str, steps: int) -> Path:
-    """The folder of a short run with the code of a commit."""
+    """Train a short run with the code of a commit; returns its folder."""
     folder = tree / "runs" / f"{model}_{objective}"
     settings = (f"model={model}", f"objective={objective}", f"trainer.max_steps={steps}", "trainer.val_every=100",
                 "data=online", "data.batch_size=32", "data.test=500", f"hydra.run.dir={folder}")  # fmt: skip
@@ -62,7 +62,7 @@ def train(tree: Path, model: str, objective: str, steps: int) -> Path:
 def differences(one: Path, other: Path) -> list[str]:
     """What differs between two runs: weights, rows of metrics.csv, metrics of the result."""
     weights = [torch.load(each / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for each in (one, other)]
-    pairs = zip(*(each.values() for each in weights), strict=False)  # in order: a commit may rename them
+    pairs = zip(*(each.values() for each in weights), strict=False)  # by order, since a commit may rename them
     same = len(weights[0]) == len(weights[1]) and all(torch.equal(*pair) for pair in pairs)
     found = [] if same else ["weights"]
     if (one / "metrics.csv").read_text() != (other / "metrics.csv").read_text():

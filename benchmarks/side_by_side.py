@@ -1,4 +1,4 @@
-"""Two jobs at once on two cores against one after the other."""
+"""Two concurrent jobs on two cores, relative to running them one after the other."""
 
 import time
 from multiprocessing import get_context
@@ -8,18 +8,18 @@ from statistics import median
 from benchmarks.measure import Row, alternate, at_least
 
 STEPS = 20
-FREE = 0.95  # part of the time for which jobs must have had a core, for the figure to be about us
+FREE = 0.95  # minimum share of a core per job; with less, the ratio is not judged
 
 
 def side_by_side() -> list[Row]:
-    """Two processes of one thread each, started and warm; wall seconds, so that it wants two cores of its own."""
+    """Two running processes of one thread each, in wall seconds; needs two idle cores."""
     context = get_context("spawn")
     ends = [context.Pipe() for _ in range(2)]
     jobs = [context.Process(target=job, args=(theirs,), daemon=True) for _, theirs in ends]
     for process in jobs:
         process.start()
     ours = [mine for mine, _ in ends]
-    had_core: list[float] = []  # one part of a job's time for each job at once with the other
+    had_core: list[float] = []  # share of a core of each job while both run
     for connection in ours:
         connection.recv()  # ready
 
@@ -45,7 +45,7 @@ def side_by_side() -> list[Row]:
 
 
 def job(connection: Connection) -> None:
-    """Train as many steps of the demo's size as it is told to, until told none; answer with the part of a core had."""
+    """Train as many demo-sized steps as requested, until 0 are requested; replies with the share of a core it got."""
     import torch
 
     from benchmarks.work import Work

@@ -1,4 +1,4 @@
-"""A training step at the README's size against transformers' GPT-2 in a plain loop."""
+"""A training step at the README's size, relative to the GPT-2 of transformers in a plain loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,11 @@ PEER = "GPT2LMHeadModel, fp32, plain loop"
 
 
 def training_step() -> list[Row]:
-    """In fp32, and under bf16 autocast where the processor has instructions for it; the peer in fp32."""
+    """In fp32 and under bf16 autocast (judged only if the processor has bf16 instructions); the peer in fp32."""
     rate, ratio = _measure(256, rounds=7, bf16=False)
     rows = [Row("training step, fp32", rate, "samples/s", PEER, ratio, **at_least(1.5, ratio))]
     native = has_bf16()
-    rate, ratio = _measure(256, rounds=7, bf16=True) if native else _measure(16, rounds=2, bf16=True)  # slow by far
+    rate, ratio = _measure(256, rounds=7, bf16=True) if native else _measure(16, rounds=2, bf16=True)  # much slower
     judged = at_least(2.5, ratio)
     if not native:
         judged = {"target": f"{judged['target']} with AVX512-BF16 or AMX; this CPU has neither"}
@@ -28,7 +28,7 @@ def training_step() -> list[Row]:
 
 
 def _measure(batch: int, rounds: int, bf16: bool) -> tuple[float, float]:
-    """Samples a second of ours, and how many times those of GPT-2 of the same size on the same batch."""
+    """Our samples per second, and the speedup over GPT-2 of the same size on the same batch."""
     ours = Work("task=g2_5", "model/size=readme", "data=online", f"data.batch_size={batch}")
     peer = plain_gpt2(ours.task, ours.batch, depth=6, width=384, heads=6)
     timings = alternate(rounds, {"peer": peer, "ours": lambda: ours.step(bf16=bf16)})
@@ -38,13 +38,13 @@ def _measure(batch: int, rounds: int, bf16: bool) -> tuple[float, float]:
 def plain_gpt2(
     graph: PathStar, batch: Batch, depth: int, width: int, heads: int, bf16: bool = False, backend: str | None = None
 ) -> Callable[[], None]:
-    """A step as anyone would write it with transformers: its own loss with the prompt ignored, AdamW as it comes.
+    """A typical step with transformers: its own loss with the prompt ignored, and default AdamW.
 
     Args:
-        graph, batch: what is learned, on the device where it is.
-        depth, width, heads: of the model.
-        bf16: under autocast.
-        backend: of torch.compile; None for eager.
+        graph, batch: task and training batch; the model is on the batch's device.
+        depth, width, heads: sizes of the model.
+        bf16: whether to use bf16 autocast.
+        backend: backend of torch.compile; None for eager mode.
     """
     tokens = torch.cat([batch.prompts, batch.answers], 1)  # (B, T)
     labels = torch.cat([torch.full_like(batch.prompts, IGNORE), batch.answers], 1)
@@ -61,7 +61,7 @@ def plain_gpt2(
         bos_token_id=None,
         eos_token_id=None,
     )
-    logging.set_verbosity_error()  # it would warn that its loss is the default one
+    logging.set_verbosity_error()  # it would warn about using the default loss
     device = batch.prompts.device
     model: Any = GPT2LMHeadModel(config).to(device)  # type: ignore[arg-type]
     called = torch.compile(model, backend=backend) if backend else model

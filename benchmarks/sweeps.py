@@ -1,4 +1,4 @@
-"""What sweeps cost: skipping what is done, telling what is where, and keeping a run safe while it trains."""
+"""Overhead of sweeps: skipping finished runs, reading states, and making a run resumable while it trains."""
 
 import subprocess
 import sys
@@ -20,10 +20,10 @@ from nextfail.runs.folder import RunFolder, record
 from nextfail.runs.identity import Identity
 from nextfail.training import callbacks, checkpoints
 
-RUNS = 1000  # of a sweep that is all done
-MANY = 5000  # runs whose status is asked for
+RUNS = 1000  # runs of a finished sweep
+MANY = 5000  # runs whose status is read
 
-# Hydra's own sweeper and launcher, our configuration, and a job that does nothing
+# Hydra's own sweeper and launcher, our configuration, and an empty job
 EMPTY = f"""
 import hydra
 from nextfail.sweeps import job
@@ -37,9 +37,9 @@ nothing()
 
 
 def done_sweep() -> list[Row]:
-    """Skipping runs that are done, beside what Hydra itself takes to compose and launch as many empty jobs.
+    """Skipping finished runs, relative to Hydra composing and launching as many empty jobs.
 
-    Torch is hidden, so that a job that imports it fails.
+    A fake torch module makes any job fail that imports it.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -56,7 +56,7 @@ def done_sweep() -> list[Row]:
 
 
 def many_statuses() -> list[Row]:
-    """Reading the state of many runs: done, cut, failed and missing."""
+    """Reading the states of many runs, of several kinds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for seed in range(MANY):
@@ -75,7 +75,7 @@ def many_statuses() -> list[Row]:
 
 
 def safety() -> list[Row]:
-    """The share of a demo run's training time that goes into its lock, status, tables and checkpoints."""
+    """Share of a demo run's training time that is spent on lock, status, tables and checkpoints."""
     from nextfail.training.run import train
 
     spent: dict[str, float] = {}
@@ -93,7 +93,7 @@ def safety() -> list[Row]:
 
 @contextmanager
 def counted(spent: dict[str, float]) -> Iterator[None]:
-    """Add up the wall seconds spent in what keeps a run safe."""
+    """Sum up the wall seconds spent on lock, status, tables and checkpoints."""
     places: list[tuple[Any, str, str]] = [
         (checkpoints.Checkpoints, "save", "checkpoints"),
         (callbacks.Heartbeat, "write", "status"),
@@ -111,7 +111,7 @@ def counted(spent: dict[str, float]) -> Iterator[None]:
                 return body(*arguments, **named)
             finally:
                 depth[0] -= 1
-                if depth[0] == 0:  # what one of these does within another is counted there
+                if depth[0] == 0:  # nested calls count towards the outer one
                     spent[what] = spent.get(what, 0.0) + time.perf_counter() - begun
 
         return call
@@ -126,7 +126,7 @@ def counted(spent: dict[str, float]) -> Iterator[None]:
 
 
 def done_run(path: Path, seed: int) -> None:
-    """A folder of the default recipe with this seed, as if it were done."""
+    """Write a run folder of the default configuration with this seed, as if it were done."""
     global _recipe
     if _recipe is None:
         _recipe = Identity.of(compose())
@@ -143,7 +143,7 @@ _recipe: Identity | None = None
 
 
 def timed(folder: Path, *arguments: str) -> tuple[str, float]:
-    """What a Python program says on stderr, and its wall seconds."""
+    """Run a Python program; returns its stderr and wall seconds."""
     begun = time.perf_counter()
     environment = {"PYTHONPATH": f"{folder}:{CONF.parent}", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What is measured: the parts of a run as `nextfail-train` composes them, without Lightning around them."""
+"""The workload of benchmarks: the parts of a run as `nextfail-train` composes them, without Lightning."""
 
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ def compose(*overrides: str) -> dict[str, Any]:
 
 
 class Work:
-    """Module, data, optimizer and schedule of `nextfail-train OVERRIDES`, and the steps it takes with them.
+    """Module, data, optimizer and scheduler of `nextfail-train OVERRIDES`, and training steps with them.
 
     Args:
-        overrides: of the command.
-        device: where module and batch are.
+        overrides: overrides of the command.
+        device: device of module and batch.
     """
 
     def __init__(self, *overrides: str, device: str = "cpu") -> None:
@@ -42,7 +42,7 @@ class Work:
         self.batch = self.data.train_batch(0).to(device)
 
     def step(self, batch: Batch | None = None, bf16: bool = False) -> None:
-        """One optimizer step, on the same batch again if none is given."""
+        """One optimizer step; by default on the same batch each time."""
         with torch.autocast(self.module.device.type, torch.bfloat16, enabled=bf16):
             loss = self.module.training_step(batch or self.batch, 0)
         self.optimizer.zero_grad()
@@ -53,7 +53,7 @@ class Work:
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        """All metrics of the test set."""
+        """Compute all metrics on the test set."""
         for batch in self.data.test_dataloader():
             self.module.validation_step(batch, 0)
         self.module.metrics.compute()

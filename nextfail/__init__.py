@@ -1,11 +1,11 @@
-"""nextfail: how next-token prediction fails, and what repairs it.
+"""nextfail: how next-token prediction fails, and how to fix it.
 
     import nextfail
 
     run = nextfail.train("objective=reverse", "trainer.max_steps=500")
     run.metrics()["exact_match"]
 
-The names below are imported when they are first used, so that `import nextfail` needs no torch.
+The names below are imported lazily, so that `import nextfail` does not import torch.
 """
 
 import os
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nextfail.tasks.path_star.task import PathStar
 
 if "OMP_WAIT_POLICY" not in os.environ:
-    # GNU's OpenMP reads it when torch is loaded. Its threads wait for the next operation by spinning, for so long by
-    # default that they take the cores from the threads of the fused scan (LOG.md, 2026-11-27).
+    # Read by GNU OpenMP when torch is loaded. By default, its idle threads spin for so long that they take cores from
+    # the threads of the fused scan (LOG.md, 2026-11-27).
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""nextfail from Python: train runs, load them, evaluate them, and collect their results."""
+"""The Python API: train, load and evaluate runs, and collect their results."""
 
 import json
 import os
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from nextfail.training.inspect import Inspection
     from nextfail.training.module import TaskModule
 
-WORDS = 12  # last lines of a command that failed, which its error repeats
+WORDS = 12  # lines of a failed command's output to include in its error
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. What needs torch is made when it is first asked for.
+    """A run folder. Properties that need torch are created on first access.
 
     Args:
-        folder: of the run.
-        trust: whether to import classes that the folder names and that are not nextfail's own: this runs their code.
+        folder: folder of the run.
+        trust: whether to import classes that the folder names and that are not nextfail's own. This runs their code.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The content of run.json: task, data, model, objective and all else that decides the result."""
+        """The content of run.json: task, data, model, objective and everything else that determines the result."""
         return RunFolder(self.folder).run()
 
     @property
@@ -56,10 +56,10 @@ class Run:
         return RunFolder(self.folder).result()
 
     def metrics(self, split: str = "validation") -> dict[str, list[float]]:
-        """Columns of metrics.csv, such as `step` and `exact_match`, NaN where a cell is empty.
+        """Columns of metrics.csv, such as `step` and `exact_match`, with NaN for empty cells.
 
         Args:
-            split: train (means since the last validation), validation, test, or train_set where it was measured.
+            split: train (means since the last validation), validation, test, or train_set if it was measured.
         """
         rows = [row for row in read_rows(RunFolder(self.folder).metrics_csv) if row.get("split") == split]
         columns = dict.fromkeys(key for row in rows for key in row if key != "split")
@@ -67,7 +67,7 @@ class Run:
 
     @cached_property
     def task(self) -> "Task":
-        """The task, which draws problems and scores answers."""
+        """The task, which samples problems and scores answers."""
         from nextfail.training.load import remake_task
 
         return remake_task(RunFolder(self.folder), self.trust)
@@ -82,7 +82,7 @@ class Run:
 
     @cached_property
     def data(self) -> "TaskData":
-        """The LightningDataModule, set up: `validation` and `test` hold the problems that the run was measured on."""
+        """The LightningDataModule, set up: `validation` and `test` are the problems that the run was evaluated on."""
         from nextfail.training.load import remake_data
 
         data = remake_data(RunFolder(self.folder), self.task, self.trust)
@@ -95,10 +95,10 @@ class Run:
         return self.module.objective.generate(self.module.backbone, batch.prompts, batch.answers.shape[1])
 
     def draw(self, problems: "Batch") -> "Figure":
-        """Problems and what the model answers, as the task draws them.
+        """Draw problems with the model's answers, as the task visualizes them.
 
         Raises:
-            UserError: the task has no such figure.
+            UserError: the task has no such figure, or there is nothing to draw.
         """
         identity, answers = RunFolder(self.folder).identity(), self.answer(problems)
         known = facts(str(identity.classes["task"]["name"]), identity.settings["task"], self.result)
@@ -118,17 +118,17 @@ class Run:
 
 
 def train(*overrides: str, folder: str | Path = ".") -> Run | list[Run]:
-    """What `nextfail-train OVERRIDES` does, in a process of its own whose output is passed on.
+    """Run `nextfail-train OVERRIDES` in a subprocess, and pass on its output.
 
     Args:
-        overrides: as on the command line; `-m` first, or an experiment that names several values, makes a sweep.
-        folder: in which runs/ is.
+        overrides: as on the command line; a leading `-m`, or an experiment with several values, makes a sweep.
+        folder: the folder that contains runs/.
 
     Returns:
-        The run, or the runs of a sweep. A run that is done already is found and not trained again.
+        The run, or the runs of a sweep. Finished runs are found and not trained again.
 
     Raises:
-        UserError: not all that was asked was done; its text is the end of what the command said.
+        UserError: the command failed, or not all runs are done; the message is the end of its output.
     """
     with tempfile.TemporaryDirectory() as scratch:
         names = Path(scratch, "folders.json")
@@ -141,7 +141,7 @@ def train(*overrides: str, folder: str | Path = ".") -> Run | list[Run]:
             for text in process.stdout:
                 said.append(text.rstrip())
                 say(said[-1])
-        except BaseException:  # such as an interrupted cell: the runs save, and the same call resumes them
+        except BaseException:  # such as an interrupted notebook cell: runs save, and the same call resumes them
             process.terminate()
             raise
         finally:
@@ -154,13 +154,13 @@ def train(*overrides: str, folder: str | Path = ".") -> Run | list[Run]:
 
 
 def load(folder: str | Path, trust: bool = False) -> Run:
-    """A run by its folder.
+    """Load a run from its folder.
 
     Args:
         trust: see `Run`.
 
     Raises:
-        UserError: it is no run folder, or not whole.
+        UserError: it is not a run folder, or run.json is malformed.
     """
     RunFolder(Path(folder)).identity()
     return Run(Path(folder), trust)
@@ -169,11 +169,11 @@ def load(folder: str | Path, trust: bool = False) -> Run:
 def evaluate(
     run: Run, task: Mapping[str, Any] | None = None, file: str | Path | None = None, checkpoint: str = "last"
 ) -> dict[str, Any]:
-    """Metrics of a run on its test set or on other problems, as `nextfail-eval --json` prints them.
+    """Evaluate a run on its test set or on other problems; returns what `nextfail-eval --json` prints.
 
     Args:
-        task: settings of the task to change, by name.
-        file: problems in the task's text format, instead of drawn ones.
+        task: task settings to override, by name.
+        file: problems in the task's text format, instead of sampled ones.
         checkpoint: last, best, or a path.
 
     Raises:
@@ -187,9 +187,9 @@ def evaluate(
 
 
 def collect(*folders: str | Path) -> list[dict[str, Any]]:
-    """A row for every run at or below some folders, done or not, as in results.csv and for `pandas.DataFrame`.
+    """One row per run at or below the given folders, done or not, as in results.csv; suits `pandas.DataFrame`.
 
     Raises:
-        UserError: a folder does not exist, or there is no run in any of them.
+        UserError: a folder does not exist, or none of them contains a run.
     """
     return records(read_all([Path(folder) for folder in folders]))

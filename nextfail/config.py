@@ -1,12 +1,12 @@
-"""The schema of the configuration: types of keys with their bounds, and every key that is no argument of a class.
+"""The configuration schema: types of keys with their bounds, and every key that is not an argument of a class.
 
-A class or function that a configuration makes states the types of its arguments in its signature, and their meaning in
-its docstring. Both are read from the syntax tree, so that a wrong value is refused before torch is imported; and the
-same types are checked again when it is called from Python. A class of a user's own may use the names below as well:
+A class or function that a configuration instantiates states the types of its arguments in its signature, and their
+meaning in its docstring. Both are read from the syntax tree, so that invalid values are rejected before torch is
+imported. The same types are checked again when it is called from Python. A user's own class may use the names below:
 
     def __init__(self, horizon: AtLeast1 = 4, norm: Literal["layer", "rms"] = "rms") -> None: ...
 
-docs/configuration.md is made from all of it: `python -m nextfail.reference`.
+`python -m nextfail.reference` generates docs/configuration.md from all of this.
 """
 
 import ast
@@ -31,7 +31,7 @@ Accuracy = Annotated[float, "a number above 0 and up to 1"]
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of value: what it is in words, and whether a value is one."""
+    """One kind of value: its description, and a predicate for its values."""
 
     words: str
     accepts: Callable[[Any], bool]
@@ -40,16 +40,16 @@ class Kind:
 
 @dataclass(frozen=True)
 class Type:
-    """What a key takes: any of some kinds, or anything at all if there are none.
+    """The type of a key: a union of kinds; any value if there are none.
 
     Args:
-        kinds: as its annotation has them.
+        kinds: in the order of the annotation.
     """
 
     kinds: tuple[Kind, ...] = ()
 
     def refusal(self, key: str, value: Any) -> str | None:
-        """Why a value is not taken, in a line that names the key and what would be right; None if it is."""
+        """An error line that names the key and the accepted values; None if the value is valid."""
         if not self.kinds or any(kind.accepts(value) for kind in self.kinds):
             return None
         if all(kind.choices or kind is KINDS["None"] for kind in self.kinds):
@@ -58,7 +58,7 @@ class Type:
 
     @property
     def words(self) -> str:
-        """What it takes; "anything" where that is not known."""
+        """The accepted values as text; "anything" if unknown."""
         parts = [each for kind in self.kinds for each in (kind.choices or (kind.words,))]
         return " or ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or "anything"
 
@@ -97,12 +97,12 @@ KINDS = {
     "Betas": Kind("two numbers from 0 to below 1, as in [0.9,0.999]", _are_betas),
     "Accuracy": Kind("a number above 0 and up to 1", lambda value: _is_number(value) and 0 < value <= 1),
 }
-"""By the name in an annotation."""
+"""Kinds by name in annotations."""
 
 
 @cache
 def parse(annotation: str) -> Type:
-    """The type that an annotation states, such as "AtLeast1 | None"; one of anything if it is none of these."""
+    """The type of an annotation such as "AtLeast1 | None"; any value if a part of it is unknown."""
     try:
         kinds = _kinds(ast.parse(annotation, mode="eval").body)
     except (SyntaxError, KeyError, ValueError):
@@ -132,17 +132,17 @@ def _literal(choices: tuple[Any, ...]) -> Kind:
 
 
 def shown(value: Any) -> str:
-    """A value as a user would write it, text in quotes."""
+    """A value as a user would write it, with text in quotes."""
     return str(value).lower().replace("none", "null") if value is None or isinstance(value, bool) else repr(value)
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key that is no argument of a class.
+    """A key that is not an argument of a class.
 
     Args:
-        annotation: its type, as in a signature.
-        meaning: with its unit.
+        annotation: type, as in a signature.
+        meaning: description, with unit.
     """
 
     annotation: str
@@ -150,7 +150,7 @@ class Key:
 
     @property
     def type(self) -> Type:
-        """What it takes."""
+        """The parsed annotation."""
         return parse(self.annotation)
 
 
@@ -164,7 +164,7 @@ TOP = {
         "what to do with a folder that has a run: skip what is done and continue what was cut; remove it first; refuse",
     ),
 }
-"""Keys of no section."""
+"""Keys outside any section."""
 
 TRAINER = {
     "accelerator": Key("Literal['cpu', 'gpu', 'cuda', 'mps', 'auto']", "where to train"),
@@ -192,10 +192,10 @@ OPTIONS = {
     "log_every_n_steps": Key("AtLeast1 | None", "steps between what a callback of your own logs"),
     "profiler": Key("Literal['simple', 'advanced', 'pytorch'] | None", "what took how long, into the run folder"),
 }
-"""What trainer.options hands on to Lightning's Trainer; null is Lightning's own default."""
+"""Keys of trainer.options, which are passed to Lightning's Trainer; null keeps Lightning's default."""
 
 HARMLESS = ("detect_anomaly", "inference_mode", "log_every_n_steps", "profiler")
-"""Options that change nothing of a result, and are no part of what identifies a run."""
+"""Options that do not affect results, and are not part of a run's identity."""
 
 _ONE = "a run uses one device"
 _STEPS = "training is measured in steps: set trainer.max_steps"
@@ -214,7 +214,7 @@ OWNED = {
     "limit_predict_batches": "nothing is predicted in a run",
     "reload_dataloaders_every_n_epochs": _STEPS,
 }
-"""Arguments of Lightning's Trainer that nextfail decides, and what to do instead."""
+"""Arguments of Lightning's Trainer that nextfail sets itself, and what to do instead."""
 
 SIZE = {
     "depth": Key("AtLeast1", "blocks, to which model.depth refers"),
@@ -260,7 +260,7 @@ LAUNCHERS = {
     },
     "slurm_test": _SLURM_TEST,
 }
-"""What each launcher takes, as `hydra.launcher.KEY`."""
+"""Settings of each launcher: `hydra.launcher.KEY`."""
 
 OPTUNA = {
     "storage": Key("str", "file of the study, an Optuna journal"),
@@ -270,4 +270,4 @@ OPTUNA = {
     "seed": Key("AtLeast0", "of the proposals"),
     "params": Key("dict", "axes, as on the command line"),
 }
-"""What hydra/sweeper=optuna takes, as `hydra.sweeper.KEY`."""
+"""Settings of hydra/sweeper=optuna: `hydra.sweeper.KEY`."""

@@ -1,4 +1,4 @@
-"""The exceptions that are told to a user in one line, and how they are told."""
+"""Exceptions that are reported to the user in one line, and how they are reported."""
 
 import errno
 import os
@@ -12,23 +12,23 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """A mistake in what was asked: configuration, data file, checkpoint or environment.
+    """A user error, in the configuration, a data file, a checkpoint or the environment.
 
-    Its text is the whole message a user sees: it names the key or file, the value, and what would be right.
+    Its text is the full message that the user sees: it names the key or file, the value, and what is expected.
     Single runs and plain commands print it without a traceback and exit with code 2.
     """
 
 
 class RunCut(Exception):
-    """A run was asked to stop before its end; it is saved, and the same command goes on with it."""
+    """A run was interrupted before its end; its progress is saved, and the same command resumes it."""
 
 
 def guarded(command: str, body: Callable[[], T]) -> T:
-    """Run a command; a user's mistake is one message on stderr and exit code 2, unless NEXTFAIL_DEBUG is set."""
+    """Run a command; a UserError becomes a message on stderr and exit code 2, unless NEXTFAIL_DEBUG is set."""
     try:
         done = body()
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a disk that is full can still be told
+            sys.stdout.flush()  # here, where a full disk can still be reported
         return done
     except OSError as error:
         if error.errno != errno.ENOSPC or os.environ.get("NEXTFAIL_DEBUG"):
@@ -43,6 +43,6 @@ def guarded(command: str, body: Callable[[], T]) -> T:
 
 
 def leave(command: str, message: str, code: int) -> NoReturn:
-    """Say one thing on stderr and exit."""
+    """Print a message on stderr and exit."""
     say(f"{command}: {message}", error=True)
     sys.exit(code)

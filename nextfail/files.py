@@ -1,8 +1,7 @@
-"""The one way in which nextfail writes files: whole or not at all, and never outside the folder that was given.
+"""File access for all of nextfail: atomic writes that never leave the given folder, and bounded reads.
 
-Run folders and reports come from other people, too. A link in one of them could lead anywhere, so nothing below the
-given folder is written, removed or renamed through a link. Also how small files are read: regular files only, and not
-without a limit.
+Run folders and reports may come from other people, and a link in one of them could lead anywhere. So nothing below the
+given folder is written, removed or renamed through a link. Reads accept only regular files up to a size limit.
 """
 
 import errno
@@ -20,20 +19,20 @@ from typing import Any, BinaryIO
 from nextfail.errors import UserError
 
 PARTIAL = ".partial"
-"""How the name of a file ends that is being written, or was left by a process that was killed meanwhile."""
+"""Suffix of a file that is being written, or was left by a killed process."""
 
 MOST = 64 * 2**20
-"""Bytes of the largest file that is read as a whole."""
+"""Maximum size in bytes of a file that is read into memory."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # what a file system without hard links says
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without hard links
 
 
 class Inside:
     """Writes, removes and renames inside one folder.
 
-    Every name is relative to that folder, which itself may be a link. Every method raises UserError with the path and
-    the reason where the disk refuses, or where a link below the folder is in the way.
+    Every name is relative to that folder, which may itself be a link. Every method raises UserError with the path and
+    the reason if the operation fails, or if the path leads through a link below the folder.
 
     Args:
         root: the folder; it need not exist yet.
@@ -43,7 +42,7 @@ class Inside:
         self.root = root
 
     def make(self, name: str = "") -> None:
-        """Make a folder, and those above it; `""` is the root."""
+        """Create a folder and its parents; `""` is the root."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,28 +52,28 @@ class Inside:
                 pass
 
     def below(self, name: str) -> "Inside":
-        """A folder in this one, made if need be."""
+        """A subfolder, created if necessary."""
         self.make(name)
         return Inside(self.root / name)
 
     def write(self, name: str, content: str | bytes | memoryview) -> None:
-        """Replace a file; the folders above it are made. A reader sees the old content or the new."""
+        """Write a file atomically: readers see the old or the new content. Creates parent folders."""
         with self.writing(name) as file:
             file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Replace a JSON file, with the text of `json_text`."""
+        """Write a JSON file atomically, as formatted by `json_text`."""
         self.write(name, json_text(value))
 
     @contextmanager
     def writing(self, name: str, replace: bool = True) -> Iterator[BinaryIO]:
-        """Open a file that gets its name when the block ends without an exception.
+        """Open a file for an atomic write: it gets its name when the block ends without an exception.
 
         Args:
-            replace: whether a file of that name may be replaced; else it stays, and UserError is raised.
+            replace: whether to replace an existing file; otherwise it is kept, and UserError is raised.
         """
         with self._at(name, make=True) as (folder, last):
-            partial = f".{last}.{secrets.token_hex(4)}{PARTIAL}"  # others may write it, too
+            partial = f".{last}.{secrets.token_hex(4)}{PARTIAL}"  # unique: others may write the same file
             try:
                 new = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
                 with os.fdopen(new, "wb") as file:
@@ -90,12 +89,12 @@ class Inside:
                     os.unlink(partial, dir_fd=folder)
 
     def link(self, old: str, new: str) -> bool:
-        """Give a file a second name in the same folder; False if there is something of that name already."""
+        """Hard-link a file to a second name in the same folder; False if that name already exists."""
         with self._at(new) as (folder, last):
             return _link(folder, old, last)
 
     def move(self, old: str, new: str) -> bool:
-        """Rename a file within its folder, replacing what has that name; False if there is no such file."""
+        """Rename a file within its folder, replacing an existing file; False if there is no such file."""
         with self._at(new) as (folder, last):
             try:
                 os.replace(old, last, src_dir_fd=folder, dst_dir_fd=folder)
@@ -104,17 +103,17 @@ class Inside:
             return True
 
     def touch(self, name: str) -> None:
-        """Make a file look as if it had just been written."""
+        """Set a file's modification time to now."""
         with self._at(name) as (folder, last):
             os.utime(last, dir_fd=folder, follow_symlinks=False)
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a link but not what it leads to; nothing happens if there is none."""
+        """Remove a file, or a link but not its target; does nothing if it does not exist."""
         with suppress(_Missing), self._at(name) as (folder, last), suppress(FileNotFoundError):
             os.unlink(last, dir_fd=folder)
 
     def remove_tree(self, name: str) -> None:
-        """Remove a file, a link, or a folder with all that is in it; nothing happens if there is none."""
+        """Remove a file, a link, or a folder with its content; does nothing if it does not exist."""
         with suppress(_Missing), self._at(name) as (folder, last), suppress(FileNotFoundError):
             if stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
                 shutil.rmtree(last, dir_fd=folder)
@@ -122,7 +121,7 @@ class Inside:
                 os.unlink(last, dir_fd=folder)
 
     def names(self, name: str = "") -> list[str]:
-        """What is in a folder, sorted; empty if there is none."""
+        """Sorted names in a folder; empty if it does not exist."""
         try:
             with self._at(f"{name}/." if name else ".") as (folder, _):
                 return sorted(os.listdir(folder))  # noqa: PTH208, an open folder has no path
@@ -131,7 +130,7 @@ class Inside:
 
     @contextmanager
     def _at(self, name: str, make: bool = False) -> Iterator[tuple[int, str]]:
-        """Open the folder that a name is in, without following links below the root; the last part of the name."""
+        """Open the parent folder of a name, without following links below the root; yields it and the last part."""
         *above, last = [part for part in name.split("/") if part] or [name]
         if PurePath(name).is_absolute() or ".." in (*above, last) or "\0" in name:
             raise UserError(f"{name!r} leads out of {self.root}")
@@ -158,11 +157,11 @@ class Inside:
 
 
 class _Missing(UserError):
-    """There is no such folder."""
+    """A folder does not exist."""
 
 
 def _enter(folder: int, part: str, make: bool) -> int:
-    """Exchange an open folder for one in it, which must be no link."""
+    """Replace an open folder by one of its subfolders, which must not be a link."""
     if make:
         with suppress(FileExistsError):
             os.mkdir(part, dir_fd=folder)
@@ -186,7 +185,7 @@ def _link(folder: int, old: str, new: str) -> bool:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        try:  # a file system without links
+        try:  # fallback for file systems without hard links
             target = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
         except FileExistsError:
             return False
@@ -197,10 +196,10 @@ def _link(folder: int, old: str, new: str) -> bool:
 
 
 def trap(root: Path) -> Path | None:
-    """Something in a folder, or in one of the folders in it, that must not be written to; None if there is nothing.
+    """The first entry of a folder or its subfolders that must not be written to; None if there is none.
 
-    That is a link that leads out of the folder or nowhere, and what is neither file nor folder, such as a pipe. What
-    others write there without this module has fixed names no deeper than that: Hydra's log, TensorBoard's files.
+    Such entries are links out of the folder, and special files such as pipes. The search is two levels deep, since
+    other programs that write there (Hydra's log, TensorBoard's files) use fixed names no deeper than that.
     """
     if not root.is_dir():
         return None
@@ -219,13 +218,13 @@ def _is_trap(path: Path, root: str) -> bool:
 
 
 def open_regular(path: Path, follow: bool = True) -> io.BufferedReader:
-    """Open a file for reading, unless it is a pipe, a device or a folder, which could block or never end.
+    """Open a regular file for reading. Pipes and devices are rejected, since they could block or never end.
 
     Args:
-        follow: whether it may be a link to such a file.
+        follow: whether it may be a link to a regular file.
 
     Raises:
-        OSError: it is no regular file, or cannot be opened.
+        OSError: it is not a regular file, or cannot be opened.
     """
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -238,11 +237,11 @@ def read_text(path: Path, most: int = MOST, follow: bool = True) -> str:
     """The content of a regular UTF-8 file.
 
     Args:
-        most: bytes that it may have.
+        most: maximum size in bytes.
         follow: as for `open_regular`.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or has more than `most` bytes.
+        OSError: it cannot be read, is not a regular file, or has more than `most` bytes.
         ValueError: it is not UTF-8.
     """
     with open_regular(path, follow) as file:
@@ -253,10 +252,10 @@ def read_text(path: Path, most: int = MOST, follow: bool = True) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Plain values as the text of a JSON file; numbers that JSON lacks (NaN, infinity) become null.
+    """Format plain values as JSON; NaN and infinity, which JSON lacks, become null.
 
     Raises:
-        TypeError: there is something else among them.
+        TypeError: a value cannot be represented in JSON.
     """
     return json.dumps(_finite(value), indent=1) + "\n"
 

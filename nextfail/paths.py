@@ -1,9 +1,9 @@
-"""Where what comes with nextfail lies."""
+"""Paths of nextfail's own files."""
 
 from pathlib import Path
 
 FOLDERS = "NEXTFAIL_FOLDERS"
-"""Environment variable: a file into which nextfail-train writes the folders of its runs, for nextfail.train."""
+"""Environment variable: path of the file in which nextfail-train reports its run folders to nextfail.train."""
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"

@@ -1,4 +1,4 @@
-"""docs/configuration.md from the schema, the classes and conf/: `python -m nextfail.reference`."""
+"""Generate docs/configuration.md from the schema, the classes and conf/: `python -m nextfail.reference`."""
 
 import ast
 import re
@@ -29,7 +29,7 @@ of your own brings its own keys: the arguments of its `__init__`.
 
 
 def page() -> str:
-    """The whole page."""
+    """The content of docs/configuration.md."""
     parts = [HEAD, *_section("Top level", "", TOP), *_section("`trainer`", "trainer.", TRAINER)]
     parts += [*_section("`trainer.options`: handed on to Lightning's Trainer", "trainer.options.", OPTIONS)]
     parts += [*_section("`size`", "size.", SIZE)]
@@ -57,7 +57,7 @@ def _content(file: Path) -> dict[str, Any]:
 
 
 def _target(content: dict[str, Any], group: str) -> str | None:
-    """The class of an option, or of the one that it is made from."""
+    """The class of an option, or of the base option in its defaults."""
     if target := content.get("_target_"):
         return str(target)
     for base in content.get("defaults", []):
@@ -118,7 +118,7 @@ def _file(path: str) -> str:
 
 
 def _meanings(target: str) -> dict[str, str]:
-    """What the docstring of a class says of its arguments."""
+    """Descriptions of arguments, from the `Args:` block of a class's docstring."""
     found = locate(target)
     text = ast.get_docstring(found.node) if found else None
     block = re.search(r"^Args:\n((?:    .*\n?|\n)+)", text or "", re.MULTILINE)

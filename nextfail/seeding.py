@@ -1,4 +1,4 @@
-"""Independent random streams from names and numbers, the same on every machine."""
+"""Independent random streams, derived from names and numbers and equal on every machine."""
 
 import hashlib
 

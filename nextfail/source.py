@@ -1,7 +1,7 @@
-"""What a dotted name such as `nextfail.objectives.reverse.Reverse` defines, read from source without importing it.
+"""Find what a dotted name such as `nextfail.objectives.reverse.Reverse` defines, from source, without importing it.
 
-A command that finds every run done must not import torch, which takes seconds. So the name, revision and parameters of
-a class come from its syntax tree.
+A command whose runs are all done must not import torch, which takes seconds. So the name, revision and parameters of a
+class are read from its syntax tree.
 """
 
 import ast
@@ -20,23 +20,23 @@ from nextfail.syntax import DEFINITIONS, LONGEST_CHAIN, Found, locate, module_fi
 T = TypeVar("T", bound=Callable[..., Any])
 
 REQUIRED = object()
-"""The default of a parameter that has none."""
+"""Marks a parameter without a default."""
 
 UNREADABLE = object()
-"""The default of a parameter that is no literal."""
+"""Marks a default that is not a literal."""
 
 _PACKAGE = __name__.partition(".")[0]
 
 
 def public(name: str, revision: int = 1) -> Callable[[T], T]:
-    """Register a class or function of nextfail under a name that outlives moves, and with a revision.
+    """Decorator that gives a class or function of nextfail a stable public name and a revision.
 
-    Both are part of the identity of every run that uses it, in place of its module path.
+    Both are part of the identity of every run that uses it, instead of its module path, so that moving it is safe.
 
     Args:
-        name: unique in the package; never changed.
-        revision: raised whenever what it computes changes, the default of a parameter included, so that results of the
-            old code are not taken for results of the new.
+        name: unique within the package; never changed.
+        revision: increased whenever what it computes changes, including parameter defaults, so that results of old
+            code do not count as results of new code.
     """
 
     def mark(made: T) -> T:
@@ -48,7 +48,7 @@ def public(name: str, revision: int = 1) -> Callable[[T], T]:
 
 
 def checked(made: T) -> T:
-    """Make a class or function of nextfail refuse arguments that its signature does not allow, by their keys."""
+    """Make a class or function of nextfail validate its arguments by its annotations; errors name the config key."""
     call = made.__init__ if isinstance(made, type) else made  # type: ignore[misc]
     bound, key = signature(call), section(made.__module__, next(iter(signature(made).parameters), ""))
 
@@ -57,7 +57,7 @@ def checked(made: T) -> T:
         try:
             given = bound.bind(*args, **kwargs).arguments
         except TypeError:
-            return call(*args, **kwargs)  # which says what is wrong
+            return call(*args, **kwargs)  # raises the error
         for name, parameter in _checks(made.__module__, made.__qualname__).items():
             if name in given and (refusal := parameter.type.refusal(f"{key}.{name}", given[name])):
                 raise UserError(refusal)
@@ -76,10 +76,10 @@ def _checks(module: str, name: str) -> dict[str, "Parameter"]:
 
 
 def section(module: str, first: str) -> str:
-    """The section of the configuration that makes what a module of nextfail defines.
+    """The configuration section that instantiates what a module of nextfail defines.
 
     Args:
-        first: the first parameter of what is made.
+        first: name of its first parameter.
     """
     part = module.split(".")[1]
     if part == "training":
@@ -93,7 +93,7 @@ class Parameter:
 
     Args:
         default: REQUIRED, UNREADABLE or a literal.
-        type: what it takes, by its annotation.
+        type: type stated by its annotation.
     """
 
     default: Any
@@ -102,14 +102,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Definition:
-    """A class or function as its source defines it.
+    """A class or function as defined in its source.
 
     Args:
-        path: where it is defined, which may differ from the name that was looked up.
+        path: dotted path of the definition, which may differ from the name that was looked up.
         name, revision: see `public`; None for everything that is not nextfail's own.
-        bases: of base classes, revisions by public name, and digests of the source of a user's own by path.
-        file: its source.
-        parameters: by name; None if they cannot be known from the source, as with **kwargs.
+        bases: base classes: revision by public name, or for a user's own, hash of the source file by path.
+        file: source file.
+        parameters: parameters by name; None if the source does not determine them, as with **kwargs.
     """
 
     path: str
@@ -121,13 +121,13 @@ class Definition:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Values of the parameters that have a literal default."""
+        """Defaults of the parameters that have a literal one."""
         known = self.parameters or {}
         return {key: p.default for key, p in known.items() if p.default not in (REQUIRED, UNREADABLE)}
 
 
 def find(dotted: str) -> Definition | None:
-    """What a dotted name defines, also through re-exports; None if its source cannot be found or followed."""
+    """What a dotted name defines, following re-exports; None if its source cannot be found."""
     return _find_own(dotted) if _ours(dotted) else _found_now(dotted)
 
 
@@ -135,11 +135,11 @@ def _found_now(dotted: str) -> Definition | None:
     return _define(found) if (found := locate(dotted)) else None
 
 
-_find_own = cache(_found_now)  # nextfail does not change while it runs
+_find_own = cache(_found_now)  # nextfail's source does not change while it runs
 
 
 def digest(dotted: str) -> str | None:
-    """Digest of the source file that defines a dotted name, or else of its module; None if neither can be found."""
+    """Hash of the source file that defines a dotted name, or else of its module; None if neither is found."""
     found = find(dotted)
     file = found.file if found else module_file(dotted.rpartition(".")[0])
     return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
@@ -147,7 +147,7 @@ def digest(dotted: str) -> str | None:
 
 @cache
 def own() -> dict[str, Definition]:
-    """Everything public in nextfail, by public name."""
+    """All definitions of nextfail with a public name, by that name."""
     here = Path(__file__).parent
     found: dict[str, Definition] = {}
     for file in sorted(here.rglob("*.py")):
@@ -179,7 +179,7 @@ def _define(found: Found, left: int = LONGEST_CHAIN) -> Definition:
 
 
 def _arguments(found: Found, node: ast.ClassDef, above: list[Definition]) -> dict[str, Parameter] | None:
-    """Those that a class is made with; None if that takes more than reading."""
+    """Parameters of a class's constructor; None if the source does not determine them."""
     init = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name in ("__init__", "__new__")]
     conditional = any(isinstance(each, ast.If | ast.Try | ast.With) for each in node.body)
     if len(init) > 1 or conditional or _decorated(node):
@@ -193,25 +193,25 @@ def _arguments(found: Found, node: ast.ClassDef, above: list[Definition]) -> dic
             else fields
         )
     if len(node.bases) > 1 and not _ours(found.module):
-        return None  # which one's counts is decided by all that they are made of
+        return None  # the MRO decides which constructor is used
     if above:
         return above[0].parameters
     return {} if _ours(found.module) else None
 
 
 def _decorated(node: ast.ClassDef | ast.FunctionDef) -> bool:
-    """Whether something else than what is read here may take its place."""
+    """Whether a decorator other than known ones may replace the definition."""
     names = {ast.unparse(each).partition("(")[0] for each in node.decorator_list}
     return bool(names - {"dataclass", "dataclasses.dataclass", public.__name__})
 
 
 def _installed(file: Path) -> bool:
-    """Whether a file is one of Python's or of an installed package, rather than the user's own."""
+    """Whether a file belongs to Python or an installed package, rather than to the user."""
     return "site-packages" in file.parts or Path(ast.__file__).parent in file.parents
 
 
 def _bases(found: Found) -> Iterator[Found]:
-    """The base classes that can be followed; from nextfail's own only to its own."""
+    """The base classes that can be found; for a class of nextfail, only those within nextfail."""
     assert isinstance(found.node, ast.ClassDef)
     for base in found.node.bases:
         above = named(found.module, found.file, base)
@@ -228,7 +228,7 @@ def _ours(module: str) -> bool:
 
 
 def _mark(found: Found) -> tuple[str, int] | None:
-    """Arguments of the decorator `public`, which has no meaning outside nextfail."""
+    """Arguments of the `public` decorator, which is ignored outside nextfail."""
     for decorator in found.node.decorator_list if _ours(found.module) else ():
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == public.__name__:
             name, *revision = map(ast.literal_eval, [*decorator.args, *(each.value for each in decorator.keywords)])
@@ -248,13 +248,13 @@ def _parameters(function: ast.FunctionDef, method: bool) -> dict[str, Parameter]
 
 def _parameter(default: ast.expr | None, annotation: ast.expr | None) -> Parameter:
     made = Parameter(_literal(default), parse(ast.unparse(annotation)) if annotation else Type())
-    if made.default is None and made.type.kinds:  # `k: int = None` takes None, whatever it says
+    if made.default is None and made.type.kinds:  # `k: int = None` accepts None despite its annotation
         return replace(made, type=Type(tuple(dict.fromkeys((*made.type.kinds, KINDS["None"])))))
     return made
 
 
 def _fields(node: ast.ClassDef) -> dict[str, Parameter] | None:
-    """Those of a dataclass; None if it is none."""
+    """The fields of a dataclass; None if the class is not a dataclass."""
     if not any(ast.unparse(each).partition("(")[0] == "dataclass" for each in node.decorator_list):
         return None
     fields = [each for each in node.body if isinstance(each, ast.AnnAssign) and "ClassVar" not in ast.unparse(each)]

@@ -1,4 +1,4 @@
-"""Asking this process to stop: a signal is noted, and whoever trains looks at the note between two steps."""
+"""Graceful stopping: a signal sets a flag, which training checks between steps."""
 
 import signal
 import threading
@@ -10,22 +10,22 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], None]
 
 requested: int | None = None
-"""The signal by which this process was asked to stop, if it was."""
+"""The signal that asked this process to stop; None if there was none."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)  # HUP: a session closed; USR2: a time limit
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)  # HUP: session closed; USR2: time limit
 
 
 def listen() -> dict[int, Any]:
-    """Note Ctrl-C, SIGTERM, SIGHUP and SIGUSR2 instead of dying from them; a second Ctrl-C interrupts at once.
+    """Record Ctrl-C, SIGTERM, SIGHUP and SIGUSR2 in `requested` instead of exiting; a second Ctrl-C interrupts at once.
 
     Returns:
-        What was there before, for `unlisten`. Nothing is done outside the main thread, where Python allows no handlers.
+        The previous handlers, for `unlisten`; empty outside the main thread, where Python allows no handlers.
     """
     return handle(_SIGNALS, _note)
 
 
 def handle(numbers: Iterable[int], handler: Handler) -> dict[int, Any]:
-    """Set a handler for signals; what was there before. SIGHUP stays ignored where it is, as under nohup."""
+    """Set a handler for signals; returns the previous ones. SIGHUP stays ignored if it is, as under nohup."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []
@@ -34,7 +34,7 @@ def handle(numbers: Iterable[int], handler: Handler) -> dict[int, Any]:
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """Start processes in this block that are deaf to signals of the terminal, Ctrl-C and a closed session."""
+    """Context in which started processes ignore terminal signals: Ctrl-C, and SIGHUP from a closed session."""
     before: dict[int, Any] = {
         number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)
     }
@@ -45,7 +45,7 @@ def ignored() -> Iterator[None]:
 
 
 def unlisten(before: dict[int, Any]) -> None:
-    """Put back the handlers that `listen` found."""
+    """Restore the handlers that `listen` or `handle` returned."""
     for number, handler in before.items():
         signal.signal(number, handler)
 

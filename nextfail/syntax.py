@@ -1,4 +1,4 @@
-"""Where a dotted name is defined, found as an import would find it, but without running any code."""
+"""Locate the definition of a dotted name as an import would, without running any code."""
 
 import ast
 import importlib.machinery
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_CHAIN = 20
-"""Imports, other names or base classes that are followed."""
+"""Maximum number of imports, aliases or base classes to follow."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
 
 
 def locate(dotted: str, left: int = LONGEST_CHAIN) -> Found | None:
-    """What a dotted name defines, also through re-exports; None if it cannot be followed."""
+    """The definition of a dotted name, following re-exports; None if it cannot be found."""
     parts = dotted.split(".")
     for cut in range(len(parts) - 1, 0, -1):  # the longest prefix that is a module
         if module_file(".".join(parts[:cut])):
@@ -36,11 +36,11 @@ def locate(dotted: str, left: int = LONGEST_CHAIN) -> Found | None:
 
 
 def in_module(module: str, names: list[str], left: int = LONGEST_CHAIN) -> Found | None:
-    """A definition by its name, or names of nested classes, in a module or where the module imports it from."""
+    """The definition of a name, or of a path of nested names, in a module or where the module imports it from."""
     file = module_file(module)
     if file is None or not left:
         return None
-    for node in reversed(list(_statements(tree(file)))):  # the last one counts
+    for node in reversed(list(_statements(tree(file)))):  # the last definition counts
         if isinstance(node, DEFINITIONS) and node.name == names[0]:
             for name in names[1:]:
                 inner = [each for each in node.body if isinstance(each, DEFINITIONS) and each.name == name]
@@ -56,12 +56,12 @@ def in_module(module: str, names: list[str], left: int = LONGEST_CHAIN) -> Found
                 if alias.name == "*" and (found := in_module(origin, names, left - 1)):
                     return found
         if isinstance(node, ast.Assign) and names[0] in map(ast.unparse, node.targets):
-            return named(module, file, node.value, left - 1)  # another name for something
+            return named(module, file, node.value, left - 1)  # an alias
     return None
 
 
 def named(module: str, file: Path, value: ast.expr, left: int = LONGEST_CHAIN) -> Found | None:
-    """What a name, or an attribute of an imported module, stands for within a module."""
+    """The definition that a name, or an attribute of an imported module, refers to within a module."""
     names = ast.unparse(value).partition("[")[0].split(".")
     if not all(name.isidentifier() for name in names):
         return None
@@ -78,7 +78,7 @@ def named(module: str, file: Path, value: ast.expr, left: int = LONGEST_CHAIN) -
 
 
 def _statements(module: ast.Module) -> Iterator[ast.stmt]:
-    """Statements of a module, those under `if` and `try` included."""
+    """Statements of a module, including those under `if` and `try`."""
     waiting: list[ast.stmt] = list(module.body)
     while waiting:
         yield (node := waiting.pop(0))
@@ -88,7 +88,7 @@ def _statements(module: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _absolute(node: ast.ImportFrom, module: str, file: Path) -> str:
-    """The module that `from ... import` names, relative ones resolved."""
+    """The absolute module name of a `from ... import`."""
     if not node.level:
         return node.module or ""
     package = module.split(".")
@@ -97,7 +97,7 @@ def _absolute(node: ast.ImportFrom, module: str, file: Path) -> str:
 
 
 def module_file(name: str) -> Path | None:
-    """The source file of a module, found as an import would find it, but without running any package on the way."""
+    """The source file of a module, found as an import would, without importing its parent packages."""
     search: Any = None
     spec = None
     for end in range(1, name.count(".") + 2):
@@ -107,7 +107,7 @@ def module_file(name: str) -> Path | None:
             return None
         search = spec.submodule_search_locations
         if end <= name.count(".") and search is None:
-            return None  # no package
+            return None  # not a package
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
@@ -119,7 +119,7 @@ def _spec(name: str, search: Any) -> importlib.machinery.ModuleSpec | None:
 
 
 def tree(file: Path) -> ast.Module:
-    """The syntax tree of a file as it is now; empty for what is no Python."""
+    """The syntax tree of a file in its current state; empty if it is not valid Python."""
     stat = file.stat()
     return _parsed(file, stat.st_mtime_ns, stat.st_size)
 
@@ -129,4 +129,4 @@ def _parsed(file: Path, changed: int, size: int) -> ast.Module:
     try:
         return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
-        return ast.Module([], [])  # importing it will say what is wrong
+        return ast.Module([], [])  # importing it will report the error

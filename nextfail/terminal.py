@@ -1,4 +1,4 @@
-"""What nextfail prints: through streams that outlive their readers, and with nothing in it that drives a terminal."""
+"""Terminal output, without control characters, on streams that survive a closed pipe."""
 
 import errno
 import logging
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _GONE = (errno.EPIPE, errno.EIO)
-"""Errors of a stream that nobody reads any more: a pipe, as with `| head -1`, or the terminal of a closed session."""
+"""Errors of a stream whose reader is gone: a closed pipe, as with `| head -1`, or a closed terminal session."""
 
 
 class Unbroken:
-    """A text stream that falls silent when nobody reads it any more, rather than ending the command.
+    """A text stream that discards output once its reader is gone, instead of raising.
 
     Args:
         stream: sys.stdout or sys.stderr.
@@ -46,7 +46,7 @@ class Unbroken:
         if error.errno not in _GONE:
             raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())  # also for what is buffered still, and for child processes
+        os.dup2(nowhere, self._stream.fileno())  # also for buffered text and for child processes
         os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
@@ -54,18 +54,18 @@ class Unbroken:
 
 
 def mend_pipes() -> None:
-    """Let this process outlive the readers of what it prints."""
+    """Make stdout and stderr survive closed pipes, and sanitize tracebacks."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # it was closed
-            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115, as long as the process
+        if stream is None:  # closed by the parent
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115, open until the process ends
         if not isinstance(stream, Unbroken):
             setattr(sys, name, cast(TextIO, Unbroken(stream)))
     sys.excepthook = _show_exception
 
 
 class Formatter(logging.Formatter):
-    """Log records with nothing in them that drives a terminal; named in conf/hydra/job_logging."""
+    """Log formatter that escapes control characters; named in conf/hydra/job_logging."""
 
     def format(self, record: logging.LogRecord) -> str:
         return terminal(super().format(record))
@@ -76,17 +76,17 @@ def _show_exception(kind: type[BaseException], error: BaseException, trace: Any)
 
 
 def say(text: object, error: bool = False) -> None:
-    """Print text on stdout or stderr."""
+    """Print sanitized text on stdout or stderr."""
     print(terminal(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def console(error: bool = False, width: int | None = None) -> "Console":
-    """A console of rich on stdout or stderr that prints text as it is: no markup, no control characters.
+    """A rich console on stdout or stderr that prints text literally, without markup or control characters.
 
     Args:
-        width: where it is no terminal.
+        width: width if it is not a terminal.
     """
-    from rich.console import (  # a tenth of a second, which a mistake need not cost
+    from rich.console import (  # takes 0.1 s, which errors do not need
         Console,
         ConsoleOptions,
         RenderableType,
@@ -98,7 +98,7 @@ def console(error: bool = False, width: int | None = None) -> "Console":
             for part in super().render(renderable, options):
                 yield part if part.control else Segment(terminal(part.text), part.style)
 
-    real = (sys.stderr if error else sys.stdout).isatty()  # FORCE_COLOR, as notebooks set it, makes no terminal
+    real = (sys.stderr if error else sys.stdout).isatty()  # FORCE_COLOR, as set in notebooks, is not a terminal
     made = Plain(stderr=error, markup=False, highlight=False, force_terminal=real)
     if width is not None and not made.is_terminal:
         made.width = width

@@ -1,4 +1,4 @@
-"""Text from run folders, which may be anybody's, made safe for each medium. HTML is escaped by the template itself."""
+"""Sanitize text from run folders, which may be untrusted, for each medium. Templates escape HTML themselves."""
 
 import re
 import unicodedata
@@ -9,10 +9,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def terminal(text: object) -> str:
-    """For a terminal, a log or a figure: lines and tabs stay, and all else that is not printed is spelled out.
+    """For a terminal, a log or a figure: keep newlines and tabs, and escape everything else that is not printable.
 
-    That is control characters (C0, DEL and C1), which start escape sequences; marks that reverse the direction of
-    writing; and halves of characters, which cannot be encoded.
+    That is control characters (C0, DEL and C1), which start escape sequences; bidirectional marks; unassigned code
+    points; and lone surrogates, which cannot be encoded.
     """
     return "".join(c if c in "\n\t" or not _hidden(c) else c.encode("unicode_escape").decode() for c in str(text))
 
@@ -23,12 +23,12 @@ def line(text: object) -> str:
 
 
 def markdown(text: object) -> str:
-    """For a sentence or a cell of a table in Markdown: no markup, no HTML, no links, no formulas, one line."""
+    """For a sentence or table cell in Markdown: one line without markup, HTML, links or formulas."""
     return _MARKDOWN.sub(r"\\\g<0>", line(text))
 
 
 def csv_cell(value: object) -> object:
-    """For a cell of a CSV table: numbers as they are, and text that no spreadsheet takes for a formula."""
+    """For a CSV cell: numbers unchanged, and text that no spreadsheet interprets as a formula."""
     if not isinstance(value, str):
         return value
     text = line(value)

@@ -1,5 +1,9 @@
 """What all tests share: one thread, and examples that are the same in every run."""
 
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from helpers import LINE, SMALL, hand_batch
@@ -22,3 +26,16 @@ def small() -> PathStar:
 def by_hand() -> Batch:
     """The one problem of helpers.LINE."""
     return hand_batch(LINE)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with playwright.sync_playwright() as player:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+        opened = player.chromium.launch(executable_path=program, args=options)
+        yield opened
+        opened.close()

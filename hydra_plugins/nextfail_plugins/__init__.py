@@ -1,1 +1,1 @@
-"""Where Hydra looks for launchers and sweepers."""
+"""Hydra plugins: launchers and sweepers."""

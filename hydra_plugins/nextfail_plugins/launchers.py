@@ -1,4 +1,4 @@
-"""Hydra's door to nextfail.sweeps. Hydra imports this at every start, so that all that is slow is imported later."""
+"""Hydra launchers on top of nextfail.sweeps. Hydra imports this at every start, so slow imports are deferred."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class NextfailLauncher(Launcher):
-    """Plans a batch, runs what is not done, and never lets one run take the others along."""
+    """Plans a batch and runs what is not done; a failed run does not affect the others."""
 
     name: str
-    """Of its settings in nextfail.config.LAUNCHERS."""
+    """Name of its settings in nextfail.config.LAUNCHERS."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings: dict[str, Any] = {
@@ -29,7 +29,7 @@ class NextfailLauncher(Launcher):
         self.context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Validation exact match of each run; NaN, and a line at the end of the command, for one that is not done."""
+        """Run a batch; returns validation exact match per run, NaN for unfinished runs, which `sweep.report` lists."""
         from nextfail.sweeps import job
         from nextfail.sweeps.plan import plan
         from nextfail.sweeps.private import completed
@@ -48,14 +48,14 @@ class NextfailLauncher(Launcher):
         return [completed(job.overrides, value) for job, value in zip(jobs, values(jobs), strict=True)]
 
     def backend(self) -> "Backend":
-        """Where the jobs run."""
+        """Create the backend that runs the jobs."""
         raise NotImplementedError
 
     def _check(self) -> None:
-        """Refuse settings that there are not, that are missing, or of the wrong kind.
+        """Reject unknown, missing or invalid settings.
 
         Raises:
-            UserError: names the setting, and what would be right.
+            UserError: names the setting and what is expected.
         """
         from nextfail.config import LAUNCHERS
         from nextfail.errors import UserError
@@ -73,7 +73,7 @@ class NextfailLauncher(Launcher):
 
 
 class LocalLauncher(NextfailLauncher):
-    """Processes of this machine."""
+    """Runs jobs as local processes."""
 
     name = "local"
 
@@ -85,7 +85,7 @@ class LocalLauncher(NextfailLauncher):
 
 
 class SlurmLauncher(NextfailLauncher):
-    """Jobs of SLURM, in arrays."""
+    """Runs jobs as SLURM job arrays."""
 
     name = "slurm"
 
@@ -109,7 +109,7 @@ class SlurmLauncher(NextfailLauncher):
 
 
 class SlurmTestLauncher(NextfailLauncher):
-    """The way of SlurmLauncher, as processes of this machine; see conf/hydra/launcher/slurm_test.yaml."""
+    """The code path of SlurmLauncher with local processes; see conf/hydra/launcher/slurm_test.yaml."""
 
     name = "slurm_test"
 
@@ -122,10 +122,10 @@ class SlurmTestLauncher(NextfailLauncher):
 
 
 def _submit() -> Any:
-    """The module that needs submitit.
+    """Import nextfail.sweeps.submit, which needs submitit.
 
     Raises:
-        UserError: it is not installed.
+        UserError: submitit is not installed.
     """
     from nextfail.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Optuna as a sweeper of Hydra: it proposes runs, and a launcher runs them. Hydra imports this at every start."""
+"""Optuna as a Hydra sweeper: it proposes runs, and a launcher runs them. Hydra imports this at every start."""
 
 import json
 import os
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 RUN_WITH, ASKED = "overrides", "asked"
-"""Attributes: of a trial, what it is run with; of a study, what was asked of it."""
+"""User attributes: the overrides of a trial, and the search space and fixed overrides of a study."""
 
 
 class OptunaSweeper(Sweeper):
-    """Maximises exact match on the validation set over axes such as `optimizer.lr=tag(log,interval(1e-4,1e-2))`.
+    """Maximizes exact match on the validation set over axes such as `optimizer.lr=tag(log,interval(1e-4,1e-2))`.
 
-    The study is kept in a file. A command that goes on with it first runs the trials that were proposed and have no
-    result yet, as the same runs in the same folders, and then proposes what is left of `n_trials`.
+    The study is stored in a file and resumable: a command first runs the trials that were proposed and have no result
+    yet, as the same runs in the same folders, and then proposes the rest of `n_trials`.
 
     Args:
         storage: path of the study's file, an Optuna journal.
-        study_name: name of the study in it.
-        n_trials: trials in all, those of earlier commands included.
-        n_jobs: trials proposed at once. More keep a cluster busy, and learn less from one another.
-        seed: of the sampler, Optuna's tree of Parzen estimators.
-        params: axes by key, as on the command line, which has the last word.
+        study_name: name of the study in the file.
+        n_trials: total number of trials, including those of earlier commands.
+        n_jobs: trials proposed at once. More of them keep a cluster busy, but learn less from each other.
+        seed: seed of the sampler, Optuna's tree-structured Parzen estimator (TPE).
+        params: axes by key, as on the command line, which overrides them.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class OptunaSweeper(Sweeper):
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run trials until there are `n_trials`, and write the best beside the study."""
+        """Run trials until there are `n_trials`, and write the best one next to the study."""
         self._check()
         overrides = self.parser.parse_overrides(
             [*(f"{key!s}={value}" for key, value in self.params.items()), *arguments]
@@ -69,7 +69,7 @@ class OptunaSweeper(Sweeper):
             )
             tried |= {trial.number for trial in batch}
             for trial, result in zip(batch, done, strict=True):
-                if (value := float(result.return_value)) == value:  # without a value a trial stays open
+                if (value := float(result.return_value)) == value:  # without a value, a trial stays open
                     study.tell(trial.number, value, skip_if_finished=True)
                 else:
                     without.append(" ".join(_overrides(trial, fixed, space)))
@@ -77,10 +77,10 @@ class OptunaSweeper(Sweeper):
         self._require_values(without)
 
     def _check(self) -> None:
-        """Refuse what could not end well.
+        """Reject invalid settings.
 
         Raises:
-            UserError: a number is none, Optuna is not installed, or its trials would not be waited for.
+            UserError: a number is invalid, Optuna is not installed, or the launcher would not wait for trials.
         """
         from nextfail.config import OPTUNA
         from nextfail.errors import UserError
@@ -95,7 +95,7 @@ class OptunaSweeper(Sweeper):
             raise UserError("hydra/sweeper=optuna needs optuna: pip install 'nextfail[search]'")
 
     def _study(self, fixed: list[str], space: dict[str, Any]) -> "optuna.Study":
-        """The study of this name, new or gone on with."""
+        """Create or resume the study."""
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -124,8 +124,8 @@ class OptunaSweeper(Sweeper):
     def _next(
         self, study: "optuna.Study", space: dict[str, Any], fixed: list[str], tried: set[int]
     ) -> "list[FrozenTrial]":
-        """Open trials that this command has not tried yet, else as many new ones as are left and fit into a batch."""
-        # one that was killed before it was written what to run it with is no trial
+        """Open trials that this command has not tried yet; else new ones, as many as are left and fit into a batch."""
+        # ignore trials whose overrides were not yet recorded when the process was killed
         trials = [trial for trial in study.get_trials(deepcopy=False) if RUN_WITH in trial.user_attrs]
         if unfinished := [trial for trial in trials if not trial.state.is_finished() and trial.number not in tried]:
             return unfinished[: self.n_jobs]
@@ -136,10 +136,10 @@ class OptunaSweeper(Sweeper):
         return [trial for trial in study.get_trials(deepcopy=False) if trial.number in numbers]
 
     def _require_axes(self, space: dict[str, Any]) -> None:
-        """Refuse to run the same trial again and again.
+        """Reject an empty search space, with which all trials would be the same.
 
         Raises:
-            UserError: there is nothing to search over.
+            UserError: there is no axis to search over.
         """
         from nextfail.errors import UserError
 
@@ -148,10 +148,10 @@ class OptunaSweeper(Sweeper):
                             "optimizer.lr=tag(log,interval(1e-4,1e-2))")  # fmt: skip
 
     def _require_values(self, without: list[str]) -> None:
-        """Refuse to call a study done in which a run ended well and left nothing to optimise.
+        """Check that every trial whose run is done has a value to optimize.
 
         Raises:
-            UserError: names a trial; that a run is not done is told elsewhere.
+            UserError: names such a trial; runs that are not done are reported elsewhere.
         """
         from nextfail.errors import UserError
         from nextfail.sweeps import sweep
@@ -182,10 +182,10 @@ class OptunaSweeper(Sweeper):
 
 
 def _overrides(trial: "FrozenTrial", fixed: list[str], space: dict[str, Any]) -> list[str]:
-    """What a trial is run with: values from the journal, which may be anybody's; keys and all else from the command.
+    """Overrides of a trial: values from the journal, which may be untrusted; keys and the rest from the command.
 
     Raises:
-        UserError: its axes are not those that were asked for.
+        UserError: its axes differ from those of the command.
     """
     from nextfail.errors import UserError
 
@@ -195,7 +195,7 @@ def _overrides(trial: "FrozenTrial", fixed: list[str], space: dict[str, Any]) ->
 
 
 def _distribution(override: Override) -> "optuna.distributions.BaseDistribution":
-    """What Optuna draws from, for a sweep in Hydra's grammar."""
+    """The Optuna distribution for a sweep override in Hydra's grammar."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     from nextfail.errors import UserError
@@ -214,7 +214,7 @@ def _distribution(override: Override) -> "optuna.distributions.BaseDistribution"
 
 
 def _mend(journal: Path) -> None:
-    """Drop half a line at the end of a study's file, which a full disk left there and the next entry would join."""
+    """Truncate an incomplete last line of a study's file, left by a full disk, to which the next entry would append."""
     if not journal.exists() or time.time() - journal.stat().st_mtime < 10:
         return  # new, or being written
     content = journal.read_bytes()

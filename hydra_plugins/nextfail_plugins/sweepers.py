@@ -1,4 +1,4 @@
-"""Hydra's own sweeper, without what our launchers do as well. Hydra imports this at every start."""
+"""Hydra's basic sweeper, without the checks that nextfail's launchers repeat. Hydra imports this at every start."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from hydra_plugins.nextfail_plugins.launchers import NextfailLauncher
 
 
 class GridSweeper(BasicSweeper):
-    """Composes nothing by itself for a launcher that composes every job before it starts one."""
+    """Skips composing jobs for validation, since NextfailLauncher composes every job before it starts one."""
 
     def sweep(self, arguments: list[str]) -> Any:
         most = self.max_batch_size

@@ -1,1 +1,1 @@
-"""The commands: thin shells that nothing else imports."""
+"""The commands: thin wrappers that no other module of the package imports."""

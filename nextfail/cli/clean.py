@@ -1,4 +1,4 @@
-"""nextfail-clean: remove failed runs, old checkpoints, and what sweeps remember of runs that were never begun.
+"""nextfail-clean: remove failed runs, old checkpoints, and sweep records of runs that never started.
 
 nextfail-clean runs/demo
 nextfail-clean runs/demo --keep last --yes
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def clean(folders: list[Path], keep_last: bool, really: bool) -> None:
-    """Remove, or say what would be removed, a line each."""
+    """Remove, or print what would be removed, one line per item."""
     from nextfail.sweeps.clean import removals, remove
 
     found = list(removals(folders, keep_last))

@@ -1,4 +1,4 @@
-"""What the commands share: tasks by name, and how arguments are read."""
+"""Shared by the commands: tasks by name, and argument parsing."""
 
 import argparse
 import re
@@ -12,19 +12,19 @@ from nextfail.terminal import mend_pipes
 
 
 def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
-    """Settings of an option of the group `task`, such as g2_5.
+    """Settings of an option of the config group `task`, such as g2_5.
 
     Args:
-        sets: KEY=VALUE, which win over the option's own.
-        whole: with all defaults; else only what the option itself and `sets` say, as where a trained run has the rest.
+        sets: KEY=VALUE pairs, which override the option's own.
+        whole: whether to include the base option's settings; else only those that differ from it, and `sets`.
 
     Raises:
-        UserError: there is no such option, or a KEY=VALUE is none.
+        UserError: there is no such option, or an entry of `sets` is not KEY=VALUE.
     """
     known = sorted((path.stem for path in (CONF / "task").glob("*.yaml")), key=lambda stem: (len(stem), stem))
     if name not in known:
         raise UserError(f"unknown task {name!r}: choose one of {', '.join(known)}")
-    from omegaconf import OmegaConf  # a tenth of a second, which not every command needs
+    from omegaconf import OmegaConf  # takes 0.1 s; not every command needs it
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
@@ -49,11 +49,11 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
 
 
 def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:
-    """An argument parser of a plain command, with --version and the examples of its docstring.
+    """An argument parser for a plain command, with --version and the examples of its docstring.
 
     Args:
-        name: of the command.
-        doc: docstring of its module: `name: what it does`, then examples.
+        name: name of the command.
+        doc: docstring of its module: `name: what it does.`, then examples.
     """
     mend_pipes()
     what, _, examples = (doc or "").partition("\n\n")
@@ -68,16 +68,16 @@ def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:
 
 
 def version() -> str:
-    """What --version prints."""
+    """The output of --version."""
     return f"nextfail {__version__}"
 
 
 def is_group(name: str) -> bool:
-    """Whether a configuration group has this name, such as model/size."""
+    """Whether a config group of this name exists, such as model/size."""
     named = re.fullmatch(r"[\w/]*\w", name) and not name.startswith("/")
     return bool(named) and any((CONF / name).glob("*.yaml"))
 
 
 def options(group: str) -> list[str]:
-    """Names of the options of a group that nextfail brings along."""
+    """Names of nextfail's own options of a config group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

@@ -30,14 +30,14 @@ def main() -> None:
 
 
 def write(name: str, sets: list[str], count: int, seed: int, out: Path) -> None:
-    """Write the file under a progress bar; it appears under its name only when it is whole."""
+    """Write the file with a progress bar; it gets its name only when it is complete."""
     settings = named_task(name, sets, whole=True)
     if count < 1:
         raise UserError(f"--n {count} is too few: needs at least 1")
     if not out.name or os.path.lexists(out):
         raise UserError(f"{out} exists already and is left as it is: name another file, or remove it first")
 
-    from nextfail.seeding import generator  # torch takes a second, which a mistake should not cost
+    from nextfail.seeding import generator  # torch takes a second; report errors first
     from nextfail.training.build import make_task
 
     task, source = make_task({"task": settings}), generator("file", seed)

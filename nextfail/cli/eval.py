@@ -1,4 +1,4 @@
-"""nextfail-eval: metrics of a trained run.
+"""nextfail-eval: evaluate a trained run.
 
 nextfail-eval runs/default/plain
 nextfail-eval 'runs/demo/objective=reverse,seed=0' --task g2_4 --json
@@ -38,7 +38,7 @@ def main() -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print."""
     folder = RunFolder(arguments.run)
-    own = folder.identity().settings["task"]  # a mistake here is told before torch is imported
+    own = folder.identity().settings["task"]  # report errors before torch is imported
     sizes = None
     if arguments.task:
         sizes, asked = (named_task(arguments.task, arguments.set, whole) for whole in (False, True))

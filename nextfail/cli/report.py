@@ -1,4 +1,4 @@
-"""nextfail-report: table, figures and pages of any number of runs, done or not.
+"""nextfail-report: tables, figures and pages on any number of runs, finished or not.
 
 nextfail-report runs/demo
 nextfail-report runs/demo runs/demo_teacherless --out report
@@ -25,7 +25,7 @@ def run(folders: list[Path], out: Path | None) -> None:
     """Write the files, then print the tables and the paths.
 
     Args:
-        out: folder of the report; None for `report` in the first of the folders, and then nowhere outside of that.
+        out: folder of the report; None for `report` in the first folder, and then nothing is written outside of it.
     """
     from nextfail.reports import report
     from nextfail.reports.collect import collect

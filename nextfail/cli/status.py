@@ -1,4 +1,4 @@
-"""nextfail-status: what is done, running, pending, cut, failed and missing.
+"""nextfail-status: list runs that are done, running, pending, cut, failed or missing.
 
 nextfail-status runs/demo
 nextfail-status runs/demo --watch
@@ -35,11 +35,11 @@ COLOURS = {
     "missing": "magenta",
     "done": "green",
 }
-"""Of each state, in the order of the lines: what needs a look comes first."""
+"""Colour of each state, in output order: states that need attention come first."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command understands."""
+    """The argument parser."""
     parser = parser_of("nextfail-status", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders of sweeps")
     parser.add_argument("--watch", action="store_true", help="refresh until no run is running or pending")
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Print what was asked for."""
+    """Print the status as requested."""
     for folder in arguments.folders if arguments.forget else ():
         forget(folder, never_begun(folder))
     runs = statuses(arguments.folders)
@@ -76,10 +76,10 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def statuses(folders: Sequence[Path]) -> dict[Path, Status]:
-    """What is to be said of each run at or below some folders, those that were asked for and never begun included.
+    """The status of each run at or below the given folders, including requested runs that never started.
 
     Raises:
-        UserError: a folder does not exist, or there is no run in any of them.
+        UserError: a folder does not exist, or none of them contains a run.
     """
     asked = {folder / name for folder in folders for name in remembered(folder)}
     known = find(folders, empty=bool(asked))
@@ -93,7 +93,7 @@ def counts(runs: dict[Path, Status]) -> str:
 
 
 def _looks(folders: Sequence[Path], every: float) -> Iterator[dict[Path, Status]]:
-    """Look again and again, until nothing runs or waits in two looks (between two runs there may be none)."""
+    """Poll until nothing is running or pending in two polls in a row (there may be a gap between two runs)."""
     idle = 0
     while idle < 2:
         time.sleep(every)

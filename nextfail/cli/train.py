@@ -1,4 +1,4 @@
-"""nextfail-train: one run, or a sweep of many.
+"""nextfail-train: train one run, or a sweep of many.
 
 nextfail-train objective=reverse task=g2_4 trainer.max_steps=1000
 nextfail-train -m objective=teacher_forcing,reverse seed=0,1,2
@@ -30,36 +30,36 @@ from nextfail.terminal import mend_pipes, say
 NAME = "nextfail-train"
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
               "--info", "-i", "--experimental-rerun")  # fmt: skip
-"""Flags of Hydra that a value follows."""
+"""Hydra flags that take a value."""
 
 OF_HYDRA = ("--package", "-p", "-m", "--multirun", "--config-name", "-cn", "--config-path", "-cp")
-"""Flags with which Hydra alone shows a configuration."""
+"""Hydra flags with which `--cfg job` is left to Hydra."""
 
 MAY_BE_DROPPED = ("callbacks", "logger", "debug")
-"""Groups that a configuration is whole without, as in `~logger`."""
+"""Config groups that may be removed, as in `~logger`."""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def compose_and_run(cfg: DictConfig) -> float:
-    """One line, since launchers may send the body of this function to workers by value."""
+    """One line, since launchers may pickle this function by value."""
     return job.run(cfg)
 
 
 def main() -> None:
-    """Entry point; exit code 0 only if every run asked for is done."""
+    """Entry point; exit code 0 only if every requested run is done, or submitted to a detached launcher."""
     mend_pipes()
     arguments = flags_first(sys.argv[1:])
     sys.argv[1:] = arguments
     if "--version" in arguments:
         say(version())
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise exceptions instead of printing them
     try:
         guarded(NAME, lambda: refuse_empty(arguments))
         if not guarded(NAME, lambda: show_with_recipe(arguments)):
             guarded(NAME, compose_and_run)
     except Exception as error:
-        # before the first run has begun, whatever Hydra raises is about the command
+        # before the first run has started, whatever Hydra raises concerns the command
         mistake = isinstance(error, HydraException | OmegaConfBaseException | OSError | UserError) or not job.begun
         if os.environ.get("NEXTFAIL_DEBUG") or not mistake:
             raise
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def flags_first(arguments: list[str]) -> list[str]:
-    """The same arguments with Hydra's flags, and what follows those that take a value, before all overrides."""
+    """The arguments reordered: Hydra's flags, with their values, before all overrides."""
     flags: list[str] = []
     overrides: list[str] = []
     waiting = list(arguments)
@@ -88,7 +88,7 @@ def flags_first(arguments: list[str]) -> list[str]:
 
 
 def refuse_empty(arguments: list[str]) -> None:
-    """Refuse a group without an option, for which Hydra has no message of its own.
+    """Reject a config group without an option, for which Hydra has no error message.
 
     Raises:
         UserError: names the group and its options.
@@ -102,7 +102,7 @@ def refuse_empty(arguments: list[str]) -> None:
 
 
 def show_with_recipe(arguments: Sequence[str]) -> bool:
-    """Print for `--cfg job` what a command gets with its recipe, of which Hydra does not know; False if it has none."""
+    """For `--cfg job`, print the configuration with its recipe, which Hydra does not know; False if it has none."""
     asked = [*pairwise(arguments)]
     if not {("--cfg", "job"), ("-c", "job")} & {*asked} or {*OF_HYDRA} & {*arguments}:
         return False
@@ -117,7 +117,7 @@ def show_with_recipe(arguments: Sequence[str]) -> bool:
 
 
 def tell() -> bool:
-    """Say how the runs of a sweep ended; whether all are done, or sent off as asked."""
+    """Print how the runs of a sweep ended; returns whether all are done, or submitted as requested."""
     line, others, complete = sweep.report()
     for text in (line, *others):
         if text:
@@ -126,17 +126,17 @@ def tell() -> bool:
 
 
 def tell_folders(file: str | None) -> None:
-    """Write the folders of the runs that are done into a file, for nextfail.train."""
+    """Write the folders of finished runs into a file, for nextfail.train."""
     if file is not None:
         names = [str(path) for path in sweep.folders() or job.folders]
         Inside(Path(file).parent).write_json(Path(file).name, {"folders": names, "sweep": bool(sweep.folders())})
 
 
 def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
-    """The message of Hydra or of what it called, with what was probably meant.
+    """The error message of Hydra or of what it called, with the probable fix.
 
     Args:
-        arguments: of the command, whose choices of groups decide which keys there are.
+        arguments: command line arguments; the chosen group options determine the valid keys.
     """
     text = str(error).strip() or type(error).__name__
     if error.__cause__ is not None and str(error.__cause__) not in text:
@@ -144,14 +144,14 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"cannot use {error.filename}: {error.strerror}"
     if isinstance(error, OmegaConfBaseException) and error.full_key:
-        # the folder's name has all overrides in it, so that it is the first to meet a mistake in one of them
+        # the folder name interpolates all overrides, so an invalid one fails there first
         where = "" if error.full_key.startswith(("hydra.run.", "hydra.sweep.")) else f"{error.full_key}: "
         return where + text.splitlines()[0]
     if match := re.search(r"In '([\w/]+)': Could not override '\w+@", text):
         return f"{match[1]}.yaml: begin it with the line `{GLOBAL}`, as every file that changes other sections"
     if match := re.search(r"Could not override '([\w.]+)'", text):
         known = known_keys(arguments)
-        if "." in match[1]:  # within a section no other section is meant
+        if "." in match[1]:  # inside a section, suggest no other section
             known = [key for key in known if not any(each.startswith(f"{key}.") for each in [match[1], *known])]
         return str(unknown(match[1], known))
     if match := re.search(
@@ -166,7 +166,7 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
 
 
 def no_option(group: str, option: str, known: list[str]) -> str:
-    """That a group has no such option, with the nearest right ones."""
+    """Error message for a missing option of a group, with the nearest existing ones."""
     near = difflib.get_close_matches(option, known, n=2, cutoff=0.6)
     if near:
         return f"{group}={option}: there is no such option: did you mean {' or '.join(near)}?"
@@ -174,17 +174,17 @@ def no_option(group: str, option: str, known: list[str]) -> str:
 
 
 def known_keys(arguments: Sequence[str]) -> list[str]:
-    """Every key and group of the configuration that a command composes, or else of the default one."""
+    """Every key and group of the configuration that a command composes, or of the default one if that fails."""
     chosen = [text for text in arguments if is_group(text.lstrip("+").partition("=")[0]) and "," not in text]
     try:
         cfg = composed(arguments, chosen)
-    except Exception:  # the mistake may be among these
+    except Exception:  # the error may be in one of these
         cfg = composed((), ())
     return sorted(_keys(cfg, ""))
 
 
 def composed(arguments: Sequence[str], overrides: Sequence[str]) -> DictConfig:
-    """What Hydra composes of some overrides, its own part included, with the folders that the arguments name."""
+    """What Hydra composes from overrides, including the `hydra` section, with --config-dir folders of the arguments."""
     folders = [Path(each).absolute() for flag, each in pairwise(arguments) if flag in ("--config-dir", "-cd")]
     search = [f"hydra.searchpath=[{','.join(f'file://{each}' for each in folders)}]"] if folders else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

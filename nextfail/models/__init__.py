@@ -1,4 +1,4 @@
-"""Backbones: what predicts. They know nothing of graphs or objectives."""
+"""Backbones: sequence models, independent of tasks and objectives."""
 
 from nextfail.models.backbone import Backbone
 from nextfail.models.hybrid import Hybrid

@@ -1,4 +1,4 @@
-"""What every model offers to every objective. A backbone knows nothing of graphs, prompts or objectives."""
+"""The backbone protocol: what every model offers to objectives, independent of tasks and objectives."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from torch.nn import functional as F
 
 from nextfail.errors import UserError
 
-BIDIRECTIONAL = "bidirectional"  # forward(causal=False): every position sees every other
-CUSTOM_MASK = "custom_mask"  # forward(mask=...): who sees whom is given
-POSITIONS = "positions"  # forward(positions=...): positions are given instead of 0, 1, 2, ...
-EMBEDDINGS = "embeddings"  # forward(embeddings=...): embeddings are given instead of ids
-BEFORE_NORM = "before_norm"  # forward(before_norm=True): hidden states as they are before the final norm
+BIDIRECTIONAL = "bidirectional"  # forward(causal=False): all positions attend to each other
+CUSTOM_MASK = "custom_mask"  # forward(mask=...): explicit attention mask
+POSITIONS = "positions"  # forward(positions=...): position ids instead of 0, 1, 2, ...
+EMBEDDINGS = "embeddings"  # forward(embeddings=...): embeddings instead of token ids
+BEFORE_NORM = "before_norm"  # forward(before_norm=True): hidden states before the final norm
 
 
 class PairEmbedding(nn.Module):
-    """Embeddings of pairs of ids that are one token: the sum of two, one for each id of the pair.
+    """Embeddings of id pairs that form one token: the sum of two embeddings, one per id of the pair.
 
-    The pair u, v of the first N ids has the id -1 - (u N + v), below those of single tokens.
+    The pair u, v of the first N ids has the id -1 - (u N + v), below the ids of single tokens.
 
     Args:
         count: N.
@@ -35,10 +35,10 @@ class PairEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=init_std)
 
     def forward(self, tokens: Tensor, single: Tensor) -> Tensor:
-        """Ids (B, T), of pairs or not, to embeddings (B, T, C); `single` (V, C) are those of single tokens."""
+        """Embeddings (B, T, C) of ids (B, T), pairs or not; `single` (V, C) are the embeddings of single tokens."""
         count, vocab_size = self.first.num_embeddings, len(single)
         paired, pair = tokens < 0, -1 - tokens
-        # every id is a row of one table and a row of another, which is 0 for a single token
+        # each id maps to one row of each table; the second row is 0 for single tokens
         one = torch.where(paired, vocab_size + pair // count, tokens)
         other = torch.where(paired, pair % count, count)
         x = F.embedding(one, torch.cat([single, self.first.weight]))
@@ -46,22 +46,22 @@ class PairEmbedding(nn.Module):
 
 
 def require_above_0(**sizes: Any) -> None:
-    """Raise UserError if one of a model's sizes is no number above 0."""
+    """Raise UserError if a model size is not a number above 0."""
     for key, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise UserError(f"model.{key}={value!r} is not a number above 0")
 
 
 class Backbone(nn.Module, ABC):
-    """Tokens to hidden states, hidden states to logits, and decoding from a cache.
+    """Tokens to hidden states, hidden states to logits, and cached decoding.
 
-    A subclass needs `forward` alone. `step` with a cache of its own makes decoding faster, and `new_block` is asked for
-    by objectives with heads of their own. Arguments of every subclass: its own sizes, then `vocab_size` (ids
-    0..vocab_size-1) and `max_length` (tokens).
+    A subclass needs `forward` only. Override `step` with a real cache for faster decoding, and `new_block` for
+    objectives with additional heads. Every subclass takes its own sizes, then `vocab_size` (ids 0..vocab_size-1) and
+    `max_length` (tokens).
     """
 
     capabilities: frozenset[str] = frozenset()
-    """Which of the optional arguments of `forward` are understood; what an objective `requires` is checked first."""
+    """Supported optional arguments of `forward`; checked against an objective's `requires`."""
 
     width: int
     """Channels C of a hidden state."""
@@ -70,24 +70,24 @@ class Backbone(nn.Module, ABC):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         made = super().__new__(cls)
-        object.__setattr__(made, "_arguments", (args, kwargs))  # for `fresh`, whatever a subclass takes
+        object.__setattr__(made, "_arguments", (args, kwargs))  # for `fresh`, whatever the subclass's signature
         return made
 
     def __init__(self, vocab_size: int, max_length: int, **sizes: Any) -> None:
-        """Make the embedding.
+        """Create the embedding.
 
         Args:
-            sizes: numbers that have to be above 0; `width` is among them.
+            sizes: numbers that must be above 0, including `width`.
 
         Raises:
-            UserError: one of them is not.
+            UserError: a size is not a number above 0.
         """
         super().__init__()
         require_above_0(**sizes)
         self.vocab_size, self.max_length = vocab_size, max_length
         self.width, self._pair_std = sizes["width"], sizes.get("init_std", 0.02)
         self.pairs: PairEmbedding | None = None
-        self.tokens = nn.Embedding(vocab_size, self.width)  # tied: it also makes the logits
+        self.tokens = nn.Embedding(vocab_size, self.width)  # tied with the unembedding
 
     @abstractmethod
     def forward(
@@ -101,15 +101,15 @@ class Backbone(nn.Module, ABC):
         embeddings: Tensor | None = None,
         before_norm: bool = False,
     ) -> Tensor:
-        """Hidden states, after the final norm, of the last `last` positions (all if None).
+        """Hidden states of the last `last` positions (all if None), after the final norm.
 
         Args:
             tokens: (B, T) ids.
-            causal: each position sees itself and what is before it; False needs `bidirectional`.
-            mask: (T, T) or (B, T, T) bool, True where a row may see a column, instead of `causal`. Needs `custom_mask`.
+            causal: each position attends only to itself and earlier ones; False needs `bidirectional`.
+            mask: (T, T) or (B, T, T) bool, True where a row sees a column; replaces `causal`. Needs `custom_mask`.
             positions: (T,) or (B, T) ids below `max_length`. Needs `positions`.
-            embeddings: (B, T, C), as `embed` makes them, instead of tokens. Needs `embeddings`.
-            before_norm: return hidden states as they are before the final norm. Needs `before_norm`.
+            embeddings: (B, T, C), as returned by `embed`, instead of tokens. Needs `embeddings`.
+            before_norm: return the hidden states before the final norm. Needs `before_norm`.
 
         Returns:
             (B, last, C).
@@ -124,14 +124,14 @@ class Backbone(nn.Module, ABC):
         embeddings: Tensor | None = None,
         before_norm: bool = False,
     ) -> tuple[Tensor, Any]:
-        """Go on from what was read before: hidden states of the new tokens' last `last` positions, and the cache after.
+        """Continue from a cache: hidden states of the last `last` new positions, and the updated cache.
 
-        Equal to `forward` over all tokens so far. `cache=None` starts anew. A cache is never changed for its owner: one
-        may go on from it several times, each after the one before is no longer needed (branches may share memory).
-        Without a cache of its own a backbone reads again from the start, and what it keeps is what it read.
+        Equivalent to `forward` over all tokens so far. `cache=None` starts a new sequence. The given cache stays valid:
+        several continuations may start from it, each once the previous one is no longer needed (they may share memory).
+        By default the cache is the input so far, which is read again from the start.
 
         Args:
-            tokens, last, embeddings, before_norm: as of `forward`.
+            tokens, last, embeddings, before_norm: as for `forward`.
         """
         self.refuse_unknown(embeddings=embeddings, before_norm=before_norm)
         kind = "embeddings" if EMBEDDINGS in self.capabilities else "tokens"
@@ -142,58 +142,58 @@ class Backbone(nn.Module, ABC):
         return self(**{kind: read}, last=last, **({"before_norm": True} if before_norm else {})), read
 
     def final_norm(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., C) from before the final norm as they are after it. Needs `before_norm`."""
+        """Apply the final norm to hidden states (..., C). Needs `before_norm`."""
         raise UserError(f"{type(self).__name__} cannot do {BEFORE_NORM!r}")
 
     def new_block(self) -> nn.Module:
-        """One more residual block of this kind, newly initialised, for extra heads.
+        """One more residual block of this kind, newly initialised, for additional heads.
 
-        It is causal, maps (B, T, C) to (B, T, C), and called with `last=k` makes the last k positions alone.
+        It is causal and maps (B, T, C) to (B, T, C), or to the last k positions if called with `last=k`.
 
         Raises:
-            UserError: this kind of backbone has none.
+            UserError: this backbone has no such block.
         """
         raise UserError(f"{type(self).__name__} has no new_block, which this objective needs for its heads")
 
     def layers(self) -> Sequence[nn.Module]:
-        """Its blocks, each called with (B, T, C) in turn, for those who look inside; empty if it has no such blocks."""
+        """Its blocks in order, each called with (B, T, C), for inspection; empty if it has no such blocks."""
         return [*getattr(self, "blocks", [])]
 
     def attention(self, layer: int, x: Tensor, **options: Any) -> Tensor | None:
-        """How much each head of a layer reads from where, (B, H, T, T); None where nothing is attended to.
+        """Attention weights (B, H, T, T) of a layer; None if the layer has no attention.
 
         Args:
             layer: index of a block.
-            x: what the block is given, (B, T, C).
-            options: causal, mask and positions, as it is called with.
+            x: the block's input, (B, T, C).
+            options: causal, mask and positions, as passed to the block.
         """
         return None
 
     def name_tokens(self, texts: Sequence[str]) -> None:
-        """Learn how the first ids are written, once, before training; only a model trained on text has use for it."""
+        """Receive the texts of the first ids, once, before training; used only by models pretrained on text."""
 
     def join_pairs(self, count: int) -> None:
-        """Learn to read pairs of the first `count` ids as one token, once, before training; see `PairEmbedding`."""
+        """Enable ids for pairs of the first `count` ids, once, before training; see `PairEmbedding`."""
         self.pairs = PairEmbedding(count, self.width, self._pair_std)
 
     def adapt(self, device: str) -> None:
-        """Take another way to compute the same, up to rounding, where a kernel that was asked for cannot be had.
+        """Switch to an equivalent computation, up to rounding, if a requested kernel is unavailable.
 
-        Evaluation calls it, which may be on another machine than training was; training refuses instead.
+        Called for evaluation, which may run on another machine than training; training raises instead.
 
         Args:
             device: "cpu", "cuda", ...
         """
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Ids (B, T) to embeddings (B, T, C), without positions."""
+        """Embeddings (B, T, C) of ids (B, T), without positions."""
         return self.tokens(tokens) if self.pairs is None else self.pairs(tokens, self.tokens.weight)
 
     def logits(self, hidden: Tensor, *, frozen: bool = False) -> Tensor:
-        """Hidden states (..., C) to logits (..., V), through the transposed embedding.
+        """Logits (..., V) of hidden states (..., C), by the transposed embedding.
 
         Args:
-            frozen: let gradients through to the hidden states alone.
+            frozen: no gradient to the unembedding, only to the hidden states.
         """
         weight = self._unembedding()
         return F.linear(hidden, weight.detach() if frozen else weight)
@@ -202,15 +202,15 @@ class Backbone(nn.Module, ABC):
         return self.tokens.weight
 
     def fresh(self) -> Self:
-        """Another backbone with the same arguments, newly initialised: for objectives with two encoders."""
+        """A new backbone with the same arguments, newly initialised: for objectives with two encoders."""
         args, kwargs = self._arguments
         return type(self)(*args, **kwargs)
 
     def embedded(self, tokens: Tensor | None, embeddings: Tensor | None) -> Tensor:
-        """Embeddings (B, T, C) of what `forward` is given.
+        """Embeddings (B, T, C) of the inputs to `forward`.
 
         Raises:
-            UserError: both are given, or neither is.
+            UserError: both tokens and embeddings are given, or neither.
         """
         if (tokens is None) == (embeddings is None):
             raise UserError("a backbone reads tokens or embeddings: give one of them")
@@ -225,7 +225,7 @@ class Backbone(nn.Module, ABC):
         embeddings: Tensor | None = None,
         before_norm: bool = False,
     ) -> None:
-        """Raise UserError if an option of `forward` is asked for that `capabilities` does not name."""
+        """Raise UserError if an option of `forward` is used that is not in `capabilities`."""
         asked = {
             BIDIRECTIONAL: not causal,
             CUSTOM_MASK: mask is not None,

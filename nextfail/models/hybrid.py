@@ -1,4 +1,4 @@
-"""Blocks of several kinds in one stack, such as attention between Mamba (Jamba: Lieber et al. 2024)."""
+"""Stacks of different mixers, such as attention interleaved with Mamba (Jamba: Lieber et al. 2024)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,26 +17,27 @@ from nextfail.source import public
 
 @public("hybrid")
 class Hybrid(Stack):
-    """A stack whose mixers are a list of names.
+    """A stack whose mixers are given by name.
 
     Args:
-        layers: each block's mixer: "attention", "conv" (`GatedConv`), "mamba" or "mamba2".
-        depth: number of blocks, for which `layers` are repeated in turn; None for as many as `layers`.
+        layers: mixer of each block: "attention", "conv" (`GatedConv`), "mamba" or "mamba2".
+        depth: number of blocks, cycling through `layers`; None for one block per layer.
         width: channels C.
         heads: attention heads H.
         vocab_size: number of token ids V.
-        max_length: longest sequence, in tokens; binds attention and learned positions.
-        positions: "learned", "rope" (rotary, in attention) or "none", as in Jamba: the others tell positions apart.
+        max_length: longest sequence, in tokens; limits attention and learned positions.
+        positions: "learned", "rope" (rotary, in attention) or "none", as in Jamba: position comes from the other
+            mixers.
         norm: "layer" or "rms".
         mlp: "gelu", "swiglu" or None, see nextfail.models.mlp.
-        qk_norm: whether queries and keys are normalised in attention, see `Attention`.
-        d_state: of mamba and mamba2: numbers N that each inner channel remembers.
-        head_dim: of mamba2: inner channels P of a head.
-        d_conv: taps of the convolution within mamba and mamba2, and of conv.
-        expand: of mamba and mamba2: inner channels D over C.
-        scan: of mamba and mamba2: how the scan is computed, see docs/backbones.md; changes speed and rounding only.
-        conv: taps of a short causal convolution before every mixer and MLP, see `ShortConv`; None for none.
-        conv_at: where it stands, after the norm: before the "mixer", before the "mlp", "both" or "none".
+        qk_norm: whether attention normalises queries and keys, see `Attention`.
+        d_state: mamba and mamba2: state size N per inner channel.
+        head_dim: mamba2: inner channels P per head.
+        d_conv: kernel size of the convolution in mamba, mamba2 and conv.
+        expand: mamba and mamba2: expansion factor, inner channels D = expand * width.
+        scan: mamba and mamba2: implementation of the scan, see docs/backbones.md; affects speed and rounding only.
+        conv: kernel size of a short causal convolution before every mixer and MLP, see `ShortConv`; None for none.
+        conv_at: its position, after the norm: before the "mixer", before the "mlp", "both" or "none".
         init_std: standard deviation of initial weights.
 
     Raises:

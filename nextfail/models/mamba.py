@@ -1,4 +1,4 @@
-"""Mamba (Gu & Dao 2023) and Mamba-2 (Dao & Gu 2024): state-space models without attention, positions and MLPs."""
+"""Mamba (Gu & Dao 2023) and Mamba-2 (Dao & Gu 2024): state-space models without attention, positions or MLPs."""
 
 from functools import partial
 from typing import Literal
@@ -18,13 +18,13 @@ class Mamba(Stack):
         depth: number of blocks.
         width: channels C.
         vocab_size: number of token ids V.
-        max_length: kept for the protocol; a sequence may be as long as it likes.
-        d_state: numbers N that each inner channel remembers.
-        d_conv: taps K of the convolution within.
-        expand: inner channels D over C.
-        scan: how the scan is computed, see docs/backbones.md; changes speed and rounding only.
-        init_std: standard deviation of initial embeddings; what else there is begins as in mamba-ssm.
-        conv: taps of one more short convolution, before the mixer, see `ShortConv`; None for none, as published.
+        max_length: unused, part of the protocol; sequence length is unlimited.
+        d_state: state size N per inner channel.
+        d_conv: kernel size K of the inner convolution.
+        expand: expansion factor, inner channels D = expand * width.
+        scan: implementation of the scan, see docs/backbones.md; affects speed and rounding only.
+        init_std: standard deviation of initial embeddings; other weights are initialised as in mamba-ssm.
+        conv: kernel size of an extra short convolution before the mixer, see `ShortConv`; None for none, as published.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Mamba2(Stack):
         depth: number of blocks.
         width: channels C.
         vocab_size: number of token ids V.
-        max_length: kept for the protocol; a sequence may be as long as it likes.
-        d_state: numbers N that each inner channel remembers.
-        head_dim: inner channels P of a head; divides expand * width.
-        d_conv: taps K of the convolution within.
-        expand: inner channels D over C.
-        scan: how the scan is computed, see docs/backbones.md; changes speed and rounding only.
-        init_std: standard deviation of initial embeddings; what else there is begins as in mamba-ssm.
-        conv: taps of one more short convolution, before the mixer, see `ShortConv`; None for none, as published.
+        max_length: unused, part of the protocol; sequence length is unlimited.
+        d_state: state size N per inner channel.
+        head_dim: inner channels P per head; divides expand * width.
+        d_conv: kernel size K of the inner convolution.
+        expand: expansion factor, inner channels D = expand * width.
+        scan: implementation of the scan, see docs/backbones.md; affects speed and rounding only.
+        init_std: standard deviation of initial embeddings; other weights are initialised as in mamba-ssm.
+        conv: kernel size of an extra short convolution before the mixer, see `ShortConv`; None for none, as published.
     """
 
     def __init__(

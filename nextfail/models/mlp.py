@@ -1,4 +1,4 @@
-"""What a block does to each position by itself."""
+"""The position-wise MLPs of blocks."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class MLP(nn.Module, ABC):
-    """(..., C) to (..., C) through more channels."""
+    """(..., C) to (..., C) through a wider hidden layer."""
 
     expand: nn.Linear
     contract: nn.Linear
@@ -26,7 +26,7 @@ class MLP(nn.Module, ABC):
 
 
 class GELU(MLP):
-    """That of GPT-2: four times as many channels, biases, and the tanh form of GELU."""
+    """The MLP of GPT-2: hidden width 4 C, biases, and the tanh approximation of GELU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class GELU(MLP):
 
 
 class SwiGLU(MLP):
-    """That of Shazeer (2020) as in Llama: no biases, and 8/3 as many channels, rounded up to a multiple of 8.
+    """The MLP of Shazeer (2020) as in Llama: hidden width 8/3 C, rounded up to a multiple of 8, without biases.
 
-    So it has as many parameters as `GELU`, but for biases and rounding.
+    It has as many parameters as `GELU`, up to biases and rounding.
     """
 
     def __init__(self, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Language models that were trained on text, through transformers: GPT-2 and Pythia (GPT-NeoX)."""
+"""Pretrained language models from transformers: GPT-2 and Pythia (GPT-NeoX)."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from nextfail.models.stack import Block
 from nextfail.source import public
 
 FAMILIES = {"gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM"}
-"""Classes of transformers by the model_type of a config.json."""
+"""Classes of transformers, by model_type in config.json."""
 
 FINAL_NORM = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm"}
 
@@ -24,16 +24,16 @@ NO_DROPOUT = {"gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "gpt_neox": (
 FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
 
 KeysAndValues = list[tuple[Tensor, Tensor]]
-"""Of each layer: (B, H, T, C/H) both."""
+"""Keys and values of each layer, both (B, H, T, C/H)."""
 
 
 @public("pretrained")
 class Pretrained(Backbone):
-    """A pretrained decoder that reads and writes the task's tokens as one token each of its own tokenizer.
+    """A pretrained decoder in which each token of the task is one token of its own tokenizer.
 
-    Of its embedding and its head only the rows of those tokens are kept, and all of them and all else are trained on.
-    So a prediction is one of the task's tokens, as with the models trained from scratch. There is no dropout. Weights
-    are read from safetensors and the tokenizer from JSON: nothing in the folder is run.
+    Of the embedding and the head only the rows of those tokens are kept; they and all other weights are trained.
+    Predictions are thus limited to the task's tokens, as for models trained from scratch. There is no dropout. Weights
+    are read from safetensors and the tokenizer from JSON: no code in the folder is executed.
 
     Args:
         source: a folder with config.json, tokenizer.json and safetensors, or a name on the Hugging Face hub.
@@ -42,7 +42,7 @@ class Pretrained(Backbone):
         revision: branch, tag or commit on the hub.
 
     Raises:
-        UserError: the source cannot be used, or the model is too short.
+        UserError: the source cannot be used, or the model's maximum length is too short.
     """
 
     capabilities = frozenset({BIDIRECTIONAL, CUSTOM_MASK, POSITIONS, EMBEDDINGS, BEFORE_NORM})
@@ -53,7 +53,7 @@ class Pretrained(Backbone):
         family = config.get("model_type")
         if family not in FAMILIES:
             raise UserError(f"model.source={source} is a {family!r} model: {' and '.join(FAMILIES)} are supported")
-        loaded = _load(folder, family).train()  # transformers loads for evaluation
+        loaded = _load(folder, family).train()  # transformers loads models in eval mode
         super().__init__(vocab_size, max_length, width=loaded.config.hidden_size)
         longest = loaded.config.max_position_embeddings
         if longest < max_length:
@@ -63,20 +63,20 @@ class Pretrained(Backbone):
         self._final_norm = FINAL_NORM[family]
         self._rows = [part.weight.detach() for part in (loaded.get_input_embeddings(), loaded.get_output_embeddings())]
         self.head = None if loaded.config.tie_word_embeddings else nn.Parameter(torch.empty(vocab_size, self.width))
-        self.body.set_input_embeddings(None)  # `tokens` takes its place
+        self.body.set_input_embeddings(None)  # replaced by `tokens`
 
     def join_pairs(self, count: int) -> None:
         raise UserError("task.edges_as=tokens makes an edge one token, for which a pretrained model has no "
                         "embedding: choose task.edges_as=triples")  # fmt: skip
 
     def name_tokens(self, texts: Sequence[str]) -> None:
-        """Take over the embeddings of the tokenizer's tokens for these texts; other ids begin at the mean of them.
+        """Take the pretrained embeddings of these texts; other ids are initialised with their mean.
 
         Raises:
-            UserError: a text is not one token of the tokenizer, or two are the same one.
+            UserError: a text is not one token of the tokenizer, or two texts are the same token.
         """
         if not self._rows:
-            return  # a copy of one that has learned them
+            return  # a copy that already has them
         ids = torch.tensor(single_tokens(self.folder / "tokenizer.json", texts))
         with torch.no_grad():
             for rows, own in zip(self._rows, [self.tokens.weight, self.head], strict=True):
@@ -120,7 +120,7 @@ class Pretrained(Backbone):
         x = self.embedded(tokens, embeddings)
         past = DynamicCache(cache, config=self.body.config) if cache else DynamicCache(config=self.body.config)
         hidden = self._run(before_norm, inputs_embeds=x, cache=past, use_cache=True)
-        # transformers joins what is new to a copy, so that the cache given stays as it is
+        # transformers appends to a copy, so the given cache is unchanged
         layers: list[Any] = past.layers
         return hidden[:, -(last or x.shape[1]) :], [(layer.keys, layer.values) for layer in layers]
 
@@ -129,7 +129,7 @@ class Pretrained(Backbone):
         return normed
 
     def _run(self, before_norm: bool, **given: Any) -> Tensor:
-        """Last hidden states (B, T, C) of the body, which ends in its norm."""
+        """Last hidden states (B, T, C) of the body, before or after its final norm."""
         read: list[Tensor] = []
         hook = getattr(self.body, self._final_norm).register_forward_pre_hook(lambda _, args: read.append(args[0]))
         try:
@@ -145,12 +145,12 @@ class Pretrained(Backbone):
         return Block(self.width, Attention(self.width, self.heads, self.max_length), norm="layer", mlp="gelu")
 
     def fresh(self) -> Self:
-        """A copy with the pretrained weights as they are now."""
+        """A copy with the current weights."""
         return copy.deepcopy(self)
 
 
 def find(source: str, revision: str) -> Path:
-    """The folder of a model, fetched from the hub if there is no such folder here.
+    """Folder of a model, downloaded from the hub if there is no such local folder.
 
     Raises:
         UserError: there is neither, or files are missing.
@@ -163,7 +163,7 @@ def find(source: str, revision: str) -> Path:
             folder = Path(snapshot_download(source, revision=revision, allow_patterns=list(FILES)))
         except ImportError as error:
             raise UserError("model=gpt2 needs transformers: pip install 'nextfail[pretrained]'") from error
-        except Exception as error:  # of a network, a name, a permission: many kinds
+        except Exception as error:  # network, name, permission: many types
             raise UserError(f"model.source={source} is neither a folder here nor to be had from the hub: "
                             f"{_first_line(error)}") from error  # fmt: skip
     for name in ("config.json", "tokenizer.json"):
@@ -176,7 +176,7 @@ def find(source: str, revision: str) -> Path:
 
 
 def single_tokens(tokenizer_json: Path, texts: Sequence[str]) -> list[int]:
-    """The tokenizer's id of each text, all written alike: as they are or, failing that, each after a blank.
+    """The tokenizer's id of each text, all encoded as they are or else all with a leading space.
 
     Raises:
         UserError: a text is not one token either way, or two texts are the same token.
@@ -185,7 +185,7 @@ def single_tokens(tokenizer_json: Path, texts: Sequence[str]) -> list[int]:
 
     try:
         tokenizer = Tokenizer.from_file(str(tokenizer_json))
-    except Exception as error:  # tokenizers raises nothing more special
+    except Exception as error:  # tokenizers raises nothing more specific
         raise UserError(f"{tokenizer_json} is no tokenizer: {error}") from error
     unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
     for before in ("", " "):
@@ -215,10 +215,10 @@ def _load(folder: Path, family: str) -> Any:
     kind = getattr(transformers, FAMILIES[family])
     try:
         no_dropout = dict.fromkeys(NO_DROPOUT[family], 0.0)
-        # float32 whatever the file holds, for precision is the trainer's; sdpa, since others read our masks differently
+        # float32 whatever the file holds: precision is up to the trainer; sdpa: others interpret masks differently
         alike = {"dtype": torch.float32, "attn_implementation": "sdpa"}
         return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, **alike, **no_dropout)
-    except Exception as error:  # broken or foreign files: many kinds
+    except Exception as error:  # broken or foreign files: many types
         raise UserError(f"{folder} cannot be loaded as {FAMILIES[family]}: {_first_line(error)}") from error
 
 

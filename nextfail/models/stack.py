@@ -1,4 +1,4 @@
-"""A backbone as a list of blocks: in each a norm, a mixer and perhaps an MLP, added to one stream of hidden states."""
+"""A backbone as a list of blocks: each a norm, a mixer and optionally an MLP, added to the residual stream."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from nextfail.source import checked
 NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "rms": partial(nn.RMSNorm, eps=1e-5)}
 CONV_AT = {"both": (True, True), "attention": (True, False), "mixer": (True, False), "mlp": (False, True),
            "none": (False, False)}  # fmt: skip
-"""Where short convolutions may stand: before the mixer, which may be called attention, and before the MLP."""
+"""Positions of short convolutions: before the mixer (also called attention), and before the MLP."""
 
 
 @dataclass(frozen=True)
 class BlockState:
-    """What a block remembers: its mixer's state, and the windows (B, K-1, C) of its short convolutions."""
+    """Decoding state of a block: that of its mixer, and the windows (B, K-1, C) of its short convolutions."""
 
     mixer: Any = None
     before_mixer: Tensor | None = None
@@ -33,7 +33,7 @@ class BlockState:
 
 @dataclass(frozen=True)
 class Cache:
-    """What a stack remembers of the first `length` positions."""
+    """Decoding state of a stack after the first `length` positions."""
 
     blocks: list[BlockState]
     length: int
@@ -41,23 +41,23 @@ class Cache:
 
 @checked
 class Stack(Backbone):
-    """A list of blocks around mixers of any kinds.
+    """A list of blocks with any mixers.
 
     Args:
-        layers: what makes the mixers of the blocks, such as `functools.partial(Attention, 64, 4, 32)`.
-        depth: number of blocks, for which `layers` are repeated in turn; None for as many as `layers`.
+        layers: factories of the blocks' mixers, such as `functools.partial(Attention, 64, 4, 32)`.
+        depth: number of blocks, cycling through `layers`; None for one block per layer.
         width: channels C.
         vocab_size: number of token ids V.
-        max_length: longest sequence, in tokens; binds stacks that count positions.
-        positions: "learned" are added to the embeddings, "rope" is up to the mixers, "none".
+        max_length: longest sequence, in tokens; limits learned positions and mixers with a bound, such as attention.
+        positions: "learned" (added to the embeddings), "rope" (left to the mixers) or "none".
         norm: "layer" or "rms", before each mixer and MLP and at the end.
-        mlp: "gelu" or "swiglu", see nextfail.models.mlp; None for blocks without one.
-        conv: taps of a short causal convolution, see `ShortConv`; None for none.
-        conv_at: where it stands, after the norm: before the "mixer", before the "mlp", "both" or "none".
-        init_std: standard deviation of initial weights; what a mixer has of its own begins as it says.
+        mlp: "gelu" or "swiglu", see nextfail.models.mlp; None for blocks without an MLP.
+        conv: kernel size of a short causal convolution, see `ShortConv`; None for none.
+        conv_at: its position, after the norm: before the "mixer", before the "mlp", "both" or "none".
+        init_std: standard deviation of initial weights; mixers may initialise their own differently.
 
     Raises:
-        UserError: an option does not exist, or there is no layer.
+        UserError: an option does not exist, there is no layer, or `depth` is smaller than the number of layers.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Stack(Backbone):
         if positions == "none":
             able -= {POSITIONS}
         if any(block.conv_mixer is not None or block.conv_mlp is not None for block in self._blocks()):
-            able -= {CUSTOM_MASK}  # a convolution passes on what a mask would hide
+            able -= {CUSTOM_MASK}  # a convolution would leak masked positions
         self.capabilities = able | {EMBEDDINGS, BEFORE_NORM}
         self._bounded = positions == "learned" or any(each.max_length is not None for each in mixers)
 
@@ -154,7 +154,7 @@ class Stack(Backbone):
         return self._blocks()[layer].attention(x, **options)
 
     def new_block(self) -> nn.Module:
-        """One of the kind of the last block."""
+        """A new block of the same kind as the last one."""
         block = Block(self.width, self._last(), **self._block)
         block.initialise(self.init_std, self._residuals)
         return block
@@ -178,7 +178,7 @@ class Stack(Backbone):
 
 
 class Block(nn.Module):
-    """A mixer and perhaps an MLP, each behind a norm, and perhaps a short convolution, and added to its input.
+    """A mixer and an optional MLP, each with a pre-norm, an optional short convolution and a residual connection.
 
     Args:
         width: channels C.
@@ -199,13 +199,13 @@ class Block(nn.Module):
         self.register_load_state_dict_pre_hook(_rename)
 
     def initialise(self, std: float, residuals: int) -> None:
-        """Draw initial weights anew; see `Mixer.initialise`."""
+        """Reinitialise weights; see `Mixer.initialise`."""
         self.mixer.initialise(std, residuals)
         if self.mlp is not None:
             self.mlp.initialise(std, residuals)
 
     def forward(self, x: Tensor, *, last: int | None = None, **options: Any) -> Tensor:
-        """(B, T, C) to (B, last or T, C); options as those of `Mixer.forward`."""
+        """(B, T, C) to (B, last or T, C); options as for `Mixer.forward`."""
         mixed = self.mixer(self._seen(x), last=self._wide(last), **options)
         x = x[:, -mixed.shape[1] :] + mixed
         if self.mlp is None or self.norm_mlp is None:
@@ -216,7 +216,7 @@ class Block(nn.Module):
         return self._add_mlp(x, seen, last)
 
     def step(self, x: Tensor, past: BlockState, *, last: int | None = None) -> tuple[Tensor, BlockState]:
-        """The same after what `past` remembers, and what is remembered then."""
+        """As `forward`, continuing from `past`; also returns the updated state."""
         seen, before_mixer, before_mlp = self.norm(x), past.before_mixer, past.before_mlp
         if self.conv_mixer is not None:
             seen, before_mixer = self.conv_mixer.step(seen, before_mixer)
@@ -225,13 +225,13 @@ class Block(nn.Module):
         if self.mlp is not None and self.norm_mlp is not None:
             seen = self.norm_mlp(x)
             if self.conv_mlp is not None:
-                # with `last`, positions between the window and these are left out, and outputs that would read them cut
+                # with `last`, positions between window and input are skipped, and outputs that would read them cut off
                 seen, before_mlp = self.conv_mlp.step(seen, before_mlp)
             x = self._add_mlp(x, seen, last)
         return x, BlockState(state, before_mixer, before_mlp)
 
     def attention(self, x: Tensor, **options: Any) -> Tensor | None:
-        """How much each head reads from where, (B, H, T, T), when the block is given the same."""
+        """Attention weights (B, H, T, T) for the same input."""
         return self.mixer.attention(self._seen(x), **options)
 
     def _seen(self, x: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ class Block(nn.Module):
         return seen if self.conv_mixer is None else self.conv_mixer(seen)
 
     def _wide(self, last: int | None) -> int | None:
-        """How many positions of the mixer are needed: those that the convolution before the MLP reads as well."""
+        """Number of mixer positions needed: also those that the convolution before the MLP reads."""
         return last if last is None or self.conv_mlp is None else last + self.conv_mlp.taps - 1
 
     def _add_mlp(self, x: Tensor, seen: Tensor, last: int | None) -> Tensor:
@@ -257,7 +257,7 @@ RENAMED = {
     "contract.": "mlp.contract.",
     "conv_attention.": "conv_mixer.",
 }
-"""How parameters of a block of the Transformer were called before blocks had mixers."""
+"""Parameter names of Transformer blocks in older checkpoints, before blocks had mixers."""
 
 
 def _rename(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:

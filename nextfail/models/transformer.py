@@ -1,6 +1,6 @@
-"""A GPT-2 style Transformer (Radford et al. 2019): pre-norm, learned positions, GELU, tied embedding, no dropout.
+"""GPT-2 style Transformer (Radford et al. 2019): pre-norm, learned positions, GELU, tied embedding, no dropout.
 
-With `positions=rope norm=rms mlp=swiglu` it is in the style of Llama (Touvron et al. 2023).
+`positions=rope norm=rms mlp=swiglu` makes it Llama style (Touvron et al. 2023).
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from nextfail.source import public
 
 @public("transformer")
 class Transformer(Stack):
-    """A stack of attention.
+    """A stack of attention blocks.
 
     Args:
         depth: number of blocks.
@@ -23,9 +23,10 @@ class Transformer(Stack):
         heads: attention heads H.
         vocab_size: number of token ids V.
         max_length: longest sequence, in tokens.
-        init_std: standard deviation of initial weights; residual projections start smaller by sqrt(2 depth).
-        conv: taps of a short causal convolution, see `ShortConv`; None for none.
-        conv_at: where it stands, after the norm: before "attention", before the "mlp", "both" or "none".
+        init_std: standard deviation of initial weights; residual projections are divided by sqrt(2 depth), or by
+            sqrt(depth) without MLPs.
+        conv: kernel size of a short causal convolution, see `ShortConv`; None for none.
+        conv_at: its position, after the norm: before "attention", before the "mlp", "both" or "none".
         positions: "learned", "rope" (rotary) or "none".
         norm: "layer" or "rms".
         mlp: "gelu", "swiglu" or None, see nextfail.models.mlp.

@@ -1,4 +1,4 @@
-"""Training objectives, one a file."""
+"""Training objectives, one per file."""
 
 from nextfail.objectives.any_order import AnyOrder
 from nextfail.objectives.base import IGNORE, Loss, Objective, Predictions

@@ -1,4 +1,4 @@
-"""Any part of the path from any other part."""
+"""Masked path tokens from the unmasked ones, with bidirectional attention."""
 
 from typing import Literal
 
@@ -13,20 +13,20 @@ from nextfail.tasks.base import Batch
 
 @public("any_order")
 class AnyOrder(Objective):
-    """Hidden path tokens from those that are left, seen from both sides (MLM-U: Kitouni et al. 2024, arXiv 2406.05183).
+    """Predicts masked path tokens from the unmasked ones, in any order (MLM-U: Kitouni et al. 2024, arXiv 2406.05183).
 
         inputs   ...  =   $   r1  $   $   r4
         labels   .    .   r0  .   r2  r3  .
 
-    Each token of the path is hidden with probability u, which is drawn uniformly from (0, 1) for each problem.
-    Attention is bidirectional, so it needs a backbone that is (a Transformer; Mamba reads in one direction). Choices
-    of ours: one model reads prompt and path (the paper's is an encoder-decoder that attends to no hidden token); "$"
-    stands for a hidden token and is attended to; where chance hid none, the one with the lowest draw is hidden; every
-    hidden token of a batch weighs the same; decoding starts from hidden tokens alone and goes by confidence (the
-    paper's from left to right). There is no forced pass, for there is no order.
+    Each path token is masked with probability u, sampled uniformly from (0, 1) for each problem. Attention is
+    bidirectional, so the backbone must support it (a Transformer does; Mamba is causal). Choices of ours: a single
+    model reads prompt and path (the paper's is an encoder-decoder that does not attend to masked tokens); "$" is the
+    mask token and is attended to; if no token is masked, the one with the lowest random draw is; all masked tokens of a
+    batch have equal weight; decoding starts from masked tokens only and proceeds by confidence (the paper's from left
+    to right). There is no forced pass, as there is no order.
 
     Args:
-        decode: "confident" fills in the most probable token of all hidden places and looks again; "at_once" fills all.
+        decode: "confident" fills in one masked token at a time, most confident first; "at_once" fills in all.
     """
 
     requires = frozenset({BIDIRECTIONAL})
@@ -52,7 +52,7 @@ class AnyOrder(Objective):
         hide = draw <= torch.maximum(rate, draw.amin(1, keepdim=True))
         labels = paths.masked_fill(~hide, IGNORE)
         if self.vocab.end is not None:
-            hide = hide | ~self.counts(paths)  # what is after the end would tell where it is
+            hide = hide | ~self.counts(paths)  # padding would reveal where the end is
         hidden = self.states(backbone, batch.prompts, paths.masked_fill(hide, self.vocab.blank))
         return self.cross_entropy(backbone.logits(hidden), labels)
 
@@ -63,7 +63,7 @@ class AnyOrder(Objective):
         known = torch.arange(length, device=prompts.device) < (0 if given is None else given.shape[1])
         known = known.expand(len(prompts), -1)
         while not known.all():
-            if self.vocab.end is not None:  # as in training, nothing is seen after the end
+            if self.vocab.end is not None:  # as in training, padding is masked
                 after = ~self.counts(paths)
                 paths, known = paths.masked_fill(after, self.vocab.blank), known | after
             logits = backbone.logits(self.states(backbone, prompts, paths))  # (B, l, V)

@@ -1,8 +1,8 @@
-"""What is asked of a backbone: everything between a batch and a loss, and between a prompt and a decoded answer.
+"""The objective protocol: from a batch to a loss, and from a prompt to a decoded answer.
 
-Notation of every drawing: the prompt ends in "=", the answer is r0 r1 ... (of a path-star problem r0 is the start, r1
-the hard token, the last one the goal). Inputs stand over the labels that the model is asked for at them; `.` marks a
-place without a loss. An answer that is shorter than others ends in the task's end token, after which nothing is asked.
+Notation of the drawings: the prompt ends in "=", the answer is r0 r1 ... (in a path-star problem r0 is the start, r1
+the hard token, the last one the goal). Inputs are drawn above their labels; `.` marks a position without a label.
+Shorter answers end in the task's end token; positions after it have no label.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,65 +17,66 @@ from nextfail.models.backbone import Backbone
 from nextfail.tasks.base import Batch, Task, Vocabulary, up_to_end
 
 IGNORE = -100
-"""The label of a place without a loss, as in torch's cross-entropy."""
+"""Label of positions that the loss ignores, as in torch's cross-entropy."""
 
 
 @dataclass
 class Loss:
-    """What a training step yields."""
+    """Result of the forward pass of a training step."""
 
     total: Tensor  # scalar, to be minimised
     logits: Tensor  # (B, K, V)
-    labels: Tensor  # (B, K), IGNORE where nothing is asked
-    parts: dict[str, Tensor] = field(default_factory=dict)  # scalars that make up the total, by name
+    labels: Tensor  # (B, K), IGNORE at positions without a label
+    parts: dict[str, Tensor] = field(default_factory=dict)  # scalar terms of the total, by name
 
     def plus(self, **more: Tensor) -> "Loss":
-        """The sum of this, the loss of the next token, and of more parts."""
+        """This next-token loss plus further terms."""
         parts = {"next_token": self.total, **more}
         return replace(self, total=torch.stack(list(parts.values())).sum(), parts=parts)
 
 
 @dataclass
 class Predictions:
-    """Decoded answers (B, L), first token first in whatever order they were written; None where nothing is asked."""
+    """Decoded answers (B, L), first token first whatever the order of writing; None where not applicable."""
 
-    generated: Tensor  # fed with itself
-    forced: Tensor | None = None  # every token fed with the true ones before it, in the objective's order
-    probed: dict[str, Tensor] = field(default_factory=dict)  # generated after a true prefix, by the probe's name
+    generated: Tensor  # free generation: fed its own tokens
+    forced: Tensor | None = None  # each token predicted from the true ones before it, in the objective's order
+    probed: dict[str, Tensor] = field(default_factory=dict)  # generated from a true prefix, by probe name
 
 
 class Objective(nn.Module):
-    """Next-token prediction of a written answer; subclasses change what is written, read and asked.
+    """Next-token prediction; subclasses change the order, the inputs, the targets or the decoding.
 
-    To define another, override only what differs: `write` and `read` (the order), `inputs` (what the model sees),
-    `states` (how it looks at them), `loss` (what is asked), `answer` (how a state becomes a token), `generate` (how an
-    answer is decoded), `build` (heads of its own).
+    To define another objective, override only what differs: `write` and `read` (token order), `inputs` (what the model
+    reads), `states` (how hidden states are computed), `loss` (the targets), `answer` (hidden states to logits),
+    `generate` (decoding), `build` (additional heads).
     """
 
     extra_tokens: int = 0
-    """How many token ids it needs beyond the vocabulary's own; they begin at `self.vocab.size`."""
+    """Number of extra token ids; they start at `self.vocab.size`."""
 
     requires: frozenset[str] = frozenset()
-    """Capabilities a backbone must have, from nextfail.models.backbone."""
+    """Required backbone capabilities, from nextfail.models.backbone."""
 
     takes_given: bool = True
-    """Whether `generate` can go on from a true prefix of the answer, which a task's probes need."""
+    """Whether `generate` can continue a true prefix of the answer, as a task's probes require."""
 
     reads_prompt_once: bool = True
-    """Whether `predict` may read a prompt once for all its questions: not if `inputs`, `states`, `generate` or `forced`
-    is overridden."""
+    """Whether `predict` may share one pass over the prompt; False if `inputs`, `states`, `generate` or `forced` is
+    overridden."""
 
     judged_by: str = "exact_match"
-    """The metric on which a run's outcome is judged."""
+    """Metric that determines a run's outcome."""
 
     task: Task
     vocab: Vocabulary
 
     def attach(self, task: Task, backbone: Backbone) -> None:
-        """Fit this objective to a task and a backbone, once, before training.
+        """Bind this objective to a task and a backbone, once, before training.
 
         Raises:
-            UserError: the backbone lacks what the objective requires, or the objective contradicts itself.
+            UserError: the backbone lacks a required capability, or `reads_prompt_once` or `takes_given` contradicts the
+                overridden methods.
         """
         missing = sorted(self.requires - backbone.capabilities)
         if missing:
@@ -93,14 +94,14 @@ class Objective(nn.Module):
         self.build(backbone)
 
     def build(self, backbone: Backbone) -> None:
-        """Make heads of one's own here, as submodules; by default there are none."""
+        """Create additional heads, as submodules; by default there are none."""
 
     def max_length(self, task: Task) -> int:
-        """Longest sequence in tokens that the backbone will read."""
+        """Longest sequence that the backbone reads, in tokens."""
         return task.prompt_length + self.written_length(task.answer_length)
 
     def written_length(self, length: int) -> int:
-        """How many tokens are written for an answer of `length` tokens."""
+        """Number of tokens written for an answer of `length` tokens."""
         return length
 
     def write(self, answers: Tensor) -> Tensor:
@@ -108,30 +109,30 @@ class Objective(nn.Module):
         return answers
 
     def read(self, written: Tensor, layout: Tensor | None = None) -> Tensor:
-        """The inverse of `write`.
+        """Inverse of `write`.
 
         Args:
-            written: tokens (B, l) as they stand when written.
-            layout: written answers (B, l) that say which place is whose; `written` itself if None. Forced predictions
-                stand at the places of the truth, whatever they are.
+            written: tokens (B, l) in written order.
+            layout: written answers (B, l) that determine the positions; `written` itself if None. Forced predictions
+                take the positions of the true tokens.
         """
         return written
 
     def labels(self, written: Tensor) -> Tensor:
-        """Written tokens (B, l) as labels: IGNORE after the end token, where the task has one."""
+        """Written tokens (B, l) as labels: IGNORE after the end token, if the task has one."""
         return written if self.vocab.end is None else written.masked_fill(~self.counts(written), IGNORE)
 
     def counts(self, written: Tensor) -> Tensor:
-        """Which places (B, l) of written answers count: those up to the first end token."""
+        """Mask (B, l) of the positions of written answers that count: those up to the first end token."""
         if self.vocab.end is None:
             return torch.ones_like(written, dtype=torch.bool)
         return up_to_end(written, self.vocab.end)
 
     def backwards(self, answers: Tensor, layout: Tensor | None = None) -> Tensor:
-        """Answers (B, L) from their last token to the first; what ends them stays where it is.
+        """Answers (B, L) reversed; end tokens stay in place.
 
         Args:
-            layout: answers whose lengths count; `answers` themselves if None.
+            layout: answers that determine the lengths; `answers` themselves if None.
         """
         if self.vocab.end is None:
             return answers.flip(1)
@@ -140,20 +141,20 @@ class Objective(nn.Module):
         return answers.gather(1, torch.where(place < length, length - 1 - place, place))
 
     def lengths(self, answers: Tensor) -> Tensor:
-        """How many tokens (B, 1) each answer (B, L) has, without what ends it."""
+        """Number of tokens (B, 1) of each answer (B, L), excluding end tokens."""
         return (self.counts(answers) & (answers != self.vocab.end)).sum(1, keepdim=True)
 
     def inputs(self, prompts: Tensor, written: Tensor) -> Tensor:
-        """What the model reads to predict `written` (B, l): its last l positions answer for it. Returns (B, T)."""
+        """Model inputs (B, T) to predict `written` (B, l), whose logits come from the last l positions."""
         return torch.cat([prompts, written[:, :-1]], 1)
 
     def states(self, backbone: Backbone, prompts: Tensor, written: Tensor) -> Tensor:
-        """The hidden states (B, l, C) that answer for each token of `written` (B, l), fed with the ones before it."""
+        """Hidden states (B, l, C) that predict each token of `written` (B, l), given the tokens before it."""
         hidden: Tensor = backbone(self.inputs(prompts, written), last=written.shape[1])
         return hidden
 
     def answer(self, backbone: Backbone, hidden: Tensor) -> Tensor:
-        """Logits (B, k, V) of the tokens that states (B, k, C) answer for."""
+        """Token logits (B, k, V) from hidden states (B, k, C)."""
         return backbone.logits(hidden)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
@@ -162,7 +163,7 @@ class Objective(nn.Module):
         return self.next_token(backbone, self.states(backbone, batch.prompts, written), written)
 
     def next_token(self, backbone: Backbone, hidden: Tensor, written: Tensor) -> Loss:
-        """Mean cross-entropy of `written` (B, l) at the states (B, l, C) that answer for it."""
+        """Mean cross-entropy of `written` (B, l), predicted from hidden states (B, l, C)."""
         return self.cross_entropy(self.answer(backbone, hidden), self.labels(written))
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Loss:
@@ -172,11 +173,11 @@ class Objective(nn.Module):
             total = F.cross_entropy(flat, wanted, ignore_index=IGNORE)
         else:
             total = F.cross_entropy(flat, wanted, ignore_index=IGNORE, reduction="sum")
-            total = total / (wanted != IGNORE).sum().clamp(min=1)  # of a place that no answer reaches, 0
+            total = total / (wanted != IGNORE).sum().clamp(min=1)  # 0 at positions that no answer reaches
         return Loss(total, logits, labels)
 
     def mean(self, values: Tensor, counts: Tensor) -> Tensor:
-        """Mean of values (B, K) over the places (B, K) that count; 0 if none does."""
+        """Mean of values (B, K) over the positions (B, K) that count; 0 if none does."""
         if self.vocab.end is None:
             return values.mean()
         return (values * counts).sum() / counts.sum().clamp(min=1)
@@ -190,26 +191,26 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
-        """Greedy answers (B, length), first token first, after the true prefix `given` (B, g) if there is one.
+        """Greedy answers (B, length), first token first, continuing the true prefix `given` (B, g) if there is one.
 
-        What stands after an end token means nothing.
+        Tokens after an end token are undefined.
         """
         self.refuse_prefix(given)
         hidden, cache = backbone.step(prompts, last=1)
         return self.read(self._continue(backbone, hidden, cache, self.written_length(length), given))
 
     def refuse_prefix(self, given: Tensor | None) -> None:
-        """Say that no true prefix can be gone on from, rather than write nonsense after one.
+        """Refuse a true prefix that this objective cannot continue.
 
         Raises:
-            UserError: one is given, and `takes_given` is False.
+            UserError: a prefix is given and `takes_given` is False.
         """
         if given is not None and not self.takes_given:
             raise UserError(f"{type(self).__name__} does not go on from a true prefix, so no prefix can be given to it")
 
     @torch.no_grad()
     def predict(self, backbone: Backbone, batch: Batch) -> Predictions:
-        """All that evaluation asks: what `generate` and `forced` answer, with the prompt read once where it can be."""
+        """All predictions for evaluation, from `generate` and `forced`, sharing one pass over the prompt if allowed."""
         prompts, length = batch.prompts, batch.answers.shape[1]
         given = {probe.name: batch.answers[:, : probe.prefix] for probe in self.task.probes if self.takes_given}
         if not self.reads_prompt_once:
@@ -231,7 +232,7 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Write `length` tokens greedily; hidden (B, 1, C) and cache are those of the prompt.
 
-        Once every answer has ended, the rest is filled with end tokens.
+        Once all answers have ended, the rest is filled with end tokens.
         """
         written = hidden.new_empty(len(hidden), 0, dtype=torch.long)
         if given is not None and given.shape[1]:
@@ -247,5 +248,5 @@ class Objective(nn.Module):
 
 
 def _overridden(cls: type) -> set[str]:
-    """Methods that a subclass has of its own."""
+    """Names of the methods that a subclass defines."""
     return {name for each in cls.__mro__[: cls.__mro__.index(Objective)] for name in vars(each)}

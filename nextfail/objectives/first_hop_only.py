@@ -1,4 +1,4 @@
-"""The hard token alone: can it be learned when nothing else is asked?"""
+"""The hard token only: can it be learned on its own?"""
 
 import torch
 from torch import Tensor
@@ -12,17 +12,17 @@ from nextfail.tasks.base import Batch
 
 @public("first_hop_only")
 class FirstHopOnly(Objective):
-    """The hard token alone (Bachmann & Nagarajan 2024, the indecipherable token, Table 5).
+    """Trains on the hard token only (Bachmann & Nagarajan 2024, the indecipherable token, Table 5).
 
         inputs   ...  =   r0
         labels   .    .   r1
 
-    A diagnostic and no remedy: it takes the cheat away, and with it the supervision of every other token. It is judged
-    on the hard token. The start stands in the prompt, so it is given when decoding; tokens after the first hop are
-    decoded, for the metrics have a place for them, and mean nothing.
+    A diagnostic, not a remedy: it removes the cheat, and with it the supervision of all other tokens. It is judged by
+    the hard token. The start is known from the prompt and is given when decoding; tokens after the first hop are
+    decoded only to fill the answer and are meaningless.
     """
 
-    takes_given = False  # what comes after the hop was never asked
+    takes_given = False  # tokens after the first hop are not trained
     reads_prompt_once = False
     judged_by = "hard_token_accuracy"
 

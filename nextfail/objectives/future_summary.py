@@ -1,4 +1,4 @@
-"""The next token, and which others will come after it, in any order."""
+"""The next token, and the set of tokens after it."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,20 +12,20 @@ from nextfail.tasks.base import Batch
 
 @public("future_summary")
 class FutureSummary(Objective):
-    """Every state also says which tokens come after the next (FSP-BoW: Mahajan et al. 2025, arXiv 2510.14751).
+    """Also predicts which tokens come after the next (FSP-BoW: Mahajan et al. 2025, arXiv 2510.14751).
 
         inputs   ...  =                r0            r1        r2      r3
         next     .    r0               r1            r2        r3      r4
         bag      .    {r1,r2,r3,r4}    {r2,r3,r4}    {r3,r4}   {r4}    .
 
-    A linear head of its own makes a logit for each token of the vocabulary, and binary cross-entropy asks whether it
-    is in the bag: the paper's a(t), the set of x_{t+2}, x_{t+3}, ... where x_{t+1} is next, so here of all after r_t.
-    Choices of ours: the window reaches to the path's end; every token weighs the same, where the paper weighs them by
-    importance; the entropies are summed over the vocabulary and averaged over places, of which the last, with its
-    empty bag, is none; the head is dropped at test.
+    An additional linear head has one logit for each vocabulary token, trained by binary cross-entropy to predict
+    whether the token is in the bag: the paper's a(t), the set of x_{t+2}, x_{t+3}, ... where x_{t+1} is next, so here
+    all tokens after r_t. Choices of ours: the window extends to the end of the path; all tokens have equal weight (the
+    paper weights them by importance); the loss is summed over the vocabulary and averaged over positions, except the
+    last, whose bag is empty; the head is dropped at test time.
 
     Args:
-        weight: of the bag's loss, which is added to the next token's cross-entropy.
+        weight: of the bag loss, which is added to the next-token cross-entropy.
     """
 
     def __init__(self, weight: NotNegative = 1.0) -> None:
@@ -42,15 +42,15 @@ class FutureSummary(Objective):
         counts = self.counts(paths)
         bag = bags(paths, logits.shape[-1], None if self.vocab.end is None else counts)
         each = F.binary_cross_entropy_with_logits(logits, bag, reduction="none")
-        summary = self.mean(each.sum(-1), counts[:, 1:])  # places after which there is a token
+        summary = self.mean(each.sum(-1), counts[:, 1:])  # positions followed by another token
         return self.next_token(backbone, hidden, paths).plus(summary=self.weight * summary)
 
 
 def bags(paths: Tensor, vocab_size: int, counts: Tensor | None = None) -> Tensor:
-    """For each token of paths (B, l) but the last, which of the vocabulary come after it: 0 or 1, (B, l - 1, V).
+    """Targets (B, l - 1, V), 0 or 1: which vocabulary tokens come after each token of paths (B, l), except the last.
 
     Args:
-        counts: which places (B, l) count; all if None.
+        counts: mask (B, l) of the positions that count; all if None.
     """
     tokens = F.one_hot(paths[:, 1:], vocab_size)
     if counts is not None:

@@ -1,4 +1,4 @@
-"""Several tokens ahead, each by a head of its own."""
+"""Multi-token prediction: one head per future token."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from nextfail.tasks.base import Batch
 
 @public("multi_token", revision=2)
 class MultiToken(Objective):
-    """Every state also predicts the k - 1 tokens after the next (Gloeckle et al. 2024, arXiv 2404.19737, section 2).
+    """Also predicts the k - 1 tokens after the next (Gloeckle et al. 2024, arXiv 2404.19737, section 2).
 
         inputs   ...  =   r0  r1  r2  r3
         head 0   .    r0  r1  r2  r3  r4
@@ -20,12 +20,12 @@ class MultiToken(Objective):
         head 2   .    r2  r3  r4  .   .
 
     As published, a head is one block over the trunk's hidden states before the final norm, all heads share that norm
-    and the unembedding, and the loss is the sum of the heads' cross-entropies, each the mean over its places. Head 0
-    decodes; the others are not used then. Differs from the paper in: the trunk keeps its depth, so that decoding costs
-    a block more than next-token prediction (the paper takes the blocks of the heads from the trunk).
+    and the unembedding, and the loss is the sum of the heads' cross-entropies, each averaged over its positions. Only
+    head 0 is used for decoding. Differs from the paper in: the trunk keeps its depth, so decoding costs one block more
+    than next-token prediction (the paper takes the heads' blocks from the trunk).
 
     Args:
-        k: number of heads, at least 2; on a path with fewer tokens there are as many as tokens.
+        k: number of heads, at least 2; capped at the number of path tokens.
     """
 
     requires = frozenset({BEFORE_NORM})
@@ -36,7 +36,7 @@ class MultiToken(Objective):
         self.k = k
 
     def build(self, backbone: Backbone) -> None:
-        count = min(self.k, self.task.answer_length)  # beyond it a head would have nothing to predict
+        count = min(self.k, self.task.answer_length)  # further heads would have no labels
         self.heads = nn.ModuleList(backbone.new_block() for _ in range(count))
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
@@ -44,7 +44,7 @@ class MultiToken(Objective):
         labels = self.labels(paths)
         trunk = backbone(
             self.inputs(batch.prompts, paths), before_norm=True
-        )  # (B, T, C): a head looks back over all of it
+        )  # (B, T, C): each head reads all positions
         losses = []
         for ahead, head in enumerate(self.heads):
             hidden = backbone.final_norm(head(trunk, last=length))[:, : length - ahead]
@@ -68,5 +68,5 @@ class MultiToken(Objective):
         return self._next(backbone, trunk, batch.answers.shape[1])
 
     def _next(self, backbone: Backbone, trunk: Tensor, last: int) -> Tensor:
-        """The tokens (B, last) that head 0 predicts at the trunk's last states (B, T, C)."""
+        """Tokens (B, last) predicted by head 0 from the trunk's last states (B, T, C)."""
         return backbone.logits(backbone.final_norm(self.heads[0](trunk, last=last))).argmax(-1)

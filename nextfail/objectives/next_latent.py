@@ -1,4 +1,4 @@
-"""The next token, and the next hidden states."""
+"""The next token, and future hidden states."""
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +13,23 @@ from nextfail.tasks.base import Batch
 
 @public("next_latent")
 class NextLatent(Objective):
-    """Every state also foretells the states to come from the tokens fed (NextLat: Teoh et al. 2025, arXiv 2511.05963).
+    """Also predicts future hidden states from the input tokens (NextLat: Teoh et al. 2025, arXiv 2511.05963).
 
         inputs        ...  =   r0       r1       r2       r3
         states        .    h0  h1       h2       h3       h4      h_t predicts r_t
         foretold      .    .   f(h0,r0) f(h1,r1) f(h2,r2) f(h3,r3)
         two ahead     .    .   .        f(f(h0,r0),r1)   ...
 
-    f(h, x) = h + MLP(LN([h; emb(x)])) is applied up to `horizon` times, each foretold state g standing against the
-    true one h, through which no gradient flows: smooth L1 (mean over channels) and KL(p(h) || p(g)) of the tokens
-    that the two would predict, with the unembedding held fixed. Each is the mean over how far ahead, and both are
-    added to the next token's cross-entropy. It decodes as teacher-forcing does: f is dropped. Choices of ours: the
-    MLP has three layers as wide as the model, with GELU; states of the path alone are foretold, and none across its
-    end (the paper is read to foretell those of the prompt as well).
+    f(h, x) = h + MLP(LN([h; emb(x)])) is applied up to `horizon` times. Each predicted state g is compared with the
+    true state h, which is detached: smooth L1 (mean over channels), and KL(p(h) || p(g)) between the token predictions
+    of the two, with the unembedding frozen. Both losses are averaged over the steps ahead and added to the next-token
+    cross-entropy. Decoding is that of teacher-forcing: f is dropped. Choices of ours: the MLP has three layers of the
+    model's width, with GELU; only states of the path are predicted, none beyond its end (as we read the paper, it also
+    predicts those of the prompt).
 
     Args:
-        horizon: how many states ahead, at least 1; what reaches beyond the path's end is left out.
-        latent_weight: of the smooth L1.
+        horizon: number of states ahead, at least 1; states beyond the end of the path are ignored.
+        latent_weight: of the smooth L1 loss.
         kl_weight: of the KL divergence.
     """
 
@@ -45,7 +45,7 @@ class NextLatent(Objective):
         self.mlp = nn.Sequential(*layers)
 
     def foretell(self, hidden: Tensor, embedded: Tensor) -> Tensor:
-        """f of states (B, k, C) and embeddings (B, k, C) of the tokens fed to them: (B, k, C)."""
+        """Predicted states f(h, x), (B, k, C), from states (B, k, C) and embeddings (B, k, C) of their input tokens."""
         moved: Tensor = self.mlp(self.norm(torch.cat([hidden, embedded], -1)))
         return hidden + moved
 

@@ -1,4 +1,4 @@
-"""The search spelled out before the answer."""
+"""The search written out before the answer."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from nextfail.source import public
 
 @public("scratchpad")
 class Scratchpad(Objective):
-    """The path from the goal back to the start, and then the path: the control.
+    """The control: the path from goal to start, then the path.
 
         inputs   ...  =   r4  r3  r2  r1  r0  =   r0  r1  r2  r3
         labels   .    r4  r3  r2  r1  r0  =   r0  r1  r2  r3  r4
 
-    Every token of it is one look-up away, as in `Reverse`; then the first hop stands in the text and is copied. It
-    shows what supervision that spells the search out can do, and is no remedy for learning without it. A choice of
-    ours: a second "=" separates the two.
+    Every token of the reversed path is one look-up away, as in `Reverse`; the first hop is then copied from it. This
+    shows what supervision of the search can achieve; it is no remedy for learning without it. A choice of ours: a
+    second "=" separates the two.
     """
 
     takes_given = False  # the first hop comes after the search
@@ -28,17 +28,17 @@ class Scratchpad(Objective):
         equals = answers.new_full((len(answers), 1), self.vocab.equals)
         if self.vocab.end is None:
             return torch.cat([self.backwards(answers), equals, answers], 1)
-        # the search is as long as its answer, whose end token comes once, last
+        # the reversed path is as long as its answer; the end token comes once, at the end
         length = self.lengths(answers)
         both = torch.cat([self.backwards(answers), equals, answers], 1)  # (B, 2 L + 1)
         place = torch.arange(self.written_length(answers.shape[1]), device=answers.device)
-        start = answers.shape[1] - length  # how much shorter than the longest
+        start = answers.shape[1] - length  # how much shorter than the longest answer
         return both.gather(1, torch.where(place < length, place, (place + start).clamp(max=both.shape[1] - 1)))
 
     def read(self, written: Tensor, layout: Tensor | None = None) -> Tensor:
         if self.vocab.end is None:
             return written[:, written.shape[1] // 2 + 1 :]
         equals = (written if layout is None else layout) == self.vocab.equals
-        first = torch.where(equals.any(1), equals.long().argmax(1), written.shape[1])  # (B,): without one, no answer
+        first = torch.where(equals.any(1), equals.long().argmax(1), written.shape[1])  # (B,); without one, no answer
         place = first.unsqueeze(1) + 1 + torch.arange(written.shape[1] // 2, device=written.device)
         return written.gather(1, place.clamp(max=written.shape[1] - 1))

@@ -1,4 +1,4 @@
-"""All tokens of the path at once, without seeing any of them."""
+"""All path tokens at once, without any of them as input."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ class Teacherless(Objective):
         inputs   ...  =   $   $   $   $
         labels   .    r0  r1  r2  r3  r4
 
-    No true token is fed, so there is nothing to copy the next one from, and no forced pass and no given hop to measure.
+    No true token is an input, so the next cannot be copied from it; there is no forced pass and no given hop to
+    measure.
     """
 
     takes_given = False  # all tokens are written at once
@@ -26,7 +27,7 @@ class Teacherless(Objective):
         return self.at_once(backbone, prompts, written.shape[1])
 
     def at_once(self, backbone: Backbone, prompts: Tensor, length: int) -> Tensor:
-        """The states (B, length, C) that answer for each token, none of which is fed."""
+        """Hidden states (B, length, C) that predict all tokens, with blanks as inputs."""
         blanks = prompts.new_full((len(prompts), length - 1), self.vocab.blank)
         hidden: Tensor = backbone(torch.cat([prompts, blanks], 1), last=length)
         return hidden

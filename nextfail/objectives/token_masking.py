@@ -1,4 +1,4 @@
-"""Next-token training on a path of which some tokens are hidden."""
+"""Next-token prediction with randomly masked path inputs."""
 
 import torch
 
@@ -11,17 +11,16 @@ from nextfail.tasks.base import Batch
 
 @public("token_masking")
 class TokenMasking(Objective):
-    """Teacher-forcing in which each token fed is hidden with probability m (Frydenlund 2025, arXiv 2503.10542).
+    """Teacher-forcing with each input token of the path masked with probability m (Frydenlund 2025, arXiv 2503.10542).
 
         inputs   ...  =   r0  $   r2  $
         labels   .    r0  r1  r2  r3  r4
 
-    Where the token before is hidden, the next one cannot be copied from it and has to be found from what is left.
-    With m=0 this is teacher-forcing, with m=1 teacherless. At test nothing is hidden. A choice of ours: "$" hides a
-    token.
+    If the previous token is masked, the next one cannot be copied from it and must be inferred from the other tokens.
+    m=0 is teacher-forcing, m=1 teacherless. Nothing is masked at test time. A choice of ours: "$" is the mask token.
 
     Args:
-        m: probability, from 0 to 1.
+        m: masking probability, from 0 to 1.
     """
 
     def __init__(self, m: Share = 0.5) -> None:

@@ -1,1 +1,1 @@
-"""Many runs as tables, figures and pages."""
+"""Reports on many runs: tables, figures and pages."""

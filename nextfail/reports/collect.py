@@ -1,4 +1,4 @@
-"""Many run folders: found, read, and grouped by everything but the seed."""
+"""Find and read run folders, and group runs that differ only by seed."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -18,16 +18,16 @@ T = TypeVar("T")
 
 ORDER = (*OBJECTIVES, *MODELS)
 
-MOST_KEYS = 3  # named in a label; more would be no label
+MOST_KEYS = 3  # maximum number of keys in a label
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ only by their seed, which they are sorted by.
+    """Runs that differ only by their seed, sorted by seed.
 
     Args:
         runs: at least one.
-        differs: what tells this group from others of the same task, model and objective; empty if there is none.
+        differs: settings that distinguish this group from others of the same task, model and objective; may be empty.
     """
 
     runs: list[Run]
@@ -40,7 +40,7 @@ class Group:
 
     @property
     def model(self) -> str:
-        """The model, with the keys in which it differs from others of its name."""
+        """The model's name, with the settings that distinguish this group from others."""
         return f"{self.runs[0].model} ({self.differs})" if self.differs else self.runs[0].model
 
     @property
@@ -50,41 +50,41 @@ class Group:
 
     @property
     def chance(self) -> float:
-        """Exact match of a model that has learned all but what is hard; NaN if unknown."""
+        """Exact match of a model that has learned everything but the hard token (1/d); NaN if unknown."""
         chance = self.runs[0].facts.chance
         return math.nan if chance is None else chance
 
     @property
     def results(self) -> list[Result]:
-        """Of the runs that are done."""
+        """Results of the runs that are done."""
         return [run.result for run in self.runs if run.result]
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many of the results ended in which outcome."""
+        """Number of results per outcome."""
         named = [result.outcome for result in self.results]
         return {outcome: named.count(outcome) for outcome in sorted(set(named))}
 
     @property
     def ended(self) -> str:
-        """The outcomes in words: `2 solved, 1 undertrained`."""
+        """The outcomes as text: `2 solved, 1 undertrained`."""
         return ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items())
 
     @property
     def so_far(self) -> str:
-        """The same, and how many runs are not done: `2 solved, 1 not done`."""
+        """The same, with the number of runs that are not done: `2 solved, 1 not done`."""
         left = len(self.runs) - len(self.results)
         return ", ".join(filter(None, [self.ended, f"{left} not done" if left else ""]))
 
     def mean(self, metric: str) -> float | None:
-        """Mean of a proportion over the seeds that are done, or None where it was not asked."""
+        """Mean of a proportion over the seeds that are done; None if it was not measured."""
         shares = [run.shares[metric].value for run in self.runs if metric in run.shares]
         return fmean(shares) if shares else None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A folder that adds nothing to the results, or not all it should, and why."""
+    """A folder that is missing from the results, or from some of the figures, and why."""
 
     folder: Path
     state: str
@@ -93,23 +93,23 @@ class Problem:
 
 @dataclass(frozen=True)
 class Collection:
-    """All that was found: every run once, in groups, and what is wrong with which folder."""
+    """All runs found, without duplicates and in groups, and the problems with folders."""
 
     groups: list[Group]
     problems: list[Problem]
 
     @property
     def by_task(self) -> dict[str, list[Group]]:
-        """Groups with a result, by the task's title."""
+        """Groups with a result, by task title."""
         done = [group for group in self.groups if group.results]
         return {groups[0].task: groups for groups in group_by(done, lambda group: group.task)}
 
 
 def collect(folders: Sequence[Path]) -> Collection:
-    """Read every run folder at or below the given ones. What cannot be read becomes a problem and is never fatal.
+    """Read every run folder at or below the given ones. An unreadable one becomes a Problem, never an exception.
 
     Raises:
-        UserError: a folder does not exist, or there is no run in any of them.
+        UserError: a folder does not exist, or none of them contains a run.
     """
     runs: dict[str, Run] = {}
     problems = []
@@ -132,7 +132,7 @@ def collect(folders: Sequence[Path]) -> Collection:
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Put runs that differ only by seed together, and name what tells groups apart that would share a name."""
+    """Group runs that differ only by seed, and label groups that would otherwise share a name."""
     by_seed = sorted(runs, key=lambda run: run.seed)
     alike = group_by(by_seed, lambda run: run.identity.hash_without("seed"))
     groups = []
@@ -144,7 +144,7 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Any]) -> list[list[T]]:
-    """Items with the same key in one list each, in order of first appearance."""
+    """Lists of items with the same key, in order of first appearance."""
     lists: dict[Any, list[T]] = {}
     for item in items:
         lists.setdefault(key(item), []).append(item)
@@ -157,14 +157,14 @@ def _rank(run: Run) -> tuple[Any, ...]:
 
 
 def telling(runs: Sequence[Run]) -> list[str]:
-    """Dotted keys of the settings in which some runs differ, seeds apart."""
+    """Dotted keys of the settings in which runs differ, except the seed."""
     flat = [run.identity.flat for run in runs]
     keys = dict.fromkeys(key for each in flat for key in each if key != "seed")
     return [key for key in keys if any(each.get(key) != flat[0].get(key) for each in flat)]
 
 
 def _labels(runs: list[Run]) -> list[str]:
-    """What tells each of some runs from the others, seeds apart: `model.depth=8, optimizer.lr=0.001`."""
+    """The settings that distinguish each run from the others, except the seed: `model.depth=8, optimizer.lr=0.001`."""
     keys, labels = telling(runs), []
     for each in (run.identity.flat for run in runs):
         parts = [line(f"{key}={each[key]}") for key in keys if key in each]
@@ -179,7 +179,7 @@ def _empty_files(run: Run) -> str:
 
 
 def _better(one: Run, other: Run) -> tuple[Run, Run]:
-    """The run to keep of two with one identity, and the one to drop: done before not done, later before earlier."""
+    """Of two runs with the same identity, the one to keep (the finished, else the longer one) and the one to drop."""
     if (other.state == "done", other.step) > (one.state == "done", one.step):
         return other, one
     return one, other

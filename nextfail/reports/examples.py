@@ -1,4 +1,4 @@
-"""Which test problem a figure shows of several models."""
+"""Choose the test problem that a figure of several models shows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,14 @@ from nextfail.reports.collect import Group
 
 
 def telling(groups: Sequence[Group]) -> list[tuple[Group, int, Any]]:
-    """The problem that most groups answered and, of those, the one that tells them apart best, with every answer.
+    """The problem that most groups answered and, among those, with the most even split of right and wrong answers.
 
-    Examples of a task have `problem`, `path` (what is right) and `generated`.
+    Examples of a task have `problem`, `path` (the correct answer) and `generated`.
 
     Returns:
-        Of each group that answered, the seed of the run and the example; nothing if there are no examples.
+        For each group that answered: the group, the seed of the run and the example. Empty without examples.
     """
-    answers: dict[Any, dict[int, tuple[int, Any]]] = {}  # by problem and group: seed and answer of its first run
+    answers: dict[Any, dict[int, tuple[int, Any]]] = {}  # by problem and group: seed and example of its first run
     for number, group in enumerate(groups):
         for run in group.runs:
             for example in run.examples():

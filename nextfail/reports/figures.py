@@ -1,4 +1,4 @@
-"""Two figures of a report: exact match of every seed, and accuracy per token over training."""
+"""Two figures of a report: exact match of every seed, and accuracy per token during training."""
 
 import textwrap
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ Array = NDArray[np.float64]
 
 CHEAT: dict[str, Any] = {"color": "0.1", "ls": (0, (4, 2)), "lw": 1.4, "zorder": 5}
 MEAN: dict[str, Any] = {"ms": 16, "mew": 1.6, "color": "0.15"}
-WIDEST = 4  # panels beside each other
-LABEL_GAP = 0.09  # of the height of a panel, between two labels at its edge
-UNJUDGED = ("undertrained", "diverged")  # outcomes that say nothing of the objective; drawn hollow
+WIDEST = 4  # maximum number of panels in a row
+LABEL_GAP = 0.09  # minimum distance of two labels at a panel's edge, in panel heights
+UNJUDGED = ("undertrained", "diverged")  # outcomes that say nothing about the objective; drawn hollow
 
 
 @matplotlib.rc_context(STYLE)
 def exact_match(groups: Sequence[Group]) -> Figure | None:
-    """Exact match of every seed, a row a configuration and a panel a task; None if no run is done."""
+    """Exact match of every seed, one row per configuration and one panel per task; None if no run is done."""
     panels = group_by((group for group in groups if group.results), lambda group: group.task)
     if not panels:
         return None
@@ -56,7 +56,7 @@ def exact_match(groups: Sequence[Group]) -> Figure | None:
 
 
 def _seeds(axes: Axes, y: int, group: Group) -> None:
-    """One row: every seed a dot, hollow where its outcome says nothing of the objective."""
+    """Draw one row: a dot per seed, hollow if its outcome says nothing about the objective."""
     shade, shape, results = colour(group.objective), marker(group.runs[0].model), group.results
     spread = np.linspace(-0.2, 0.2, len(results)) if len(results) > 1 else [0.0]
     for offset, result in zip(spread, results, strict=True):
@@ -69,7 +69,7 @@ def _seeds(axes: Axes, y: int, group: Group) -> None:
 
 
 def _beside(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
-    """Write right of a panel: x in widths of it, y in its data."""
+    """Write text to the right of a panel: x in axes widths, y in data coordinates."""
     axes.annotate(text, (x, y), xycoords=("axes fraction", "data"), va="center", **look)
 
 
@@ -79,10 +79,10 @@ def _dot(shape: str, **look: Any) -> Line2D:
 
 @matplotlib.rc_context(STYLE)
 def tokens(groups: Sequence[Group]) -> Figure | None:
-    """Generated accuracy of every position over training, a panel a configuration; None if no run has a curve.
+    """Generated accuracy of every position during training, one panel per configuration; None without curves.
 
-    A row holds one task, and one model if there are many panels. The mean over seeds keeps the last value of a run
-    that is done, since it may have stopped early because it was solved.
+    Each row holds one task, and one model if there are many panels. The mean over seeds keeps the last value of a
+    finished run, since it may have stopped early because it was solved.
     """
     panels = [(group, curves) for group in groups if (curves := _curves(group))]
     if not panels:
@@ -107,14 +107,14 @@ def tokens(groups: Sequence[Group]) -> Figure | None:
 
 
 def lines(axes: Axes, group: Group, curves: list[tuple[Curve, bool]], cheat: bool = True) -> None:
-    """Draw accuracies over training: each position, bold the mean over seeds, and the cheat.
+    """Draw accuracies during training: each position, with the mean over seeds in bold, and the cheat.
 
     Args:
-        curves: one a seed, and whether that run is done.
+        curves: curve of each seed, and whether that run is done.
     """
     length, hard = group.runs[0].facts.length, group.runs[0].facts.hard_position
     samples, mean = _mean(curves)
-    shape = "." if len(samples) == 1 else ""  # a single point makes no line
+    shape = "." if len(samples) == 1 else ""  # a single point draws no line
     for position in sorted(range(length), key=lambda i: i == hard):  # the hard token on top
         look = _look(position, length, hard)
         for curve, _ in curves if len(curves) > 1 else []:
@@ -131,7 +131,7 @@ def lines(axes: Axes, group: Group, curves: list[tuple[Curve, bool]], cheat: boo
 
 
 def titled(axes: Axes, title: str, text: str, shade: str) -> None:
-    """Put a title, a few words and a coloured rule over a panel."""
+    """Put a title, a short text and a coloured line above a panel."""
     under = "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, 34))
     axes.annotate(under, (0, 1), (0, 6), "axes fraction", "offset points", va="bottom", fontsize=6.5, color="0.3")
     axes.set_title(title, loc="left", fontweight="bold", pad=9 + 8 * (1 + under.count("\n")))
@@ -145,7 +145,7 @@ def _curves(group: Group) -> list[tuple[Curve, bool]]:
 
 
 def _mean(curves: list[tuple[Curve, bool]]) -> tuple[Array, Array]:
-    """Training problems seen (T), and means over seeds: each position and, last, the cheat (T, L + 1)."""
+    """Training problems seen (T), and means over seeds of each position and, last, of the cheat (T, L + 1)."""
     samples = np.unique(np.concatenate([curve.samples for curve, _ in curves]))
     seeds = []
     for curve, done in curves:
@@ -156,7 +156,7 @@ def _mean(curves: list[tuple[Curve, bool]]) -> tuple[Array, Array]:
 
 
 def _look(position: int, length: int, hard: int | None) -> dict[str, Any]:
-    """How the line of a position looks: the further from the start, the darker; the hard token stands out."""
+    """Line style of a position: the further from the start, the darker; the hard token stands out."""
     if position == hard:
         return {"color": WRONG, "lw": 2.4, "zorder": 4}
     if position == 0:
@@ -166,7 +166,7 @@ def _look(position: int, length: int, hard: int | None) -> dict[str, Any]:
 
 
 def _end_labels(axes: Axes, last: dict[str, float], hard: str) -> None:
-    """Write at the right edge what ends where: positions and the cheat; those that end close together share a label."""
+    """Label the lines at the right edge: positions and the cheat; lines that end close together share a label."""
     left = {name: value for name, value in last.items() if np.isfinite(value)}
     while left:
         top = max(left.values())
@@ -177,17 +177,17 @@ def _end_labels(axes: Axes, last: dict[str, float], hard: str) -> None:
 
 
 def _in_short(names: list[str]) -> str:
-    """Positions in order, and what is none: `0, 2-4, cheat`."""
+    """Positions in order, then other names: `0, 2-4, cheat`."""
     numbers = [int(name) for name in names if name.isdecimal()]
     runs = group_by(
         enumerate(numbers), lambda pair: pair[1] - pair[0]
-    )  # consecutive ones keep their distance from 0, 1, 2
+    )  # consecutive numbers have the same offset from their index
     parts = [str(run[0][1]) if len(run) == 1 else f"{run[0][1]}-{run[-1][1]}" for run in runs]
     return ", ".join(parts + [name for name in names if not name.isdecimal()])
 
 
 def legend(figure: Figure, groups: Sequence[Group], columns: int, cheat: bool = True) -> None:
-    """The key of all panels, above them, in the words of the task with the longest answers."""
+    """Draw the legend above all panels, in the terms of the task with the longest answers."""
     known = max((group.runs[0].facts for group in groups), key=lambda facts: facts.length)
     (hard_one, others, first), hard, length = known.places, known.hard_position, known.length
     keys: dict[str, Any] = {

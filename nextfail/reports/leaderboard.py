@@ -1,4 +1,4 @@
-"""What it took: training until a task counts as solved, and what an objective costs beside teacher-forcing."""
+"""Costs: training until a task counts as solved, and the cost of an objective relative to teacher-forcing."""
 
 import math
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What the runs of a group took.
+    """Costs of a group's runs.
 
     Args:
-        problems: training problems to the first validation at SOLVED, of the seeds that came so far.
-        flops: of training on those.
-        flops_ratio, time_ratio, parameters: FLOPs and seconds a problem over the baseline's, and trained parameters
-            beyond its; None without a baseline.
+        problems: training problems until the first validation at SOLVED, for each seed that reached it.
+        flops: FLOPs of training on those problems.
+        flops_ratio, time_ratio, parameters: FLOPs and seconds per problem relative to the baseline, and trained
+            parameters in excess of the baseline's; None without a baseline.
     """
 
     problems: list[int]
@@ -48,7 +48,7 @@ class Cost:
 
 
 def to_solved(run: Run) -> int | None:
-    """Training problems until the first validation at SOLVED, or None if none was."""
+    """Training problems until the first validation at SOLVED, or None if it was never reached."""
     if (curve := run.curve()) is None:
         return None
     hard = run.facts.hard_position if run.judged_by == "hard_token_accuracy" else None
@@ -57,7 +57,7 @@ def to_solved(run: Run) -> int | None:
 
 
 def cost(group: Group, others: Sequence[Group]) -> Cost:
-    """What a group took, beside the teacher-forced one among others that has the same task, model and budget."""
+    """Costs of a group, relative to the teacher-forced group among `others` with otherwise equal settings."""
     done = [run for run in group.runs if run.result]
     reached = [(run, seen) for run in done if (seen := to_solved(run)) is not None]
     flops = [each * flops_a_problem for run, each in reached if (flops_a_problem := _per_problem(run, "flops"))]
@@ -70,7 +70,7 @@ def cost(group: Group, others: Sequence[Group]) -> Cost:
 
 
 def row(group: Group, others: Sequence[Group]) -> list[str]:
-    """A group's row of the table, under COLUMNS."""
+    """A group's row of the table with COLUMNS."""
     took, exact = cost(group, others), group.mean("exact_match")
     return [
         group.objective,
@@ -85,9 +85,9 @@ def row(group: Group, others: Sequence[Group]) -> list[str]:
 
 
 def ranked(groups: Sequence[Group]) -> list[Group]:
-    """Best first: the share of seeds solved, then how few problems that took, then exact match.
+    """Best first: by share of seeds solved, then by fewest problems to get there, then by exact match.
 
-    What is judged on the hop comes last: it answers another question.
+    Groups that are judged on the hop come last: they answer another question.
     """
 
     def place(group: Group) -> tuple[bool, float, float, float]:
@@ -100,12 +100,12 @@ def ranked(groups: Sequence[Group]) -> list[Group]:
 
 
 def _setting(group: Group) -> str:
-    """All that decides a result but the objective and the seed."""
+    """Hash of all settings except the objective and the seed."""
     return group.runs[0].identity.hash_without("objective", "seed")
 
 
 def _ratio(group: Group, baseline: Group | None, key: str) -> float | None:
-    """The median over seeds of a cost a problem, over the baseline's."""
+    """The median over seeds of a cost per problem, relative to the baseline's."""
     medians = []
     for each in (group, baseline):
         values = [value for run in each.runs if (value := _per_problem(run, key))] if each else []

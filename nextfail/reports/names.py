@@ -1,6 +1,6 @@
-"""Objectives and models that come before all others in a report, in this order; others follow by name."""
+"""Objectives and models that a report lists first, in this order; others follow by name."""
 
-# Okabe and Ito's palette, whose vermillion is kept for what is hard or wrong in every figure, and some of Tol's
+# Okabe and Ito's palette, with vermillion reserved for hard or wrong tokens in all figures, and some of Tol's
 OBJECTIVES = {
     "teacher_forcing": "#E69F00",
     "reverse": "#0072B2",

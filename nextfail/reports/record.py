@@ -1,4 +1,4 @@
-"""One run as its folder tells it, in whatever state that is: identity, state, result, curves, examples."""
+"""One run as read from its folder, in any state: identity, state, result, curves, examples."""
 
 import math
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from nextfail.tasks.facts import Facts, facts
 from nextfail.text import line
 
 OLDER = {"first_hop_only": "hard_token_accuracy"}
-"""What judges objectives other than exact_match, in results that do not say it."""
+"""Metric that judges an objective, if not exact_match, for old results that do not state it."""
 
 COSTS = ("steps", "samples_seen", "flops", "parameters", "seconds", "samples_per_second")
-"""Numbers of a result that tables are made of."""
+"""Cost columns of results.csv, read from the result."""
 
 _MALFORMED = (OSError, LookupError, TypeError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracies at each validation; NaN where one is missing.
+    """Accuracies at each validation; NaN if missing.
 
     Args:
         samples: training problems seen (T).
@@ -47,12 +47,12 @@ class Run:
     """One run, done or not.
 
     Args:
-        facts: of its task.
+        facts: facts of its task.
         state: one of status.STATES, or unreadable.
         reason: why it is not done; empty if it is.
-        step: the last one that is known.
+        step: last known step.
         result: None unless it is done.
-        shares: metrics of the result that are shares, those of the task's own among them.
+        shares: metrics of the result that are proportions, including task-specific ones.
     """
 
     folder: Path
@@ -68,18 +68,18 @@ class Run:
 
     @property
     def hash(self) -> str:
-        """The identity's, by which the same run is known in two folders."""
+        """Hash of the identity, by which copies of a run in several folders are recognized."""
         return self.identity.hash
 
     @property
     def judged_by(self) -> str:
-        """The metric on which its outcome is judged."""
+        """The metric that determines its outcome."""
         told = self.result.judged_by if self.result else None
         return line(told or OLDER.get(self.objective, "exact_match"))
 
     @property
     def forced_hop(self) -> Proportion | None:
-        """Accuracy of the one hard token when what precedes it is given; None where that was not asked."""
+        """Forced accuracy of the hard token; None if it was not measured, or if there is not exactly one."""
         forced, place = self.result.forced_token_accuracy if self.result else None, self.facts.hard_position
         return None if forced is None or place is None or place >= len(forced) else forced[place]
 
@@ -89,10 +89,10 @@ class Run:
         return int(self.identity.settings["seed"])
 
     def curve(self, split: str = "validation", kind: str = "token_accuracy") -> Curve | None:
-        """Accuracies over training, or None if metrics.csv holds none.
+        """Accuracies during training, or None if metrics.csv contains none.
 
         Args:
-            split: validation, or train_set where the run measured that.
+            split: validation, or train_set if the run measured it.
             kind: token_accuracy (generated) or forced_token_accuracy.
         """
         try:
@@ -110,7 +110,7 @@ class Run:
         return Curve(samples, tokens, cheat, exact)
 
     def examples(self) -> list[Any]:
-        """The test problems of examples.json, as the task reads them; none if it is missing or not as expected."""
+        """The test problems of examples.json, as parsed by the task; empty if the file is missing or malformed."""
         return self.facts.examples(lenient(RunFolder(self.folder).examples_json, list[Any]) or [])
 
 
@@ -118,7 +118,7 @@ def read_run(folder: Path) -> Run:
     """Read one run folder.
 
     Raises:
-        UserError: run.json is missing, not whole, of another schema, or not as expected.
+        UserError: run.json is missing, malformed or of another schema.
     """
     files = RunFolder(folder)
     identity, choices = files.identity(), files.run().get("choices")

@@ -29,13 +29,13 @@ FIGURES = {
     "apart best. Wrong tokens are set off.",
 }
 SUFFIXES = ("png", "svg")
-SHARES = ("exact_match", "hard_token_accuracy", "cheat_accuracy")  # columns of results.csv in any case
+SHARES = ("exact_match", "hard_token_accuracy", "cheat_accuracy")  # always columns of results.csv
 NOTES = ("accuracies and samples (training problems seen) are means over the seeds that are done",)
 PROBLEM_COLUMNS = ("folder", "state", "why")
 
 
 def table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a task's table, a row a group."""
+    """Columns and rows of a task's table, one row per group."""
     metrics = groups[0].runs[0].facts.columns
     columns = ["objective", "model", "exact match", "every seed", "solved", *metrics, "outcome", "samples"]
     return columns, [_row(group, list(metrics.values())) for group in groups]
@@ -56,7 +56,7 @@ def heading(task: str, groups: Sequence[Group]) -> str:
 
 
 def in_words(collection: Collection) -> list[str]:
-    """What is seen, a sentence a task."""
+    """The findings, one sentence per task."""
     sentences = []
     for task, groups in collection.by_task.items():
         known = "" if math.isnan(groups[0].chance) else f", where chance is {groups[0].chance:.3f}"
@@ -84,7 +84,7 @@ def _sentence(groups: Sequence[Group]) -> str:
 
 
 def print_report(collection: Collection, console: Console) -> None:
-    """Tables, sentences and problems."""
+    """Print tables, sentences and problems."""
     for task, groups in collection.by_task.items():
         _print_table(console, heading(task, groups), *table(groups))
         if took := _took(collection, task):
@@ -96,7 +96,7 @@ def print_report(collection: Collection, console: Console) -> None:
 
 
 def _took(collection: Collection, task: str) -> list[list[str]]:
-    """What each group of a task took, those without a result included; nothing where there is nothing to compare."""
+    """Cost table of a task, including groups without a result; empty if there is only one group."""
     groups = [group for group in collection.groups if group.task == task]
     return [leaderboard.row(group, groups) for group in leaderboard.ranked(groups)] if len(groups) > 1 else []
 
@@ -111,10 +111,10 @@ def _print_table(console: Console, title: str, columns: Sequence[str], rows: lis
 
 
 def claim(out: Path) -> None:
-    """Make sure that nothing but an earlier report would be replaced.
+    """Check that writing the report would replace nothing but an earlier report.
 
     Raises:
-        UserError: something is in the way.
+        UserError: the folder contains other files of the same names, or is a file.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file: choose a folder")
@@ -125,7 +125,7 @@ def claim(out: Path) -> None:
 
 
 def _earlier(path: Path) -> bool:
-    """Whether a report.md is ours."""
+    """Whether a report.md was written by nextfail-report."""
     try:
         return read_text(path, follow=False).startswith(MARK)
     except (OSError, ValueError):
@@ -136,16 +136,16 @@ def write(collection: Collection, files: Inside) -> list[Path]:
     """Write report.md, results.csv and figures into a folder; returns their paths.
 
     Raises:
-        UserError: something is in the way, or the folder cannot be written.
+        UserError: as `claim`, or the folder cannot be written.
     """
     claim(files.root)
     figures = draw(collection)
-    files.write("report.md", page(collection, figures))  # first: its mark says whose folder this is
+    files.write("report.md", page(collection, figures))  # first: its mark identifies the folder as a report's
     files.write("results.csv", table_csv(collection))
     for file in files.names("figures"):
         name, _, suffix = file.partition(".")
         if (name in FIGURES or name.startswith("paths_")) and suffix in SUFFIXES and name not in figures:
-            files.remove(f"figures/{file}")  # of an earlier report
+            files.remove(f"figures/{file}")  # left by an earlier report
     for name in figures:
         for suffix in SUFFIXES:
             files.write(f"figures/{name}.{suffix}", figures[name][suffix])
@@ -154,8 +154,8 @@ def write(collection: Collection, files: Inside) -> list[Path]:
 
 
 def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
-    """Every figure for which there is something to draw, by name and suffix."""
-    from nextfail.reports import (  # these take most of a second, which the table should not wait for
+    """Every figure for which there is data, by name and suffix."""
+    from nextfail.reports import (  # slow to import; tables do not need them
         figures,
         style,
     )
@@ -177,10 +177,10 @@ def table_csv(collection: Collection) -> str:
 
 
 def records(collection: Collection) -> list[dict[str, Any]]:
-    """A row a run whose identity can be read, done or not, with a column for each setting that differs."""
+    """One row per run with a readable identity, done or not, with a column for each setting that differs."""
     runs = [(group, run) for group in collection.groups for run in group.runs]
     sizes = list(dict.fromkeys(size for _, run in runs for size in run.facts.sizes))
-    # the sizes of tasks have columns already, and so have names
+    # task sizes and class names have columns already
     keys = [key for key in telling([run for _, run in runs])
             if key.removeprefix("task.") not in sizes and key not in SECTIONS]  # fmt: skip
     others = dict.fromkeys(metric for _, run in runs for metric in run.shares if metric not in SHARES)
@@ -219,7 +219,7 @@ def _record(group: Group, run: Run, sizes: Sequence[str], others: Sequence[str] 
 
 
 def page(collection: Collection, figures: Iterable[str]) -> str:
-    """report.md, with the named figures in it."""
+    """The text of report.md, with the given figures embedded."""
     parts = [MARK, "# Report", *map(markdown, in_words(collection))]
     for task, groups in collection.by_task.items():
         parts += [f"## {markdown(heading(task, groups))}", _markdown(*table(groups))]

@@ -1,4 +1,4 @@
-"""How all figures look: one colour an objective, one marker a model, and how a figure becomes a file."""
+"""Style of all figures: one colour per objective, one marker per model; and rendering to files."""
 
 import zlib
 from io import BytesIO
@@ -24,8 +24,8 @@ STYLE: Any = {
     "ytick.major.width": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 7.5,
-    "text.parse_math": False,  # names come from run folders, and a $ in one is no formula
-    "svg.hashsalt": "nextfail",  # with a fixed salt the same figure is the same file
+    "text.parse_math": False,  # names come from run folders and may contain $
+    "svg.hashsalt": "nextfail",  # fixed, so that the same figure is the same file
 }
 
 
@@ -40,12 +40,12 @@ def marker(model: str) -> str:
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """A figure as the content of files, by suffix: png at 150 dpi, and svg."""
+    """A figure as file contents, by suffix: png at 150 dpi, and svg."""
     files = {}
     with matplotlib.rc_context(STYLE):
         for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
             buffer = BytesIO()
             figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
-            figure.set_layout_engine("none")  # the first drawing has settled the layout
+            figure.set_layout_engine("none")  # the layout is fixed after the first drawing
             files[suffix] = buffer.getvalue()
     return files

@@ -1,1 +1,1 @@
-"""Run folders: identity, state, collection, reports. Imports neither torch nor lightning."""
+"""Run folders: identity, lock, state and records. Imports neither torch nor lightning."""

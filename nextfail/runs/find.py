@@ -1,4 +1,4 @@
-"""Run folders below a folder, those behind links included."""
+"""Find run folders below a folder, including those behind links."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,15 +7,15 @@ from pathlib import Path
 from nextfail.errors import UserError
 
 BEHIND_LINKS = 3
-"""Levels that are looked at behind a link, which may lead anywhere: a folder of sweeps, a sweep, a run."""
+"""Maximum depth behind a link, which may lead anywhere: a folder of sweeps, a sweep, a run."""
 
 
 def find(folders: Sequence[Path], empty: bool = False, links: bool = True) -> list[Path]:
-    """Folders with a run.json or result.json, at or below the given ones, each once.
+    """Folders with a run.json or result.json, at or below the given ones, without duplicates.
 
     Args:
-        empty: whether there may be none.
-        links: whether to look behind links.
+        empty: whether the result may be empty.
+        links: whether to follow links.
 
     Raises:
         UserError: a folder does not exist, or there is no run in any of them.
@@ -25,7 +25,7 @@ def find(folders: Sequence[Path], empty: bool = False, links: bool = True) -> li
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}")
         for place, below, files in walk(folder, links=links):
-            below[:] = [name for name in below if name not in ("checkpoints", "figures")]  # no need to look there
+            below[:] = [name for name in below if name not in ("checkpoints", "figures")]  # contain no runs
             if "run.json" in files or "result.json" in files:
                 found.setdefault(place.resolve(), place)
     if not (found or empty):
@@ -34,13 +34,13 @@ def find(folders: Sequence[Path], empty: bool = False, links: bool = True) -> li
 
 
 def walk(folder: Path, levels: int | None = None, links: bool = True) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Each folder, the names of folders in it, and those of files; a folder that can be reached twice comes once.
+    """As os.walk: each folder, and the names of folders and files in it. Every folder is visited once, despite links.
 
-    Names that are taken out of the first list are not looked into.
+    Folders removed from the first list are not entered.
 
     Args:
-        levels: how many levels of folders; None for all.
-        links: whether to look behind links.
+        levels: maximum depth; None for no limit.
+        links: whether to follow links.
     """
     yield from _walk(folder, levels, links, set())
 

@@ -1,4 +1,4 @@
-"""One run folder: where its files are, whether it is done, and whether a run may use it."""
+"""One run folder: its files, its state, and whether a run may use it."""
 
 import json
 import re
@@ -16,17 +16,17 @@ from nextfail.runs.identity import READABLE, SCHEMA, Identity, digest, keys
 from nextfail.runs.lock import Lock
 
 LOG = "train.log"
-"""Where Hydra logs."""
+"""Hydra's log file."""
 
 HYDRAS = ("config.yaml", "hydra.yaml", "overrides.yaml")
-"""What Hydra writes into a folder of its own before a run begins, if hydra.output_subdir asks for it."""
+"""Files that Hydra writes into a subfolder before a run starts, if hydra.output_subdir is set."""
 
 
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
 class State(Enum):
-    """What a folder holds of the run that was asked for."""
+    """State of the requested run in a folder: new, cut (interrupted, resumable) or done."""
 
     NEW = "new"
     CUT = "cut"
@@ -35,13 +35,13 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run folder; nothing is read or made until asked."""
+    """Paths of a run folder; creating the object reads and writes nothing."""
 
     path: Path
 
     @property
     def files(self) -> Inside:
-        """How anything in here is written or removed."""
+        """Writes and removes files in this folder."""
         return Inside(self.path)
 
     @property
@@ -51,12 +51,12 @@ class RunFolder:
 
     @property
     def status_json(self) -> Path:
-        """State, step, rate and last sign of life."""
+        """State, step, rate and time of the last update."""
         return self.path / "status.json"
 
     @property
     def result_json(self) -> Path:
-        """Metrics and outcome; written last: its presence means done."""
+        """Metrics and outcome; written last, so that its presence means done."""
         return self.path / "result.json"
 
     @property
@@ -66,12 +66,12 @@ class RunFolder:
 
     @property
     def timing_csv(self) -> Path:
-        """What depends on the clock."""
+        """Measurements that depend on the clock."""
         return self.path / "timing.csv"
 
     @property
     def examples_json(self) -> Path:
-        """A few test problems with what was generated for them."""
+        """A few test problems with the generated answers."""
         return self.path / "examples.json"
 
     @property
@@ -81,12 +81,12 @@ class RunFolder:
 
     @property
     def job_json(self) -> Path:
-        """The job that was last sent off for this run, written by who sent it."""
+        """The last job submitted for this run, written by the submitting command."""
         return self.path / "job.json"
 
     @property
     def lock(self) -> Path:
-        """Who trains this run now."""
+        """Lock file; names the process that trains this run."""
         return self.path / ".lock"
 
     @property
@@ -95,17 +95,17 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def result(self) -> dict[str, Any] | None:
-        """The result, or None if the run is not done: a file that is malformed, or another run's, counts as absent."""
+        """The result, or None if the run is not done. A malformed file, or one of another run, counts as absent."""
         try:
             return self.whole_result()[1]
         except UserError:
             return None
 
     def whole_result(self) -> tuple[records.Result, dict[str, Any]]:
-        """The result of this run, typed, and the whole content of the file.
+        """The result of this run, typed, and the full content of the file.
 
         Raises:
-            UserError: there is none, it is malformed, of another run, or of a schema that this version cannot read.
+            UserError: it is missing, malformed, of another run, or of a schema that this version cannot read.
         """
         name = self.result_json.name
         content = records.read(self.result_json, dict[str, Any])
@@ -123,7 +123,7 @@ class RunFolder:
         """The content of run.json.
 
         Raises:
-            UserError: it is missing, not whole, changed, or of a schema that this version cannot read.
+            UserError: it is missing, malformed, modified, or of a schema that this version cannot read.
         """
         if not self.path.is_dir():
             raise UserError(f"{self.path} is not a folder: give a run folder, as nextfail-train makes them")
@@ -138,25 +138,25 @@ class RunFolder:
         return run
 
     def identity(self) -> Identity:
-        """What run.json says that this run is, in the terms of this version.
+        """The identity in run.json, converted to the current schema.
 
         Raises:
             UserError: as `run`.
         """
         try:
             identity = Identity.read(self.run())
-            identity.hash, identity.kin, identity.flat  # noqa: B018, which later code takes for granted
+            identity.hash, identity.kin, identity.flat  # noqa: B018, raises here if malformed
             return identity
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{self.run_json} {records.ODD}: {error!r}") from error
 
     @contextmanager
     def locked(self) -> Iterator[Lock]:
-        """Hold this folder while a run uses it.
+        """Hold the lock of this folder.
 
         Raises:
             InUse: another process trains this run.
-            UserError: the folder cannot be written, or is not to be written.
+            UserError: the folder cannot be written, or must not be (see `require_ours`).
         """
         self.require_ours()
         self.files.make()
@@ -165,18 +165,18 @@ class RunFolder:
         try:
             for above in ("", f"{self.checkpoints.name}/"):
                 for name in self.files.names(above):
-                    if name.startswith(".") and name.endswith(PARTIAL):  # left by a process that was killed
+                    if name.startswith(".") and name.endswith(PARTIAL):  # left by a killed process
                         self.files.remove(f"{above}{name}")
             yield lock
         finally:
             lock.release()
 
     def state(self, identity: Identity, on_existing: str) -> State:
-        """What this folder holds of the run asked for; nothing is changed.
+        """The state of the requested run in this folder; changes nothing.
 
         Args:
-            identity: the run asked for.
-            on_existing: "resume", "restart" (what is there counts as nothing) or "fail".
+            identity: identity of the requested run.
+            on_existing: "resume", "restart" (an existing run counts as new) or "fail".
 
         Raises:
             UserError: the folder belongs to another run, or exists with on_existing=fail.
@@ -185,7 +185,7 @@ class RunFolder:
             raise UserError(f"on_existing={on_existing!r} is unknown: choose resume, restart or fail")
         self.require_ours()
         if not (self.checkpoints.exists() or self.result_json.exists()):
-            return State.NEW  # of a run there is nothing to lose yet
+            return State.NEW  # no progress to lose yet
         self._refuse_another(identity, on_existing)
         if on_existing == "fail":
             raise UserError(f"{self.path} exists already, and on_existing=fail: choose another folder, or resume")
@@ -194,10 +194,10 @@ class RunFolder:
         return State.DONE if self.result() else State.CUT
 
     def claim(self, identity: Identity, extra: dict[str, Any], on_existing: str) -> State:
-        """The same, and write run.json if the run is new; what it restarts is removed.
+        """As `state`, and for a new run, remove the files of an old one and write run.json.
 
         Args:
-            extra: what else run.json should hold, no part of the identity.
+            extra: further content of run.json, not part of the identity.
 
         Raises:
             UserError: as `state`; or the folder cannot be written.
@@ -213,7 +213,7 @@ class RunFolder:
         if there.hash == identity.hash:
             return
         differ = there.differences(identity)
-        edited = all(key.endswith((".sha256", ".revision")) for key in differ)  # the same run with other code
+        edited = all(key.endswith((".sha256", ".revision")) for key in differ)  # same settings, other code
         if edited and on_existing == "restart":
             return
         listed = "\n  ".join(differ.values())
@@ -222,10 +222,10 @@ class RunFolder:
                         f"Choose another with name=... or hydra.run.dir=..., or {replace}.")  # fmt: skip
 
     def require_ours(self) -> None:
-        """Make sure that a run may write here: the folder is new, empty or a run's, and nothing in it leads out of it.
+        """Check that a run may write here: the folder is new, empty or a run folder, and no link leads out of it.
 
         Raises:
-            UserError: it holds files of somebody else's, or a link that leads out of it.
+            UserError: the folder contains foreign files, a special file, or a link that leads out of it.
         """
         if not self.path.exists():
             return
@@ -242,13 +242,13 @@ class RunFolder:
                             "outside of the folder. Remove it, or make the whole run folder a link")  # fmt: skip
 
     def owns(self, name: str) -> bool:
-        """Whether a file of this name is one that nextfail writes here."""
+        """Whether nextfail writes a file of this name here."""
         own = (self.run_json, self.status_json, self.result_json, self.metrics_csv, self.timing_csv, self.examples_json,
                self.error_txt, self.job_json, self.lock)  # fmt: skip
         return name in (LOG, *(path.name for path in own))
 
     def _before_run(self, name: str) -> bool:
-        """Whether a file may be there before run.json is: of a run that was sent off, or failed before it began."""
+        """Whether a file may exist before run.json: the run was submitted, or failed before it started."""
         if name in (self.status_json.name, self.job_json.name):
             content = records.lenient(self.path / name, records.Status)
             return content is not None and ("state" in content or "job" in content)
@@ -269,10 +269,10 @@ def record(identity: Identity, extra: dict[str, Any]) -> dict[str, Any]:
     """The content of run.json.
 
     Args:
-        extra: what else it should hold, no part of the identity.
+        extra: further content, not part of the identity.
     """
     run = {"schema": SCHEMA, "hash": identity.hash, **identity.settings, "classes": identity.classes, **extra}
-    run = json.loads(json.dumps(run))  # as it will be read again
+    run = json.loads(json.dumps(run))  # the values as JSON restores them
     return run | {"checksum": digest(run)}
 
 
@@ -281,7 +281,7 @@ def _schemas(found: Any) -> str:
 
 
 def _is_run(content: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
-    """Whether a run.json is one of nextfail's, of whatever version, and no file of that name of somebody else's."""
+    """Whether a run.json was written by nextfail, of any version, rather than by another program."""
     return content is not None and "schema" in content and bool(_HASH.fullmatch(str(content.get("hash"))))
 
 

@@ -1,4 +1,4 @@
-"""Which run is this? Everything that decides its result, and nothing else, hashed so that later versions agree."""
+"""The identity of a run: all that determines its result, and nothing else, with a hash stable across versions."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ from nextfail.errors import UserError
 from nextfail.files import open_regular
 
 SCHEMA = 3
-"""Version of what stands in a run folder."""
+"""Current schema version of run folders."""
 
 READABLE = (1, 2, SCHEMA)
-"""Versions that are still found as done, evaluated and reported."""
+"""Schema versions that can still be read: found as done, evaluated and reported."""
 
 SECTIONS = ("task", "data", "model", "objective", "optimizer", "scheduler", "seed")
 KEYS = (*SECTIONS, "budget", "precision", "threads")
@@ -25,7 +25,7 @@ KEYS = (*SECTIONS, "budget", "precision", "threads")
 
 
 def keys(schema: Any) -> tuple[str, ...]:
-    """The same, of some schema."""
+    """The keys of an identity in run.json of a given schema."""
     return KEYS if schema == SCHEMA else ("graph", *KEYS[1:])
 
 
@@ -37,19 +37,19 @@ ABSENT: dict[str, Any] = {
     "precision": "32-true",
     "threads": 1,
 }
-"""What a key outside of any class stands for where it is left out of the hash. Never changed, whatever conf/ says."""
+"""Defaults of keys outside any class, which the hash omits. Never changed, regardless of conf/."""
 
 WITH_DATA = ("goals", "edges_as")
-"""Settings of a task that are hashed with the data, where they stood up to schema 2."""
+"""Task settings that are hashed under `data`, their section up to schema 2."""
 
 OF_THE_TASK = ("query", "edges", "direction", *WITH_DATA)
-"""Settings of the data up to schema 2 that belong to the task."""
+"""Data settings up to schema 2 that now belong to the task."""
 
 PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
-"""Lightning's short spellings, and what each stands for."""
+"""Lightning's short forms of precisions, and their full names."""
 
 PATH_STAR = {"_target_": "nextfail.tasks.path_star.task.PathStar"}
-"""The class behind the section `graph` of schemas 1 and 2, which had no _target_."""
+"""The class of the section `graph` in schemas 1 and 2, which had no _target_."""
 
 SCHEMA_1 = {
     "nextfail.models.mamba.Mamba": "mamba",
@@ -74,18 +74,18 @@ SCHEMA_1 = {
     "nextfail.training.optim.constant": "constant",
     "nextfail.training.optim.cosine": "cosine",
 }
-"""Public names, at revision 1, of what run.json of schema 1 names by its module path. Never changed."""
+"""Public names, at revision 1, of classes that run.json of schema 1 names by module path. Never changed."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the result of a run.
+    """Everything that determines the result of a run.
 
     Args:
-        settings: KEYS as a user spells them, defaults included.
-        classes: of each dictionary in `settings` with a `_target_`, by its dotted key: for nextfail's
-            own {"name", "revision"}, for a user's {"name", "sha256"} of its source file (None if unknown).
-        recorded: the hash that a run folder was given, where it holds for this version.
+        settings: values of KEYS as a user spells them, including defaults.
+        classes: class of each dictionary in `settings` with a `_target_`, by its dotted key: {"name", "revision"} for
+            nextfail's own, {"name", "sha256"} for a user's, with the hash of its source file (None if unknown).
+        recorded: the hash recorded in the run folder, if it is valid for this version.
     """
 
     settings: dict[str, Any]
@@ -96,8 +96,8 @@ class Identity:
     def of(cls, config: dict[str, Any]) -> Self:
         """The identity of a resolved configuration.
 
-        Data files and folders of models count by content, not by name, so that a run is the same wherever they lie.
-        Logger, callbacks, launcher, progress, device and paths are no part of it.
+        Data files and model folders count by content, not by path, so that moving them does not change the run.
+        Logger, callbacks, launcher, progress, device and paths are not part of it.
 
         Raises:
             UserError: a data file or a model cannot be read.
@@ -113,13 +113,13 @@ class Identity:
             "precision": trainer["precision"],
             "threads": trainer["threads"],
         }
-        settings = json.loads(json.dumps(settings))  # plain values, as they will be read again
+        settings = json.loads(json.dumps(settings))  # plain values, as JSON restores them
         classes = {key: _class_of(str(spec["_target_"])) for key, spec in _targets(settings)}
         return cls(*_complete(settings, classes))
 
     @classmethod
     def read(cls, run: dict[str, Any]) -> Self:
-        """The identity that a run.json tells of, whatever its schema."""
+        """The identity in a run.json, of any readable schema."""
         settings = {key: run[key] for key in keys(run["schema"])}
         if run["schema"] == SCHEMA:
             return cls(*_complete(settings, run["classes"]), recorded=run["hash"])
@@ -137,22 +137,22 @@ class Identity:
 
     @cached_property
     def hash(self) -> str:
-        """16 hexadecimal digits that differ for different runs."""
+        """Hash of the run: 16 hexadecimal digits."""
         return self.recorded or digest(self.reduced)
 
     @cached_property
     def kin(self) -> str:
-        """The same for runs that differ only by how long they train and how often they validate."""
+        """A hash shared by runs that differ only in max_steps and val_every."""
         budget = {k: v for k, v in self.reduced["budget"].items() if k not in ("max_steps", "val_every")}
         return digest(self.reduced | {"budget": budget})
 
     def hash_without(self, *sections: str) -> str:
-        """The same for runs that differ only in some sections."""
+        """A hash shared by runs that differ only in the given sections."""
         return digest({key: value for key, value in self.reduced.items() if key not in sections})
 
     @cached_property
     def reduced(self) -> dict[str, Any]:
-        """What is hashed: public names instead of paths, and no key that has its default."""
+        """What is hashed: public names instead of module paths, without keys that have their default."""
         parts: dict[str, Any] = json.loads(json.dumps({key: self.settings[key] for key in KEYS}))
         specs = dict(_targets(parts))
         for key, what in self.classes.items():
@@ -174,14 +174,14 @@ class Identity:
         return _canonical(parts)
 
     def differences(self, other: "Identity") -> dict[str, str]:
-        """`key: value there, value asked for` by key, for each setting in which this run differs from another."""
+        """`key: VALUE there, VALUE asked for` by key, for each setting in which this run differs from another."""
         left, right = self.flat, other.flat
         keys = [key for key in left | right if not _same(left.get(key, "absent"), right.get(key, "absent"))]
         return {key: f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} asked for" for key in keys}
 
     @cached_property
     def flat(self) -> dict[str, Any]:
-        """Every setting by its dotted key, with the name of a class at the key of its section."""
+        """Every setting by dotted key, with the class name at the key of its section."""
         names = {f"{key}._target_" for key in self.classes}
         flat = {key: value for key, value in leaves(self.settings) if key not in names}
         for key, what in self.classes.items():
@@ -195,7 +195,7 @@ class Identity:
 def _complete(
     settings: dict[str, Any], classes: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Settings with every default of nextfail's own classes written out."""
+    """Fill in every default of nextfail's own classes."""
     whole: dict[str, Any] = json.loads(json.dumps(settings))
     specs = dict(_targets(whole))
     for key, what in classes.items():
@@ -206,7 +206,7 @@ def _complete(
 
 
 def _defaults(what: dict[str, Any]) -> dict[str, Any]:
-    """Of nextfail's own class by its public name; a user's are decided by its source, which is hashed."""
+    """Defaults of a class of nextfail; none for a user's, whose defaults are part of its hashed source."""
     made = source.own().get(what["name"]) if "revision" in what else None
     return made.defaults if made else {}
 
@@ -228,7 +228,7 @@ def _class_in_schema_1(target: str) -> dict[str, Any]:
 
 
 def _targets(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every dictionary with a `_target_`, by its dotted key."""
+    """Every dictionary with a `_target_`, by dotted key."""
     if isinstance(value, dict) and "_target_" in value:
         yield key, value
     if isinstance(value, dict | list):
@@ -241,7 +241,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _canonical(value: Any) -> Any:
-    """One spelling of each number: 1.0 and 1 set the same."""
+    """Normalize numbers: 1.0 becomes 1."""
     if isinstance(value, dict):
         return {key: _canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -250,13 +250,13 @@ def _canonical(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """16 hexadecimal digits that differ for different plain values."""
+    """Hash of plain values: 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested dictionaries."""
+    """Flatten nested dictionaries into dotted keys and values."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from leaves(item, f"{prefix}.{key}" if prefix else str(key))
@@ -265,7 +265,7 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def model_digest(source: Any) -> Any:
-    """What a pretrained model is known by: the content of its folder, or its name where there is no such folder."""
+    """Identifies a pretrained model: by the content of its folder, or by name if there is no such folder."""
     if not (isinstance(source, str) and source and (folder := Path(source)).is_dir()):
         return source
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
@@ -282,7 +282,7 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> dict[str, str]:
 
 
 def file_digest(name: str | None) -> dict[str, str] | None:
-    """What a data file is known by; None for no file."""
+    """Identifies a data file by the hash of its content; None for no file."""
     if name is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Who trains a run: a lock that names its owner, and is given up by the dead and by nobody else."""
+"""The lock of a run folder. It names its owner; only stale locks, of dead owners, are reclaimed."""
 
 import errno
 import json
@@ -19,14 +19,14 @@ from nextfail.files import Inside, read_text
 from nextfail.runs import slurm
 from nextfail.runs.records import Process
 
-BEAT = 10.0  # seconds between two signs of life of an owner
-STALE = 180.0  # seconds without one after which an owner that cannot be asked counts as dead
+BEAT = 10.0  # seconds between heartbeats of an owner
+STALE = 180.0  # seconds without a heartbeat after which an owner that cannot be queried counts as dead
 
 PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOTCONN,
            errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET)  # fmt: skip
-"""Errors of a disk that is away for a moment; all others last until somebody mends their cause."""
+"""Transient disk errors; all others persist until their cause is fixed."""
 
-MOST = 10_000  # bytes of a lock that makes sense
+MOST = 10_000  # maximum size of a valid lock file in bytes
 
 
 Answer = Mapping[str, slurm.JobState] | None
@@ -38,24 +38,24 @@ class InUse(UserError):
 
 @dataclass(frozen=True)
 class Owner:
-    """What a lock says.
+    """Content of a lock file: the process that holds the lock.
 
     Args:
-        token: random, so that one owner is never taken for another.
-        host: for people.
+        token: random, so that no two owners are equal.
+        host: host name, for messages.
         machine: see process.machine.
-        pid: of the process, on that machine.
+        pid: id of the process on that machine.
         started: see process.started.
-        job: id of the SLURM job it belongs to, if any.
-        restarts: how often that had been requeued.
-        cluster: whose job that is.
+        job: id of its SLURM job, if any.
+        restarts: how often that job had been requeued.
+        cluster: name of the job's cluster.
     """
 
     token: str
     host: str
     machine: str
     pid: Process
-    started: int | None
+    started: float | None
     job: str | None
     restarts: int
     cluster: str | None
@@ -71,23 +71,23 @@ class Owner:
         return f"process {self.pid} on {self.host}" + (f", job {self.job}" if self.job else "")
 
     def alive(self, silence: float, ask: Callable[[list[str]], Answer] = slurm.ask) -> bool:
-        """Whether the owner may still train.
+        """Whether the owner may still be training.
 
         Args:
-            silence: seconds since its last sign of life.
-            ask: what SLURM says of jobs, if that is known already.
+            silence: seconds since its last heartbeat.
+            ask: queries the state of SLURM jobs; pass a function if it is known already.
 
-        A process of this machine and a job of this cluster can be asked after. Of others nothing counts but silence.
+        Processes of this machine and jobs of this cluster can be queried. For others, only the heartbeat counts.
         """
         heard = recent(silence)
         if self.machine == process.machine():
-            # where a process has no start time, its number may have been given to another
+            # without a start time, the pid may have been reused by another process
             return process.alive(self.pid, self.started) and (self.started is not None or heard)
         if self.job is not None and self.cluster == slurm.cluster():
             if self.job == slurm.this_job() and self.restarts < slurm.restarts():
-                return False  # an earlier life of this job, on another node
+                return False  # this job before its requeue, on another node
             if (answer := ask([self.job])) and (job := answer.get(self.job)):
-                # the job may live on without this process, unless it sleeps as a whole
+                # the job may outlive this process; a suspended job sends no heartbeats
                 return job.live and not job.waits and (heard or job.state == "SUSPENDED")
         return heard
 
@@ -95,8 +95,8 @@ class Owner:
 class Lock:
     """A lock file in a run folder, held from `acquire` to `release`.
 
-    It is made by linking a whole file to its name, which one process alone can do, also on a network file system.
-    Its age is its owner's silence: a thread touches it every `BEAT` seconds.
+    It is created by hard-linking a complete file to its name, which is atomic even on a network file system. Its mtime
+    is the owner's heartbeat: a thread touches it every `BEAT` seconds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,11 +106,11 @@ class Lock:
         self._released = threading.Event()
 
     def acquire(self) -> None:
-        """Take the lock, from a dead owner if need be.
+        """Acquire the lock; reclaim it if it is stale.
 
         Raises:
-            InUse: the owner lives.
-            UserError: the folder cannot be written, or something that is no lock has its name.
+            InUse: the owner is alive.
+            UserError: the folder cannot be written, or something that is not a lock has its name.
         """
         mine = f".lock-{self.owner.token}"
         try:
@@ -118,12 +118,12 @@ class Lock:
             while not self.files.link(mine, self.path.name):
                 found = owner_of(self.path)
                 if found is None:
-                    continue  # released in this moment
+                    continue  # released just now
                 owner, last = found
                 if owner == self.owner:
-                    break  # it was linked, and a network file system said otherwise
+                    break  # the link was created, although a network file system reported failure
                 self.files.touch(mine)
-                silence = self.path.with_name(mine).stat().st_mtime - last  # by one clock, that of the file system
+                silence = self.path.with_name(mine).stat().st_mtime - last  # both by the file system's clock
                 if recent(silence) if owner is None else owner.alive(silence):
                     raise InUse(f"{self.path.parent} is in use: {owner or 'somebody'} trains this run")
                 self._bury(owner)
@@ -135,17 +135,17 @@ class Lock:
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
 
     def release(self) -> None:
-        """Give the lock up, unless somebody else has it by now."""
+        """Release the lock, unless another process holds it by now."""
         self._released.set()
         if self._ours():
-            with suppress(UserError):  # a disk that is away: the lock of a dead process holds nobody up
+            with suppress(UserError):  # transient disk error: the stale lock will be reclaimed
                 self.files.remove(self.path.name)
 
     def check(self) -> None:
-        """Called before anything is written that another owner would miss.
+        """Check that this process still holds the lock; called before writing anything another owner may rely on.
 
         Raises:
-            RunCut: this process was not heard of for so long that another took the run over.
+            RunCut: this process sent no heartbeat for so long that another one reclaimed the lock.
         """
         self.lost = self.lost or not self._ours()
         if self.lost:
@@ -159,9 +159,9 @@ class Lock:
         return found is not None and found[0] == self.owner
 
     def _bury(self, dead: Owner | None) -> None:
-        """Remove the lock of a dead owner; should it be somebody else's by now, put it back."""
+        """Remove the stale lock of a dead owner; if another process has replaced it meanwhile, put that one back."""
         grave = f".lock-{self.owner.token}-dead"
-        if self.files.move(self.path.name, grave):  # else another was quicker
+        if self.files.move(self.path.name, grave):  # else another process was faster
             found = owner_of(self.path.with_name(grave))
             if found is not None and found[0] != dead:
                 self.files.link(grave, self.path.name)
@@ -169,7 +169,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
-            with suppress(UserError):  # a disk that is away for a moment
+            with suppress(UserError):  # transient disk error
                 if not self._ours():
                     self.lost = True
                     return
@@ -177,18 +177,18 @@ class Lock:
 
 
 def recent(silence: float) -> bool:
-    """Whether seconds since the last sign of life are few enough.
+    """Whether the last heartbeat, `silence` seconds ago, is recent enough.
 
-    A sign of life from the future is none: it was set by a wrong clock or by hand, and nobody has renewed it since.
+    A heartbeat far in the future does not count: it was set by a wrong clock or by hand, and not renewed since.
     """
     return abs(silence) < STALE
 
 
 def owner_of(path: Path) -> tuple[Owner | None, float] | None:
-    """Owner of a lock file (None if it makes no sense) and time of its last sign of life; None if there is no lock.
+    """Owner of a lock file (None if malformed) and time of its last heartbeat; None if there is no lock.
 
     Raises:
-        OSError: it cannot be read now (see PASSING), or ever: it is a folder, for one.
+        OSError: it cannot be read, temporarily (see PASSING) or permanently, as a folder.
     """
     try:
         last = path.lstat().st_mtime

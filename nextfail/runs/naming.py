@@ -1,10 +1,10 @@
-"""Names that people read: of run folders, graphs and results."""
+"""Human-readable names of run folders and results."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# what does not decide the result, or is in the folder's name already
+# does not determine the result, or is part of the path already
 _LEFT_OUT = ("hydra", "logger", "callbacks", "experiment", "name", "on_existing", "debug")
 _LONGEST = 180  # characters; file systems allow 255 bytes, and some tools add a suffix
 
@@ -12,8 +12,8 @@ _LONGEST = 180  # characters; file systems allow 255 bytes, and some tools add a
 def run_folder(overrides: Sequence[str]) -> str:
     """The folder name of a run from its overrides: `objective=reverse,seed=1`, or `plain` without any.
 
-    Launcher, logger, progress and callbacks are left out. Characters that a file system may refuse become `_`, and a
-    name that was changed or is too long ends in a hash of all of it, so that no two runs share one.
+    Launcher, logger, progress and callbacks are left out. Characters that a file system may reject become `_`. A name
+    that was changed or is too long ends in a hash of the full name, so that no two runs share one.
     """
     kept = [text for text in overrides if _key(text) not in _LEFT_OUT]
     whole = ",".join(text.lstrip("+~") for text in kept) or "plain"
@@ -31,7 +31,7 @@ def _key(override: str) -> str:
 
 
 def tally(states: Sequence[str], words: Mapping[str, str]) -> str:
-    """How many runs are in which state, `6 runs: 3 done before, 3 failed`; `words` names the states, in their order."""
+    """Number of runs per state: `6 runs: 3 done before, 3 failed`; `words` names the states, in order."""
     parts = ", ".join(f"{states.count(state)} {name}" for state, name in words.items() if state in states)
     return f"{len(states)} run{'' if len(states) == 1 else 's'}: {parts}"
 

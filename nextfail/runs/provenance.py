@@ -1,4 +1,4 @@
-"""With what a result was made."""
+"""Provenance of a result: package versions and git commit."""
 
 import platform
 import subprocess
@@ -9,7 +9,7 @@ PACKAGES = ("nextfail", "torch", "lightning", "hydra-core", "omegaconf", "torchm
 
 
 def versions() -> dict[str, str | None]:
-    """Python's and the packages' versions; None for what is not installed."""
+    """Versions of Python and the packages; None if not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -20,7 +20,7 @@ def versions() -> dict[str, str | None]:
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree, with `+changes` if it has any; None for an installed package."""
+    """Commit of the source tree, with `+changes` if it is dirty; None for an installed package."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -29,7 +29,7 @@ def git_commit() -> str | None:
 
     try:
         if git("ls-files", Path(__file__).name) == "":
-            return None  # installed somewhere inside another project's checkout
+            return None  # installed inside another project's checkout
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,7 +1,7 @@
-"""What stands in the JSON files of a run folder: one schema for each, for who writes it and who reads it.
+"""Schemas of the JSON files of a run folder, one per file, for writers and readers.
 
-Run folders come from other people, too. A value of another type, out of range or not finite makes a file malformed, and
-whoever reads it says so. Keys that no schema names are left out, but for run.json's, which its checksum covers.
+Run folders may come from other people. A value of a wrong type, out of range or not finite makes a file malformed, and
+its reader reports that. Keys that are in no schema are ignored, except those of run.json, which its checksum covers.
 """
 
 import json
@@ -18,10 +18,10 @@ from nextfail.files import read_text
 T = TypeVar("T")
 
 LONGEST = 200
-"""Characters of a name: of a model, an objective, a task, an outcome."""
+"""Maximum length of a name (of a model, objective, task or outcome) in characters."""
 
 Whole = Annotated[int, Meta(ge=0, le=2**53)]
-Setting = Annotated[int, Meta(ge=0)]  # as large as a command accepts
+Setting = Annotated[int, Meta(ge=0)]  # no upper bound, as on the command line
 Number = Annotated[float, Meta(ge=0, le=1e30)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Process = Annotated[int, Meta(gt=0, lt=2**31)]
@@ -32,11 +32,11 @@ ODD = "is not as nextfail writes it"
 
 
 class Malformed(UserError):
-    """A file of a run folder is not as nextfail writes it."""
+    """A file of a run folder does not match its schema."""
 
 
 class Proportion(msgspec.Struct, frozen=True):
-    """A share of `n` with its 95 % interval."""
+    """A proportion of `n` with its 95 % interval."""
 
     value: Share
     low: Share
@@ -45,7 +45,7 @@ class Proportion(msgspec.Struct, frozen=True):
 
 
 class Class(TypedDict):
-    """What a class is known by: its public name and revision, or a user's own by its path and its file's digest."""
+    """Identifies a class: by public name and revision, or for a user's own by dotted path and hash of its file."""
 
     name: str
     revision: NotRequired[Whole]
@@ -61,7 +61,7 @@ class Data(TypedDict):
 
 
 class Budget(TypedDict):
-    """How long a run trains."""
+    """Training budget of a run."""
 
     max_steps: Setting
     val_every: NotRequired[Setting]
@@ -71,14 +71,14 @@ class Budget(TypedDict):
 
 
 class Choices(TypedDict):
-    """Chosen options of groups."""
+    """Chosen options of config groups."""
 
     model: Name
     objective: Name
 
 
 class RunJson(TypedDict):
-    """run.json: the identity of a run, and how it began. Up to schema 2 the task is called `graph`."""
+    """run.json: the identity of a run, and how it was started. Up to schema 2, the task is called `graph`."""
 
     schema: Whole
     hash: Hash
@@ -104,7 +104,7 @@ class RunJson(TypedDict):
 
 
 class Status(TypedDict, total=False):
-    """status.json: state, step, rate and last sign of life; and job.json: the job that was sent off."""
+    """status.json: state, step, rate and time of the last update; also job.json: the submitted job."""
 
     state: Name
     time: Number
@@ -127,7 +127,7 @@ class Status(TypedDict, total=False):
 
 
 class TaskRecord(TypedDict):
-    """What a result tells of its task."""
+    """The task in a result."""
 
     name: Name
     settings: dict[str, Any]
@@ -135,7 +135,7 @@ class TaskRecord(TypedDict):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """result.json: metrics, outcome and costs. Metrics of a task beside these are in the file, too: see `shares`."""
+    """result.json: metrics, outcome and costs. The file also holds task-specific metrics: see `shares`."""
 
     schema: Whole
     identity: Name
@@ -159,28 +159,28 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sweep(TypedDict):
-    """A record in .sweeps: the overrides of each run by its folder's name."""
+    """A record in .sweeps: the overrides of each run, by folder name."""
 
     runs: dict[str, list[str]]
 
 
 def read(path: Path, kind: type[T]) -> T | None:
-    """The content of a JSON file, or None if there is no such file.
+    """The content of a JSON file; None if it does not exist.
 
     Raises:
-        Malformed: it cannot be read, is not whole, or not of this kind.
+        Malformed: it cannot be read, is not valid JSON, or does not match the schema `kind`.
     """
     text = text_of(path)
     return None if text is None else parse(path.name, text, kind)
 
 
 def parse(name: str, text: str, kind: type[T]) -> T:
-    """The content of a JSON file from its text.
+    """Parse the text of a JSON file.
 
     Raises:
-        Malformed: it is not whole, or not of this kind.
+        Malformed: it is not valid JSON, or does not match the schema `kind`.
     """
-    try:  # not msgspec's own, which refuses what nextfail may have written: names of files that are not UTF-8
+    try:  # not msgspec's parser: it rejects file names that are not UTF-8, which nextfail may write
         content = json.loads(text)
     except RecursionError as error:
         raise Malformed(f"{name} is nested too deeply") from error
@@ -190,10 +190,10 @@ def parse(name: str, text: str, kind: type[T]) -> T:
 
 
 def text_of(path: Path) -> str | None:
-    """The content of a text file, or None if there is no such file.
+    """The content of a text file; None if it does not exist.
 
     Raises:
-        Malformed: it cannot be read: it is no regular file, too large or not UTF-8.
+        Malformed: it cannot be read, is not a regular file, is too large or is not UTF-8.
     """
     try:
         return read_text(path)
@@ -206,7 +206,7 @@ def text_of(path: Path) -> str | None:
 
 
 def lenient(path: Path, kind: type[T]) -> T | None:
-    """The same, where a malformed file counts as none."""
+    """As `read`, but None for a malformed file."""
     try:
         return read(path, kind)
     except Malformed:
@@ -214,10 +214,10 @@ def lenient(path: Path, kind: type[T]) -> T | None:
 
 
 def check(name: str, content: Any, kind: type[T]) -> T:
-    """What was read from a file before, as a kind.
+    """Convert parsed content to the schema `kind`.
 
     Raises:
-        Malformed: it is not of this kind.
+        Malformed: it does not match.
     """
     try:
         return msgspec.convert(content, kind)
@@ -226,7 +226,7 @@ def check(name: str, content: Any, kind: type[T]) -> T:
 
 
 def shares(content: Mapping[str, Any]) -> dict[str, Proportion]:
-    """Every metric of a result.json that is a share."""
+    """Every metric of a result.json that is a proportion."""
     found = {}
     for key, value in content.items():
         if isinstance(value, dict):
@@ -238,6 +238,6 @@ def shares(content: Mapping[str, Any]) -> dict[str, Proportion]:
 
 
 def _where(error: Exception) -> str:
-    """What was expected and found where: "exact_match.value: Expected `float`, got `str`"."""
+    """Where the error is, and what was expected: "exact_match.value: Expected `float`, got `str`"."""
     what, _, where = str(error).partition(" - at `$.")
     return f"{where.rstrip('`')}: {what}" if where else what

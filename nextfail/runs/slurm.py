@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, asked with its own commands."""
+"""State of SLURM jobs, queried with SLURM's commands."""
 
 import os
 import shutil
@@ -9,18 +9,18 @@ from functools import cache
 
 LIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
         "RESIZING", "RESV_DEL_HOLD", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED"}  # fmt: skip
-"""States of a job that has an end before it."""
+"""States of a job that has not ended."""
 
-PATIENCE = 20.0  # seconds that a command of SLURM's may take
+PATIENCE = 20.0  # timeout of a SLURM command in seconds
 
 
 @dataclass(frozen=True)
 class JobState:
-    """What SLURM says of one job.
+    """State of one job, as SLURM reports it.
 
     Args:
-        state: SLURM's word, such as PENDING or OUT_OF_MEMORY; GONE for a job that it does not know (any more).
-        reason: why it waits or how it ended; may be empty.
+        state: SLURM's state, such as PENDING or OUT_OF_MEMORY; GONE if SLURM does not know the job (any more).
+        reason: why it is pending or how it ended; may be empty.
     """
 
     state: str
@@ -28,17 +28,17 @@ class JobState:
 
     @property
     def live(self) -> bool:
-        """Whether it runs, waits, or will be started again."""
+        """Whether it is running, pending, or about to restart."""
         return self.state in LIVE
 
     @property
     def waits(self) -> bool:
-        """Whether it is in the queue."""
+        """Whether it is waiting in the queue."""
         return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
     @property
     def fatal(self) -> bool:
-        """Whether it ended in a way that the same command would not mend."""
+        """Whether it ended in a way that resubmitting it would not fix."""
         return self.state in ("OUT_OF_MEMORY", "FAILED", "BOOT_FAIL", "DEADLINE")
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class JobState:
 
 
 def this_job() -> str | None:
-    """The id of the job that this process belongs to, the same after a requeue: SLURM's, or submitit's local one."""
+    """The id of this process's job, stable across requeues: SLURM's, or that of submitit's local executor."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     if array and task:
         return f"{array}_{task}"
@@ -55,28 +55,28 @@ def this_job() -> str | None:
 
 
 def is_slurms(job: str | None) -> bool:
-    """Whether a job's id is one of SLURM's, and neither none nor a local one."""
+    """Whether a job id is SLURM's, rather than None or a local one."""
     return job is not None and not job.startswith("local-")
 
 
 def restarts() -> int:
-    """How often the job of this process was requeued; 0 where SLURM does not say so in a number."""
+    """How often this process's job was requeued; 0 if SLURM gives no number."""
     count = os.environ.get("SLURM_RESTART_COUNT", "")
     return int(count) if count.isascii() and count.isdigit() else 0
 
 
 @cache
 def cluster() -> str | None:
-    """Name of the cluster that this process' job runs on, or that this machine can ask."""
+    """Name of the cluster that runs this process's job, or that this machine can query."""
     return os.environ.get("SLURM_CLUSTER_NAME") or _setting("ClusterName")
 
 
 def ask(jobs: Iterable[str]) -> dict[str, JobState] | None:
-    """What SLURM says of some jobs, by id: its controller is asked once, and its accounts for the rest.
+    """States of jobs, by id: one query to the controller (squeue), and one to accounting (sacct) for the rest.
 
     Returns:
-        None if SLURM does not answer now; nothing about any job where there is no SLURM to ask. Jobs that neither
-        knows are GONE.
+        None if SLURM does not answer now; an empty dictionary if SLURM is not installed. Jobs that neither knows are
+        GONE.
     """
     asked = sorted({job for job in jobs if is_slurms(job)})
     if not asked or shutil.which("squeue") is None:
@@ -102,7 +102,7 @@ def ask(jobs: Iterable[str]) -> dict[str, JobState] | None:
 
 
 def limit(setting: str) -> int | None:
-    """A number from SLURM's configuration, such as MaxArraySize; None if it cannot be asked."""
+    """A number from SLURM's configuration, such as MaxArraySize; None if it cannot be queried."""
     value = _setting(setting)
     return int(value) if value and value.isdecimal() else None
 
@@ -116,13 +116,13 @@ def _setting(setting: str) -> str | None:
 
 
 def _lines(*command: str) -> list[list[str]] | None:
-    """The cells of each line that a command of SLURM's prints, or None if it cannot answer now."""
+    """The cells of each line that a SLURM command prints; None if it fails, times out or is not installed."""
     if shutil.which(command[0]) is None:
         return None
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if done.returncode and "Invalid job id" not in done.stderr:  # that is an answer: it has forgotten this job
+    if done.returncode and "Invalid job id" not in done.stderr:  # this is an answer: the job is no longer known
         return None
     return [line.split("|") for line in done.stdout.splitlines() if line]

@@ -1,4 +1,4 @@
-"""What is known of runs: the content of status.json, checked against locks, jobs and results, as people read it."""
+"""The current state of runs: status.json, checked against locks, jobs and results, in readable form."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ VAGUE = "status.json is missing or not whole"
 
 
 def note(run: RunFolder, state: str, **more: Any) -> Status:
-    """Replace state and time in status.json, keeping what is not said anew; what it says now."""
+    """Update state, time and the given keys in status.json, keeping the others; returns the new content."""
     kept = records.lenient(run.status_json, Status) or {}
     if more.get("error"):
         more["error"] = " ".join(str(more["error"]).split())[:LONGEST_ERROR]
@@ -28,7 +28,7 @@ def note(run: RunFolder, state: str, **more: Any) -> Status:
 
 
 def status_of(run: RunFolder) -> Status:
-    """The content of status.json, or that the run was sent off since; empty if nothing is known."""
+    """The content of status.json, or pending if job.json is newer; `sent` tells whether job.json names its job."""
     status = records.lenient(run.status_json, Status) or {}
     sent = records.lenient(run.job_json, Status)
     if sent and sent.get("job") != status.get("job") and sent.get("time", 0) > status.get("time", 0):
@@ -37,9 +37,9 @@ def status_of(run: RunFolder) -> Status:
 
 
 def survey(folders: Iterable[Path]) -> dict[Path, Status]:
-    """What is to be said of each run: its status.json with `state` as it is by now, and a `reason` unless it is done.
+    """The status of each run: its status.json with the current `state`, and a `reason` unless it is done.
 
-    Nothing is written. SLURM is asked once for all jobs that are named anywhere.
+    Writes nothing. SLURM is queried once for all jobs.
     """
     runs = {folder: (RunFolder(folder), status_of(RunFolder(folder))) for folder in folders}
     jobs = {str(status["job"]) for run, status in runs.values() if status.get("job") and not run.result_json.exists()}
@@ -48,11 +48,11 @@ def survey(folders: Iterable[Path]) -> dict[Path, Status]:
 
 
 def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.JobState] | None) -> Status:
-    """What is to be said of one run.
+    """The status of one run.
 
     Args:
-        status: content of its status.json; empty if there is none.
-        jobs: what SLURM says; None if it does not answer.
+        status: its status, from `status_of`.
+        jobs: job states from SLURM; None if it does not answer.
     """
     if result := run.result():
         return status | {"state": "done", "outcome": result["outcome"], "exact_match": result["exact_match"]["value"]}
@@ -64,7 +64,7 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.JobState] | No
         return status | {"state": "running", "reason": f"{progress(status)}, last sign of life {_ago(status)} ago"}
     if job and (job.waits or (job.live and status.get("sent"))):
         return status | {"state": "pending", "reason": f"job {name}: {job}"}
-    if jobs is None and status.get("sent"):  # it may be in the queue, whatever it said last
+    if jobs is None and status.get("sent"):  # it may be in the queue, whatever its last state
         return status | {"state": "pending", "reason": f"job {name}: SLURM does not answer"}
     if job is None and not run.checkpoints.exists() and said in (None, "pending"):
         if run.error_txt.exists():
@@ -85,14 +85,14 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.JobState] | No
 
 
 def progress(status: Status) -> str:
-    """How far a run is, in words."""
+    """The progress of a run as text."""
     if "step" in status and "max_steps" in status:
         return f"at step {status['step']:,} of {status['max_steps']:,}"
     return "before its first step"
 
 
 def _onward(run: RunFolder, status: Status) -> str:
-    """From where the same command goes on."""
+    """The step from which the same command resumes."""
     if not run.checkpoints.exists():
         return f"{ON} the start"
     step = status.get("checkpoint")
@@ -100,12 +100,12 @@ def _onward(run: RunFolder, status: Status) -> str:
 
 
 def log_of(run: RunFolder) -> str:
-    """Where to read more of a failure; empty if there is no such file."""
+    """A reference to error.txt; empty if it does not exist."""
     return f" (see {run.error_txt.name} there)" if run.error_txt.exists() else ""
 
 
 def row(status: Status) -> list[str]:
-    """Step, loss, exact match, hard token, graphs/s and time left (min:s) as text; empty where not known yet."""
+    """Step, loss, exact match, hard token, graphs/s and time left (min:s) as text; empty if unknown."""
     rate, left = status.get("samples_per_second"), status.get("seconds_left")
     numbers = [status.get(key) for key in ("loss", "exact_match", "hard_token_accuracy")]
     return [
@@ -117,17 +117,17 @@ def row(status: Status) -> list[str]:
 
 
 def describe(status: Status) -> str:
-    """The same as one line, without what is not known yet."""
+    """The same as one line, without unknown values."""
     named = zip(COLUMNS, row(status), strict=True)
     return ", ".join(f"{name} {value}" for name, value in named if value)
 
 
 def _held(run: RunFolder, jobs: Mapping[str, slurm.JobState] | None) -> bool:
-    """Whether somebody trains it, as far as its lock tells."""
+    """Whether a process is training the run, according to its lock."""
     try:
         found = lock.owner_of(run.lock)
     except OSError as error:
-        return error.errno in lock.PASSING  # no reason to begin the run again; else the run itself will say what it is
+        return error.errno in lock.PASSING  # transient: do not restart; the run reports other errors itself
     if found is None:
         return False
     owner, last = found

@@ -1,4 +1,4 @@
-"""A small CSV table that grows row by row, is always whole on disk, and can be cut back to a step."""
+"""A small CSV table that grows row by row, is written atomically, and can be truncated to a step."""
 
 import csv
 import io
@@ -15,10 +15,10 @@ Row = dict[str, str]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table, without empty cells; none if there is no file.
+    """The rows of a table, without empty cells; an empty list if the file does not exist.
 
     Raises:
-        Malformed: it cannot be read, or is no table.
+        Malformed: it cannot be read, or is not CSV.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(text_of(path) or "", newline="")))
@@ -28,7 +28,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def number(row: Row, key: str) -> float:
-    """A cell as a number; NaN where it is none."""
+    """A cell as a number; NaN if it is missing or not a number."""
     try:
         return float(row[key])
     except (KeyError, ValueError):
@@ -36,7 +36,7 @@ def number(row: Row, key: str) -> float:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """A table as the text of a file, with nothing in it that a spreadsheet would compute."""
+    """A table as CSV text, in which no spreadsheet finds a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(csv_cell, columns))
@@ -45,12 +45,12 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> st
 
 
 class Table:
-    """Rows with a `step` column, one for each step and split.
+    """Rows with a `step` column, one per step and split.
 
     Args:
-        files: of the folder that it is in.
-        name: of the file; rows it has already are kept up to `resume_step`.
-        resume_step: the step of the checkpoint gone on from; 0 for a new run.
+        files: the folder of the table.
+        name: file name; existing rows are kept up to `resume_step`.
+        resume_step: step of the checkpoint to resume from; 0 for a new run.
     """
 
     def __init__(self, files: Inside, name: str, resume_step: int) -> None:
@@ -62,13 +62,13 @@ class Table:
         self._write()
 
     def add(self, *rows: Row) -> None:
-        """Append rows, which may have new columns; one for the same step and split is replaced."""
+        """Append rows, which may have new columns; a row of the same step and split is replaced."""
         new = {_key(row) for row in rows}
         self.rows = [row for row in self.rows if _key(row) not in new] + list(rows)
         self._write()
 
     def _write(self) -> None:
-        # the whole file each time: it is small, and a new column changes its first line
+        # rewrite the whole file: it is small, and a new column changes the header
         columns = dict.fromkeys(["step"])
         for row in self.rows:
             columns |= dict.fromkeys(row)

@@ -1,1 +1,1 @@
-"""What was published, held against runs."""
+"""Published claims, tested against runs."""

@@ -1,1 +1,1 @@
-"""Sweeps: what is to be done, where it is done, and what came of it."""
+"""Sweeps: planning jobs, running them on a backend, and reporting how they ended."""

@@ -1,4 +1,4 @@
-"""Checks of a composed configuration that need neither torch nor the disk: keys, types, numbers."""
+"""Validation of a composed configuration before torch is imported: keys, types, numbers."""
 
 import difflib
 import math
@@ -17,10 +17,10 @@ GIVEN = {
     "optimizer": {"module"},
     "scheduler": {"optimizer", "max_steps"},
 }
-"""Arguments that the code gives, and no configuration."""
+"""Arguments that the code passes, so that no configuration may set them."""
 
 SECTION_KEYS = {"trainer": TRAINER, "size": SIZE}
-"""Sections that are not the arguments of a class."""
+"""Sections whose keys are not the arguments of a class."""
 
 TOP_LEVEL = (*SECTIONS, "callbacks", "logger", "vars", *TOP, *SECTION_KEYS)
 HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
@@ -37,17 +37,17 @@ INSTEAD = {
     "batch_size": "set data.batch_size",
     "epochs": "training is measured in steps: set trainer.max_steps",
 }
-"""Keys of other programs that have no counterpart of a similar name here."""
+"""Keys known from other programs without a similarly named counterpart here, and what to do instead."""
 
 Spec = tuple[str, dict[str, Any], dict[str, source.Parameter] | None]
-"""Key and settings of what becomes an object, and the parameters it takes from a configuration; None: not known."""
+"""Key and settings of an object to instantiate, and the parameters a configuration may set; None if unknown."""
 
 
 def check(config: dict[str, Any]) -> None:
-    """Refuse what cannot be run, before anything is imported or written; `trainer` is brought into one spelling.
+    """Reject a configuration that cannot run, before anything is imported or written; normalize `trainer` in place.
 
     Raises:
-        UserError: names the key, its value, and what would be right.
+        UserError: names the key, its value, and what is expected.
     """
     for key in NEEDED:
         if config.get(key) is None:
@@ -77,10 +77,10 @@ def check(config: dict[str, Any]) -> None:
 
 
 def require_name(name: Any) -> None:
-    """Refuse a name whose folder would not be below runs/.
+    """Reject a run name whose folder would not be below runs/.
 
     Raises:
-        UserError: it is absolute, leads upwards, or is no name.
+        UserError: the name is absolute, contains `..`, is empty or is not a string.
     """
     if not isinstance(name, str) or not name.strip("./ ") or name.startswith("/") or ".." in name.split("/"):
         raise UserError(f"name={shown(name)} is not the name of a folder below runs/")
@@ -103,13 +103,13 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
     for key, known in TRAINER.items():
         _refuse(known.type.refusal(f"trainer.{key}", trainer[key]))
     _check_options(trainer)
-    trainer["val_every"] = min(trainer["val_every"], trainer["max_steps"])  # at least one validation, at the end
+    trainer["val_every"] = min(trainer["val_every"], trainer["max_steps"])  # validate at least once, at the end
     if trainer["precision"] == "16-true" and trainer["accelerator"] == "cpu":
         raise UserError("trainer.precision=16-true needs a GPU: choose 32-true or bf16-mixed on a CPU")
 
 
 def _check_options(trainer: dict[str, Any]) -> None:
-    """Of Lightning's Trainer; those that are null go."""
+    """Check the options of Lightning's Trainer, and drop those that are null."""
     options = trainer.get("options") or {}
     if not isinstance(options, dict):
         raise UserError(f"trainer.options={shown(options)} is not a group of settings")
@@ -123,10 +123,10 @@ def _check_options(trainer: dict[str, Any]) -> None:
 
 
 def check_keys(config: dict[str, Any]) -> None:
-    """Refuse keys that nothing would read, and values that a class does not take, in every section.
+    """Reject unknown keys, and values that a class does not accept, in every section.
 
     Raises:
-        UserError: names the key, and the nearest right one.
+        UserError: names the key and the nearest valid one.
     """
     specs = list(_specs(config))
     for key in _unknown(config, specs):
@@ -159,14 +159,14 @@ def _check_spec(key: str, spec: dict[str, Any], parameters: dict[str, source.Par
 
 
 GLOBAL = "# @package _global_"
-"""The first line of a file that changes sections other than its own."""
+"""First line of a config file that sets keys outside its own section."""
 
 GLOBAL_GROUPS = ("experiment", "recipe", "debug")
-"""Groups of such files."""
+"""Config groups whose files need that line."""
 
 
 def unknown(key: str, known: Iterable[str]) -> UserError:
-    """That a key is unknown, with the nearest right ones or what to do instead."""
+    """The error for an unknown key, with the nearest valid keys or what to do instead."""
     leaf = key.rpartition(".")[2]
     if leaf in INSTEAD and key not in known:
         return UserError(f"unknown key {key}: {INSTEAD[leaf]}")
@@ -186,7 +186,7 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
 
 
 def _alike(leaf: str, known: Iterable[str]) -> list[str]:
-    """Keys whose last part is nearly this one."""
+    """Known keys whose last part is similar to `leaf`."""
     leafs = {each.rpartition(".")[2]: each for each in known}
     return [leafs[each] for each in difflib.get_close_matches(leaf, leafs, n=2, cutoff=0.7)]
 
@@ -201,7 +201,7 @@ def _known(specs: list[Spec]) -> Iterator[str]:
 
 
 def _specs(config: dict[str, Any]) -> Iterator[Spec]:
-    """Every section that becomes an object."""
+    """Every section that is instantiated."""
     sections = {section: config[section] for section in SECTIONS[:-1]}
     for group in ("callbacks", "logger"):
         sections |= {f"{group}.{name}": spec for name, spec in config[group].items() if isinstance(spec, dict)}
@@ -216,6 +216,6 @@ def _specs(config: dict[str, Any]) -> Iterator[Spec]:
         if parameters is not None:
             given = set(GIVEN.get(key, ()))
             if key == "optimizer":
-                given |= {next(iter(parameters), "")}  # whatever its first is called
+                given |= {next(iter(parameters), "")}  # its first parameter, whatever the name
             parameters = {name: parameter for name, parameter in parameters.items() if name not in given}
         yield key, spec, parameters

@@ -1,4 +1,4 @@
-"""What can be removed from folders of runs, and its removal."""
+"""Find and remove failed runs, old checkpoints, and records of runs that never started."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,22 +20,22 @@ class Removal(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The file or folder."""
 
     @property
     def why(self) -> str:
-        """Why it may go."""
+        """Why it may be removed."""
 
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
 
     def remove(self) -> str:
-        """Remove it; what was left, and why, or an empty text."""
+        """Remove it; returns what was kept and why, or an empty string."""
 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run that failed, with everything that nextfail wrote into its folder."""
+    """A failed run: everything that nextfail wrote into its folder."""
 
     path: Path
     why: str
@@ -46,7 +46,7 @@ class FailedRun:
     def remove(self) -> str:
         run = RunFolder(self.path)
         with run.locked():
-            if survey([self.path])[self.path]["state"] not in ("failed", "running"):  # running is this process itself
+            if survey([self.path])[self.path]["state"] not in ("failed", "running"):  # "running" is this process
                 return "kept: it was trained again meanwhile"
             for name in (*OLD, KEPT):
                 run.files.remove(f"{run.checkpoints.name}/{name}")
@@ -57,14 +57,14 @@ class FailedRun:
                     run.files.remove(name)
         if left := run.files.names():
             return f"kept {', '.join(left)}, which nextfail did not write"
-        with suppress(OSError):  # the folder that the command was given in, or a link
+        with suppress(OSError):  # the current directory, or a link
             self.path.rmdir()
         return ""
 
 
 @dataclass(frozen=True)
 class OldCheckpoint:
-    """A checkpoint of a run that is done, and not its last."""
+    """A checkpoint of a finished run, other than its last."""
 
     path: Path
     why: str = "old checkpoint of a run that is done"
@@ -83,7 +83,7 @@ class OldCheckpoint:
 
 @dataclass(frozen=True)
 class NeverBegun:
-    """A run that a sweep's record names and that has no folder: its axis was dropped, perhaps."""
+    """A run in a sweep's record without a folder, for example because its axis was dropped."""
 
     path: Path
     folder: Path
@@ -98,13 +98,13 @@ class NeverBegun:
 
 
 def removals(folders: Sequence[Path], keep_last: bool) -> Iterator[Removal]:
-    """All that can be removed at or below some folders.
+    """Everything removable at or below the given folders.
 
     Args:
-        keep_last: whether only the last checkpoint of each run that is done is kept.
+        keep_last: whether to keep only the last checkpoint of each finished run.
 
     Raises:
-        UserError: a folder does not exist, or holds no run and no record of one.
+        UserError: a folder does not exist, or none of the folders contains a run or a record of one.
     """
     missing = {path: folder for folder in folders for path in (never_begun(folder) if folder.is_dir() else [])}
     for path, status in survey(find(folders, empty=bool(missing), links=False)).items():
@@ -118,7 +118,7 @@ def removals(folders: Sequence[Path], keep_last: bool) -> Iterator[Removal]:
 
 
 def remove(item: Removal) -> str:
-    """Remove one thing; what was left, and why, or an empty text."""
+    """Remove one item; returns what was kept and why, or an empty string."""
     try:
         return item.remove()
     except (UserError, OSError) as error:

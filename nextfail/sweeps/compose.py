@@ -1,4 +1,4 @@
-"""Composing the jobs of a sweep: as Hydra does, but once for all jobs that differ in plain values alone."""
+"""Compose the jobs of a sweep as Hydra does, but only once for jobs that differ in plain values."""
 
 import copy
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from nextfail.sweeps.private import node_at
 
 
 class Composer:
-    """Gives each job of a sweep the configuration that Hydra would give it.
+    """Composes for each job of a sweep the configuration that Hydra would compose.
 
-    Hydra takes a tenth of a second a job, nearly all of it for reading and merging the same files. Here that is done
-    once for each choice of groups, and what a job sets beyond it, such as `seed=3`, is set in a copy.
+    Hydra takes 0.1 s per job, nearly all of it to read and merge the same files. Here this happens once per choice of
+    groups; the other overrides of a job, such as `seed=3`, are applied to a copy.
 
     Args:
-        context: Hydra's, with its configuration loader.
+        context: Hydra's context, with its configuration loader.
         master: the composed configuration of the command.
     """
 
@@ -26,15 +26,15 @@ class Composer:
         self.loader, self.master = context.config_loader, master
         self.parser = OverridesParser.create(config_loader=self.loader)
         self.templates: dict[tuple[str, ...], DictConfig] = {}
-        # the one thing in a composed configuration that depends on all values at once
+        # override_dirname is the only entry that depends on all values at once
         named_by_hydra = "override_dirname" in OmegaConf.to_yaml(master.hydra.sweep)
         self.quick = not named_by_hydra
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration of a job, Hydra's part included.
+        """The configuration of a job, including the `hydra` section.
 
         Raises:
-            ConfigCompositionException: the overrides do not fit.
+            ConfigCompositionException: Hydra cannot apply the overrides.
         """
         parsed = self.parser.parse_overrides(list(overrides))
         if not self.quick or any(each.is_hydra_override() for each in parsed):
@@ -43,7 +43,7 @@ class Composer:
         own = {each.input_line for each in values}
         others = [each.key_or_group for each in parsed if each.input_line not in own]
         if any(_overlap(each.key_or_group, other) for each in values for other in others):
-            return self.loader.load_sweep_config(self.master, list(overrides))  # their order counts
+            return self.loader.load_sweep_config(self.master, list(overrides))  # the order of overrides matters
         key = (*(text for text in overrides if text not in own), "values", *(each.key_or_group for each in values))
         if key not in self.templates:
             composed = self.loader.load_sweep_config(self.master, list(overrides))
@@ -59,7 +59,7 @@ class Composer:
         return config
 
     def _plain(self, override: Override) -> bool:
-        """Whether it sets one value that is there already: no choice of a group, nothing new."""
+        """Whether an override changes one existing value, rather than choosing a group option or adding a key."""
         return (
             override.type is not None
             and override.type.name == "CHANGE"
@@ -71,7 +71,7 @@ class Composer:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two dotted keys set the same value, or one sets a section that holds the other's."""
+    """Whether two dotted keys are equal, or one is a section that contains the other."""
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 

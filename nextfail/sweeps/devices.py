@@ -1,4 +1,4 @@
-"""Which GPUs there are, and how many runs go where."""
+"""Available GPUs, and the number of concurrent runs on each."""
 
 import os
 
@@ -7,14 +7,14 @@ NEED_GPU, MAY_USE_GPU = {"gpu", "cuda", "mps"}, {"gpu", "cuda", "mps", "auto"}
 """Values of trainer.accelerator."""
 
 Device = str | None
-"""A GPU as CUDA_VISIBLE_DEVICES names it; None for a place that needs no name."""
+"""A GPU as CUDA_VISIBLE_DEVICES names it; None for a slot that needs no name."""
 
 
 def gpus() -> list[Device]:
-    """The GPUs that this process may use: CUDA's, or else Apple's, of which a machine has one."""
-    import torch  # takes a second, which sweeps on CPUs need not pay
+    """The GPUs that this process may use: CUDA's, or else Apple's, of which a machine has one (MPS)."""
+    import torch  # takes a second; imported only if a run may use a GPU
 
-    # workers are forked from a process that inherits this: once it had asked the driver, they could not use a GPU
+    # inherited by the fork server: had CUDA been initialized there, no forked worker could use a GPU
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if count := torch.cuda.device_count():
         numbered = ",".join(map(str, range(count)))
@@ -24,16 +24,16 @@ def gpus() -> list[Device]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def places(found: list[Device], per_gpu: int, most: int | None) -> list[Device]:
-    """A place for each run that can go on at once: `per_gpu` on each GPU that was found, else one a core.
+    """One slot per concurrent run: `per_gpu` slots on each GPU found, else one per core.
 
     Args:
-        found: GPUs; empty where runs use none.
-        per_gpu: runs at once on one GPU.
-        most: runs at once; None for as many as there are places. Without GPUs it may be more than cores.
+        found: GPUs; empty if runs use none.
+        per_gpu: concurrent runs per GPU.
+        most: maximum number of concurrent runs; None for all slots. Without GPUs it may exceed the number of cores.
     """
     return (found * per_gpu or [None] * (most or cores()))[:most]

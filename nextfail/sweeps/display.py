@@ -1,4 +1,4 @@
-"""One display for all runs of a sweep, whatever launches them: it reads their status.json."""
+"""Progress display for all runs of a sweep, independent of the launcher: it reads their status.json."""
 
 import threading
 import time
@@ -17,15 +17,15 @@ from nextfail.runs.status import COLUMNS, describe, row
 from nextfail.sweeps.plan import Job
 from nextfail.terminal import console
 
-EVERY = 30.0  # seconds between two lines where there is no terminal
+EVERY = 30.0  # seconds between progress lines without a terminal
 
 
 class Display:
-    """A live table on a terminal, a line now and then elsewhere, and a line for each run that ends.
+    """A live table on a terminal, periodic lines elsewhere, and one line for each run that finishes.
 
     Args:
-        jobs: of the sweep.
-        news: tells what is to be said of jobs that do not run yet.
+        jobs: jobs of the sweep.
+        news: returns a message about jobs that are not running yet.
     """
 
     def __init__(self, jobs: Sequence[Job], news: Callable[[], str]) -> None:
@@ -47,7 +47,7 @@ class Display:
         self._announce()
 
     def say(self, text: str) -> None:
-        """Print a line above whatever else is shown."""
+        """Print a line above the live table."""
         self.console.print(text, soft_wrap=True)
 
     def _show(self) -> None:
@@ -73,7 +73,7 @@ class Display:
         return {name: status for name, status in found.items() if status.get("state") == "running"}
 
     def _announce(self) -> None:
-        """Print the result of each run that ended since the last look."""
+        """Print the result of each run that finished since the last call."""
         for job in self.jobs:
             if job.state == "done" and job.number not in self.announced:
                 self.announced.add(job.number)

@@ -1,4 +1,4 @@
-"""Settings of Hydra that would take no effect where they stand, which Hydra itself passes over in silence."""
+"""Reject Hydra settings that would have no effect and that Hydra silently ignores."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,16 @@ OF_THE_SWEEP = ("launcher", "sweeper", "callbacks", "searchpath", "hydra_logging
 """Parts of `hydra` that are read once, before the jobs of a sweep are composed."""
 
 NAMES = ("job_name", "folder")
-"""Settings of a launcher that may differ between jobs: they only name things."""
+"""Launcher settings that may differ between jobs, since they only name things."""
 
 IN_SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep")
 
 
 def require_in_run(hydra: Any) -> None:
-    """Refuse what a single run would ignore.
+    """Reject settings that a single run would ignore.
 
     Args:
-        hydra: Hydra's part of the configuration.
+        hydra: the `hydra` section of the configuration.
 
     Raises:
         UserError: names the setting.
@@ -43,10 +43,10 @@ def require_in_run(hydra: Any) -> None:
 
 
 def require_known(hydra: Any) -> None:
-    """Refuse keys that were added to Hydra's part, which nothing reads.
+    """Reject keys that were added to the `hydra` section, since nothing reads them.
 
     Raises:
-        UserError: names the key, and the nearest right one.
+        UserError: names the key and the nearest valid one.
     """
     for key in _added(hydra, OmegaConf.structured(HydraConf), "hydra"):
         if key.replace(".", "/") in hydra.runtime.choices:
@@ -57,7 +57,7 @@ def require_known(hydra: Any) -> None:
 
 def _added(node: Any, schema: Any, prefix: str) -> Iterator[str]:
     for name in node:
-        if name not in schema.keys():  # noqa: SIM118, `in` leaves out what has no value
+        if name not in schema.keys():  # noqa: SIM118, `in` is False for missing values
             yield f"{prefix}.{name}"
         elif is_dataclass(OmegaConf.get_type(schema, name)):
             yield from _added(node[name], schema[name], f"{prefix}.{name}")
@@ -70,14 +70,14 @@ def _at(schema: Any, key: str) -> Any:
 
 
 def require_in_sweep(master: DictConfig, jobs: Sequence[tuple[Sequence[str], DictConfig]]) -> None:
-    """Refuse what a sweep would ignore, or what differs between its jobs and is read only once for all.
+    """Reject settings that a sweep would ignore, or that differ between its jobs but are read only once.
 
     Args:
         master: the composed configuration of the command.
-        jobs: overrides and composed configuration of each.
+        jobs: overrides and composed configuration of each job.
 
     Raises:
-        UserError: names the setting, and the commands to run instead where a choice brings it along.
+        UserError: names the setting, and the commands to run instead if a group choice sets it.
     """
     require_known(master.hydra)
     for text in master.hydra.overrides.hydra:
@@ -97,9 +97,9 @@ def require_in_sweep(master: DictConfig, jobs: Sequence[tuple[Sequence[str], Dic
 
 
 def _instead(master: DictConfig) -> str:
-    """A command for each choice of the groups that are swept over."""
+    """One command per combination of swept group options."""
     typed = [*map(str, master.hydra.overrides.hydra), *map(str, master.hydra.overrides.task)]
-    typed = [text for text in typed if not text.startswith("hydra.mode=")]  # Hydra's own, for -m
+    typed = [text for text in typed if not text.startswith("hydra.mode=")]  # added by Hydra for -m
     commands: list[list[str]] = [[]]
     for text in typed:
         parsed = OverridesParser.create().parse_override(text)

@@ -1,4 +1,4 @@
-"""A look at a command and the folder of its run or sweep before Hydra makes it and writes its log there."""
+"""Hydra callback that checks a command and its output folder before Hydra creates the folder and logs there."""
 
 import copy
 from pathlib import Path
@@ -18,7 +18,7 @@ from nextfail.sweeps.job import checked, own_part
 
 
 class Guard(Callback):
-    """Ends the command with one line where a folder must not be written. Hydra calls it before it makes the folder."""
+    """Exits with a one-line error if a folder must not be written. Hydra calls it before it creates the folder."""
 
     def on_run_start(self, config: DictConfig, **more: Any) -> None:
         guarded("nextfail-train", lambda: ready_run(config))
@@ -28,10 +28,10 @@ class Guard(Callback):
 
 
 def ready_run(config: DictConfig) -> None:
-    """Make sure that the folder of a single run may be written.
+    """Check that a single run can start and that its folder may be written.
 
     Raises:
-        UserError: it is somebody else's, leads elsewhere, or `name` leads out of runs/; or the run cannot be begun.
+        UserError: the folder is foreign or links elsewhere, `name` leads out of runs/, or the run cannot start.
     """
     require_name(config.get("name"))
     if (folder := _folder(config, "hydra.run.dir")) is None:
@@ -39,17 +39,17 @@ def ready_run(config: DictConfig) -> None:
     RunFolder(folder).require_ours()
     there = copy.deepcopy(config)
     with read_write(there.hydra), open_dict(there.hydra):
-        there.hydra.runtime.output_dir = str(folder)  # which loggers may refer to
+        there.hydra.runtime.output_dir = str(folder)  # loggers may refer to it
     HydraConfig.instance().set_config(there)
     require_in_run(there.hydra)
     checked(own_part(there), there.hydra)
 
 
 def ready_sweep(config: DictConfig) -> None:
-    """The same for the folder of a sweep, in which other folders and files are nobody's business.
+    """Check the folder of a sweep, which may contain other files and folders.
 
     Raises:
-        UserError: as `ready_run`.
+        UserError: `name` leads out of runs/, or as `require_plain`.
     """
     require_name(config.get("name"))
     if (folder := _folder(config, "hydra.sweep.dir")) is not None:
@@ -57,10 +57,10 @@ def ready_sweep(config: DictConfig) -> None:
 
 
 def require_plain(folder: Path) -> None:
-    """Refuse links and what is no file in a sweep's folder; its runs may be links, and are looked at by themselves.
+    """Reject links and special files in a sweep's folder. Its run folders may be links; each run checks its own.
 
     Raises:
-        UserError: names the first of them.
+        UserError: names the first one found.
     """
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         run = path.is_dir() and not path.name.startswith(".")
@@ -71,7 +71,7 @@ def require_plain(folder: Path) -> None:
 
 
 def _folder(config: DictConfig, key: str) -> Path | None:
-    """The folder at a key of the configuration; None where it cannot be told, which Hydra will explain."""
+    """The folder at a key of the configuration; None if it cannot be resolved, which Hydra will report."""
     HydraConfig.instance().set_config(config)
     try:
         return Path(str(OmegaConf.select(config, key))).absolute()

@@ -1,4 +1,4 @@
-"""What one job of nextfail-train does, in this process or a worker. Torch is imported only if there is work to do."""
+"""One job of nextfail-train, in this process or a worker. Torch is imported only if there is something to train."""
 
 import copy
 import logging
@@ -39,23 +39,23 @@ from nextfail.terminal import say
 log = logging.getLogger(__name__)
 
 SUBMITTED = "SUBMITIT_EXECUTOR"
-"""Environment variable that is there in the jobs that we sent, and not in a session that happens to be a job."""
+"""Environment variable set in jobs that nextfail submitted, but not in an interactive session inside a job."""
 
 folders: list[Path] = []
-"""Of the runs of this command that were trained or found in this process."""
+"""Folders of this command's runs that were trained or found in this process."""
 
 begun = False
-"""Whether this process has got as far as a run or a sweep, so that an error may be one of ours."""
+"""Whether this process has started a run or a sweep, so that an error may be nextfail's own."""
 
 OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("gpus_for", lambda accelerator: 1 if accelerator in NEED_GPU else None, replace=True)
 
 
 def run(cfg: DictConfig) -> float:
-    """Claim the run folder, train unless it is done, and return the exact match on the test set.
+    """Claim the run folder, train unless the run is done, and return the exact match on the test set.
 
-    A single run exits on a user's mistake. In a sweep it is raised, since a launcher sees exceptions, and an exit
-    would take its worker along.
+    A single run exits on a UserError. In a sweep it is raised, since a launcher handles exceptions, whereas an exit
+    would end its worker.
     """
     global begun
     begun = True
@@ -69,7 +69,7 @@ def run(cfg: DictConfig) -> float:
 
 
 def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
-    """The result of the run, new or found, and its folder.
+    """The result of the run, newly trained or found on disk, and its folder.
 
     Raises:
         UserError, RunCut: see nextfail.errors.
@@ -78,19 +78,19 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     config, said = checked(cfg, hydra)
     identity = Identity.of(config)
     folder = RunFolder(Path(hydra.runtime.output_dir))
-    if hydra.mode == RunMode.RUN:  # a sweep has done so for all its runs at once
+    if hydra.mode == RunMode.RUN:  # a sweep has already checked all its runs
         require_in_run(hydra)
         for text in said:
             log.warning(text)
         folder = _known(folder, identity, str(config["on_existing"]), hydra)
-        config, _ = resolve(cfg, Path(hydra.runtime.cwd), hydra)  # loggers may be told where to write
+        config, _ = resolve(cfg, Path(hydra.runtime.cwd), hydra)  # loggers may refer to the output folder
     shorter = _to_continue(folder, identity, config, hydra)
     with folder.locked() as lock:
         if folder.claim(identity, _extra(config, hydra, shorter), _on_existing(config, folder)) is not State.DONE:
             with _recorded(folder, lock):
                 if stop.requested is not None:
                     raise RunCut("not begun; the same command goes on from here")
-                from nextfail.training.run import train  # takes seconds, which a finished run should not cost
+                from nextfail.training.run import train  # takes seconds; not needed for a finished run
 
                 return train(config, folder, lock, shorter.run if shorter else None), folder
     result = folder.result()
@@ -99,10 +99,10 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
 
 
 def checked(cfg: DictConfig, hydra: Any) -> tuple[dict[str, Any], list[str]]:
-    """What `resolve` makes of a configuration that could be run.
+    """As `resolve`, and check that the configuration can run.
 
     Raises:
-        UserError: it could not.
+        UserError: it cannot.
     """
     find_classes_in(hydra.runtime.cwd)
     config, said = resolve(cfg, Path(hydra.runtime.cwd), hydra)
@@ -111,7 +111,7 @@ def checked(cfg: DictConfig, hydra: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def own_part(config: DictConfig) -> DictConfig:
-    """The configuration without Hydra's part."""
+    """The configuration without the `hydra` section."""
     own = copy.copy(config)
     OmegaConf.set_struct(own, False)
     own.pop("hydra")
@@ -119,15 +119,15 @@ def own_part(config: DictConfig) -> DictConfig:
 
 
 def find_classes_in(folder: str) -> None:
-    """Let a user's own modules be found in a folder, as `python -m` finds them."""
+    """Make a user's own modules in a folder importable, as with `python -m`."""
     if folder not in sys.path:
         sys.path.append(folder)
 
 
 def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) -> RunFolder:
-    """The folder below runs/NAME that has this run already, whatever overrides it was named by; else the one given.
+    """The folder below runs/NAME that already has this run, under whatever overrides; else the given one.
 
-    A folder that was named with hydra.run.dir is used as it is.
+    A folder set with hydra.run.dir is used as it is.
     """
     usual = Path(hydra.runtime.cwd) / folder.path.parent / run_folder(hydra.overrides.task)
     if _was_named(hydra) or folder.path != usual or folder.state(identity, on_existing) is not State.NEW:
@@ -146,7 +146,7 @@ def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) 
 
 
 def _to_continue(folder: RunFolder, identity: Identity, config: dict[str, Any], hydra: Any) -> Shorter | None:
-    """The same run with a smaller budget, from whose end this one begins; not where a folder was named."""
+    """The same run with a smaller budget, which this one continues; None if hydra.run.dir was set."""
     if config["on_existing"] == "restart" or _was_named(hydra) or folder.result() is not None:
         return None
     shorter = Known(folder.path.parent).shorter(identity)
@@ -158,10 +158,10 @@ def _was_named(hydra: Any) -> bool:
 
 
 def wanted(known: Known, identity: Identity, on_existing: str) -> RunFolder | None:
-    """The folder in which a run was begun under another name, if it is to be continued there.
+    """The folder in which the run was started under another name, if it is to be resumed there.
 
     Raises:
-        UserError: there is one, and on_existing=fail.
+        UserError: there is such a folder, and on_existing=fail.
     """
     same = None if on_existing == "restart" else known.same(identity)
     if same and on_existing == "fail":
@@ -170,10 +170,10 @@ def wanted(known: Known, identity: Identity, on_existing: str) -> RunFolder | No
 
 
 def _move_log(old: Path, new: Path) -> None:
-    """Let Hydra's log go on in another folder, and leave nothing behind that is empty."""
+    """Redirect Hydra's log to another folder, and remove the old log and folder if they are empty."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == old:
-            handler.close()  # it opens its file again when it has something to write
+            handler.close()  # it reopens its file at the next record
             file = Path(handler.baseFilename)
             if file.exists() and not file.stat().st_size:
                 Inside(old).remove(file.name)
@@ -183,7 +183,7 @@ def _move_log(old: Path, new: Path) -> None:
 
 
 def _extra(config: dict[str, Any], hydra: Any, shorter: Shorter | None) -> dict[str, Any]:
-    """What run.json holds beside the identity."""
+    """Content of run.json other than the identity."""
     return {
         "files": {key: value for key, value in config["data"].items() if key.endswith("_file")},
         "source": source if isinstance(source := config["model"].get("source"), str) else None,
@@ -196,10 +196,10 @@ def _extra(config: dict[str, Any], hydra: Any, shorter: Shorter | None) -> dict[
 
 
 def choices(hydra: Any, config: dict[str, Any]) -> dict[str, str]:
-    """The chosen option of each group; of a section whose class is not that of the option, the name of its class.
+    """The chosen option of each group; the class name instead, for a section whose class is not the option's.
 
     Raises:
-        UserError: several options of one section are mixed.
+        UserError: an override chooses several options of one section.
     """
     chosen = {str(group): str(option) for group, option in hydra.runtime.choices.items() if option is not None}
     for section in (*SECTIONS[:-1], "trainer"):
@@ -217,7 +217,7 @@ def choices(hydra: Any, config: dict[str, Any]) -> dict[str, str]:
 
 
 def _target_of(section: str, option: str, hydra: Any) -> str | None:
-    """The class of an option, or None if its file does not name one."""
+    """The class of an option, or None if its file names none."""
     for each in hydra.runtime.config_sources:
         file = Path(each.path) / section / f"{option}.yaml"
         if each.schema == "file" and file.exists():
@@ -231,7 +231,7 @@ def _target_in(file: Path) -> str | None:
 
 
 def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
-    """What to do with a folder that exists; a job that was requeued goes on with what is its own."""
+    """What to do with an existing folder; a requeued job always resumes its own run."""
     status = records.lenient(folder.status_json, records.Status) or {}
     if SUBMITTED in os.environ and (job := status.get("job")) and job == this_job():
         return "resume"
@@ -240,7 +240,7 @@ def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
 
 @contextmanager
 def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
-    """Write into the run's folder how it ended, if it did so before its result."""
+    """Record in the run folder how the run ended, if it ended before its result was written."""
     try:
         yield
     except (RunCut, KeyboardInterrupt, SystemExit) as error:
@@ -251,32 +251,32 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
             raise
         raise RunCut("cut; the same command goes on from the last checkpoint") from error
     except Exception as error:
-        with suppress(UserError, OSError):  # a full disk may be what brought us here
+        with suppress(UserError, OSError):  # a full disk may be the cause
             note(folder, "failed", error=str(error).strip() or type(error).__name__)
             folder.files.write(folder.error_txt.name, traceback.format_exc())
         raise
 
 
 def advice(config: dict[str, Any]) -> list[str]:
-    """What to say of callbacks of a user's own."""
+    """Messages about a user's own callbacks."""
     return [f"callbacks.{name} is no part of what identifies a run: with it or without, it counts as the same"
             for name, spec in config["callbacks"].items()
             if spec and not str(spec.get("_target_")).startswith("nextfail.")]  # fmt: skip
 
 
 def resolve(cfg: DictConfig, where: Path, hydra: Any) -> tuple[dict[str, Any], list[str]]:
-    """The composed configuration with its recipe as plain values, checked as far as is possible without torch.
+    """The composed configuration with its recipe applied, as plain values, checked as far as possible without torch.
 
     Args:
-        cfg: composed, without Hydra's part.
-        where: the command was given, the folder from which data files and a model's folder are made absolute.
-        hydra: Hydra's part.
+        cfg: composed configuration without the `hydra` section.
+        where: directory of the command; relative paths of data files and of a model's folder start here.
+        hydra: the `hydra` section.
 
     Returns:
-        The configuration, and what is said before its run begins.
+        The configuration, and messages to print before the run starts.
 
     Raises:
-        UserError: something is missing or of the wrong kind.
+        UserError: a value is missing or invalid.
     """
     try:
         cfg = copy.deepcopy(cfg)
@@ -292,5 +292,5 @@ def resolve(cfg: DictConfig, where: Path, hydra: Any) -> tuple[dict[str, Any], l
         if key.endswith("_file") and value is not None:
             config["data"][key] = str(where / str(value))
     if (model := config["model"].get("source")) and (where / str(model)).is_dir():
-        config["model"]["source"] = str(where / str(model))  # else it is a name on the hub
+        config["model"]["source"] = str(where / str(model))  # else a model name on the Hugging Face Hub
     return config, [*said, *advice(config)]

@@ -1,4 +1,4 @@
-"""Runs that a folder has already, found by what they are rather than by what their folders are called."""
+"""Existing runs in a folder, found by identity rather than by folder name."""
 
 import os
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import Identity
 
 ANY_BUDGET = ("constant",)
-"""Schedules whose rate at a step does not depend on how many steps there are."""
+"""Schedulers whose learning rate at a step does not depend on trainer.max_steps."""
 
 
 @dataclass(frozen=True)
 class Shorter:
-    """A run that differs from another one only by a smaller trainer.max_steps.
+    """A run that differs from a requested run only by a smaller trainer.max_steps.
 
     Args:
-        run: its folder.
-        steps: its trainer.max_steps.
-        obstacle: why the other cannot continue it; None if it can.
+        run: folder of the shorter run.
+        steps: trainer.max_steps of the shorter run.
+        obstacle: why the requested run cannot continue it; None if it can.
     """
 
     run: RunFolder
@@ -30,7 +30,7 @@ class Shorter:
     obstacle: str | None
 
     def __str__(self) -> str:
-        """What is said before the other one begins."""
+        """Message to print before the requested run starts."""
         there = f"{os.path.relpath(self.run.path)}: the same run exists with trainer.max_steps={self.steps}"
         if self.obstacle is None:
             return f"{there}; it is continued in a folder of its own"
@@ -38,10 +38,10 @@ class Shorter:
 
 
 class Known:
-    """The runs directly below a folder, read when first asked for.
+    """The runs directly below a folder, read lazily.
 
     Args:
-        folder: of a sweep, or runs/NAME.
+        folder: folder of a sweep, or runs/NAME.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,11 +49,11 @@ class Known:
         self._identities: dict[Path, Identity | None] = {}
 
     def same(self, identity: Identity) -> RunFolder | None:
-        """The run with this identity that is done, or else has a checkpoint to continue from."""
+        """The run with this identity that is done, or else one with a checkpoint to resume from."""
         return self._by_hash.get(identity.hash)
 
     def shorter(self, identity: Identity) -> Shorter | None:
-        """The longest run that differs only by a smaller trainer.max_steps, if any one that can be continued."""
+        """The longest run that differs only by a smaller trainer.max_steps; preferably one that can be continued."""
         found = []
         for run, steps in self._budgets:
             if steps < identity.settings["budget"]["max_steps"]:
@@ -63,7 +63,7 @@ class Known:
         return max(found, key=lambda each: (each.obstacle is None, each.steps), default=None)
 
     def _identity(self, run: RunFolder) -> Identity | None:
-        """None if its run.json is not whole, or of a later version."""
+        """The identity of a run; None if its run.json is invalid or of an unknown schema."""
         if run.path not in self._identities:
             try:
                 self._identities[run.path] = run.identity()
@@ -87,7 +87,7 @@ class Known:
 
     @cached_property
     def _budgets(self) -> list[tuple[RunFolder, int]]:
-        """Of each run its max_steps, read without working out what else it is, which takes longer."""
+        """max_steps of each run, read without computing its full identity, which takes longer."""
         found = []
         for run in self._begun:
             content: Any = records.lenient(run.run_json, dict[str, Any]) or {}
@@ -99,7 +99,7 @@ class Known:
 
 
 def obstacle(identity: Identity, other: Identity, run: RunFolder) -> str | None:
-    """Why a run cannot continue another one, which differs only in how long it trains and how often it validates."""
+    """Why a run cannot continue another one that differs only in its number of steps and validation interval."""
     schedule = identity.classes["scheduler"]["name"]
     if schedule not in ANY_BUDGET:
         return f"its rate at each step depends on trainer.max_steps (scheduler={schedule}; {ANY_BUDGET[0]} does not)"

@@ -1,4 +1,4 @@
-"""What a sweep has to do: each job composed once, and looked up on the disk before anything is started."""
+"""Plan a sweep: compose each job once and look it up on disk, before anything is started."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from nextfail.terminal import say
 
 @dataclass(eq=False)
 class Job:
-    """One run of a sweep, and how far it is.
+    """One run of a sweep, and its state.
 
     Args:
-        name: of its folder, below that of the sweep.
-        config: composed, with Hydra's own part.
+        name: name of its folder, below that of the sweep.
+        config: composed configuration, including the `hydra` section.
         state: todo; before (done before this command), done, failed, cut; elsewhere (another process or job has it);
-            sent (to SLURM, and not waited for); refused (never begun: a mistake in what was asked).
-        reason: in words, where it is not done.
+            sent (submitted to SLURM, and not waited for); refused (not started because of a user error).
+        reason: why it is not done.
     """
 
     number: int
@@ -41,30 +41,30 @@ class Job:
     reason: str = ""
 
     def move(self, name: str) -> None:
-        """Use another folder of the sweep, in which the same run was begun under other overrides."""
+        """Use another folder of the sweep, in which the same run was started under other overrides."""
         self.name, self.folder = name, RunFolder(self.folder.path.with_name(name))
         with read_write(self.config.hydra):
             self.config.hydra.sweep.subdir = name
 
     def refuse(self, reason: str) -> None:
-        """Note that this run cannot be begun."""
+        """Mark this run as one that cannot start."""
         self.state, self.reason = "refused", reason
 
 
 def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
-    """Compose every job of a batch and see which are done, under whatever overrides that was.
+    """Compose every job of a batch and find those that are done, under whatever overrides.
 
     Args:
-        context: Hydra's, with the configuration loader.
+        context: Hydra's context, with its configuration loader.
         master: the composed configuration of the command.
         batch: overrides of each job.
         first: number of the first job.
 
     Returns:
-        A job for each; the same one where two are the same run in the same folder.
+        One job per entry of the batch; the same job for entries that are the same run in the same sweep folder.
 
     Raises:
-        ConfigCompositionException, OmegaConfBaseException: overrides that Hydra cannot compose.
+        ConfigCompositionException, OmegaConfBaseException: Hydra cannot compose the overrides.
     """
     composer = Composer(context, master)
     composed = [(list(overrides), _compose(composer, overrides)) for overrides in batch]
@@ -82,7 +82,7 @@ def plan(context: HydraContext, master: DictConfig, batch: Sequence[Sequence[str
 
 
 class _Planner:
-    """Decides about one job after the other, knowing those before it and what is on the disk."""
+    """Settles one job after another, given the earlier ones and the runs on disk."""
 
     def __init__(self) -> None:
         self.by_folder: dict[Path, Job] = {}
@@ -92,10 +92,10 @@ class _Planner:
         self.said: dict[str, None] = {}
 
     def settle(self, job: Job) -> Job:
-        """Find out whether a job is done, and under which name; returns an earlier job that is the same run, if any.
+        """Find out whether a job is done, and in which folder; returns an earlier job if it is the same run.
 
         Raises:
-            UserError: it cannot be begun.
+            UserError: the job cannot start.
         """
         hydra = job.config.hydra
         config, said = checked(own_part(job.config), hydra)
@@ -119,7 +119,7 @@ class _Planner:
         return job
 
     def tell(self) -> None:
-        """Say once what concerns many runs."""
+        """Print each message that concerns many runs once."""
         for continued in (True, False):
             alike = [each for each in self.shorter if (each.obstacle is None) == continued]
             if alike:
@@ -132,7 +132,7 @@ class _Planner:
 def _compose(composer: Composer, overrides: Sequence[str]) -> DictConfig:
     try:
         return composer.compose(overrides)
-    except (ValueError, AssertionError, TypeError, AttributeError) as error:  # such as a group that is null
+    except (ValueError, AssertionError, TypeError, AttributeError) as error:  # such as a null group
         raise UserError(f"{' '.join(overrides)}: {error}") from error
 
 
@@ -146,7 +146,7 @@ def _job(config: DictConfig, overrides: list[str], number: int) -> Job:
 
 
 def _remember(jobs: list[Job]) -> None:
-    """Write into each sweep's folder which runs it has."""
+    """Record in each sweep's folder which runs were requested."""
     by_sweep: dict[Path, dict[str, list[str]]] = {}
     for job in jobs:
         by_sweep.setdefault(Path(job.config.hydra.sweep.dir), {})[job.name] = job.overrides

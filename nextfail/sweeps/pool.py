@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine, a few at a time. None shares its fate with another."""
+"""Run jobs as independent local processes, a few at a time: if one crashes, the others continue."""
 
 import multiprocessing
 import multiprocessing.util
@@ -26,11 +26,11 @@ from nextfail.sweeps.private import state
 from nextfail.sweeps.sweep import End
 from nextfail.sweeps.work import perform
 
-CUT = 130  # exit code of a run that saved and ended, as a shell gives it after Ctrl-C
+CUT = 130  # exit code of a run that saved and stopped; as a shell's after Ctrl-C
 
-SHORT_TMPDIR, LONGEST_TMPDIR = "/tmp", 60  # a socket's path has at most some 100 bytes, of which its name takes 40
+SHORT_TMPDIR, LONGEST_TMPDIR = "/tmp", 60  # a socket path is limited to ~100 bytes; its name takes 40
 
-LONGEST = 10_000  # characters of an error, which have to fit into a pipe that nobody reads yet
+LONGEST = 10_000  # characters of an error: it must fit into the pipe's buffer, which is read only after exit
 
 
 @dataclass
@@ -42,14 +42,14 @@ class _Worker:
 
 
 class Pool:
-    """Starts each job in a new process, forked from one that has imported torch and nothing else happened in.
+    """Starts each job in a new process, forked from a server process that has only imported torch.
 
-    A process sees the GPU that it was given, and no other.
+    A process sees only the GPU that was assigned to it.
 
     Args:
-        context: Hydra's.
-        most: processes at once; None for one a core, or `per_gpu` a GPU.
-        per_gpu: processes at once on one GPU, where runs use any.
+        context: Hydra's context.
+        most: maximum number of concurrent processes; None for one per core, or `per_gpu` per GPU.
+        per_gpu: concurrent processes per GPU, if runs use GPUs.
     """
 
     detached = False
@@ -63,7 +63,7 @@ class Pool:
         self.forks.set_forkserver_preload(["nextfail.sweeps.work", "nextfail.training.run"])
 
     def prepare(self, jobs: list[Job]) -> None:
-        """Find places for jobs; one that needs a GPU is refused where there is none."""
+        """Allocate slots for jobs; refuse those that need a GPU if there is none."""
         accelerators = {job: str(job.config.trainer.accelerator) for job in jobs}
         found = gpus() if MAY_USE_GPU & set(accelerators.values()) else []
         for job, accelerator in accelerators.items():
@@ -75,16 +75,16 @@ class Pool:
 
     @property
     def room(self) -> int:
-        """Jobs that can be started now."""
+        """Number of jobs that can be started now."""
         return len(self.free)
 
     @property
     def busy(self) -> bool:
-        """Whether any job is under way."""
+        """Whether any job is running."""
         return bool(self.workers)
 
     def start(self, jobs: list[Job]) -> None:
-        """Start jobs, no more than there is room for."""
+        """Start jobs, at most `room` of them."""
         for job in jobs:
             try:
                 self.workers.append(self._worker(job, self.free[0]))
@@ -102,21 +102,21 @@ class Pool:
         return _Worker(job, process, words, device)
 
     def news(self) -> str:
-        """Nothing: what waits here waits for its turn."""
+        """Empty: jobs only wait for a free slot."""
         return ""
 
     def ended(self) -> list[End]:
-        """Jobs that ended since the last time, and what they said or how they died."""
+        """Jobs that ended since the last call, with their error or the signal that killed them."""
         gone = [worker for worker in self.workers if not worker.process.is_alive()]
         self.workers = [worker for worker in self.workers if worker not in gone]
         self.free += [worker.device for worker in gone]
         return [_end(worker) for worker in gone]
 
     def stop(self) -> bool:
-        """Ask all jobs to save and end.
+        """Ask all jobs to save and stop.
 
         Returns:
-            True: they are to be waited for.
+            True: the caller should wait for them.
         """
         for worker in self.workers:
             worker.process.terminate()
@@ -124,11 +124,11 @@ class Pool:
 
 
 def _start_server() -> None:
-    """Start the process from which all others are forked, deaf to signals of the terminal."""
-    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:  # its socket is there, and paths of sockets are short
+    """Start the fork server, which ignores terminal signals."""
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:  # its socket is there, and socket paths are short
         usual, tempfile.tempdir = tempfile.tempdir, SHORT_TMPDIR
         try:
-            multiprocessing.util.get_temp_dir()  # which is kept
+            multiprocessing.util.get_temp_dir()  # cached by multiprocessing
         finally:
             tempfile.tempdir = usual
     with stop.ignored():
@@ -137,18 +137,18 @@ def _start_server() -> None:
 
 def _work(payload: bytes, words: Connection, device: Device) -> None:
     if device is not None:
-        os.environ[VISIBLE] = device  # in time: nothing here has asked for GPUs yet
+        os.environ[VISIBLE] = device  # in time: CUDA is not initialized yet
     threading.Thread(target=_follow, daemon=True).start()
     try:
         perform(*cloudpickle.loads(payload))
-    except BaseException as error:  # also what is no Exception must not pass for success
-        with suppress(OSError):  # the command may be gone
+    except BaseException as error:  # not only Exception: nothing may count as success
+        with suppress(OSError):  # the parent may have exited
             words.send(str(error)[:LONGEST] or type(error).__name__)
         sys.exit(CUT if isinstance(error, RunCut) else 1)
 
 
 def _follow() -> None:
-    """Ask this process to stop when the command dies, so that no worker of a killed sweep goes on alone."""
+    """Ask this process to stop when its parent dies, so that a killed sweep leaves no orphaned workers."""
     parent: Any = multiprocessing.parent_process()
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)

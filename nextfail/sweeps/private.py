@@ -1,7 +1,7 @@
-"""Parts of Hydra, OmegaConf and submitit that are not public. They are used here and nowhere else, each with a test;
-but for Hydra's BasicSweeper, which Hydra imports again when it looks for plugins, so that hydra_plugins has to.
+"""Private APIs of Hydra, OmegaConf and submitit. They are used only here, each with a test.
 
-pyproject.toml bounds the versions of which these are known to hold.
+The exception is Hydra's BasicSweeper, which hydra_plugins must import itself, since Hydra re-imports it when it looks
+for plugins. pyproject.toml limits the versions to those for which these APIs are known to work.
 """
 
 from collections.abc import Sequence
@@ -15,36 +15,36 @@ __all__ = ["completed", "error_of", "is_section", "node_at", "requeue", "restore
 
 
 def state() -> dict[Any, Any]:
-    """Hydra's global state, for a process in which a job will run."""
+    """Hydra's global state, to be restored in a worker process."""
     singletons: dict[Any, Any] = Singleton.get_state()
     return singletons
 
 
 def restore(singletons: dict[Any, Any]) -> None:
-    """The counterpart of `state`, in that process."""
+    """Restore what `state` returned, in the worker process."""
     Singleton.set_state(singletons)
 
 
 def completed(overrides: Sequence[str], value: float) -> JobReturn:
-    """What a launcher returns of a job."""
+    """What a launcher returns for a job."""
     return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=value)
 
 
 def error_of(done: JobReturn) -> BaseException | None:
-    """The exception of a job that failed, which `return_value` would log and raise."""
+    """The exception of a failed job, which `return_value` would log and raise; None if it succeeded."""
     return None if done.status is JobStatus.COMPLETED else done._return_value  # type: ignore[no-any-return]
 
 
 def node_at(config: DictConfig, key: str) -> Any:
-    """A node of a configuration, not resolved."""
+    """A node of a configuration, unresolved."""
     return config._get_node(key)
 
 
 def is_section(node: Any) -> bool:
-    """Whether a node holds keys of its own, and is not null."""
+    """Whether a node is a non-null section."""
     return isinstance(node, DictConfig) and not node._is_none()
 
 
 def requeue(environment: Any, left: int) -> None:
-    """Let submitit put this job into the queue again, `left` times at most."""
+    """Requeue this job with submitit, at most `left` times."""
     environment._requeue(left)

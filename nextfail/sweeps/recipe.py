@@ -1,8 +1,8 @@
-"""Recipes: settings for a comparison, which are chosen by what a run is and not by what its options are called.
+"""Recipes: settings for a comparison, selected by the properties of a run rather than by option names.
 
-A recipe is one file of conf/recipe, and an experiment names the one that it was tried with. Hydra cannot choose
-settings by a number, such as the length of a path, so they are merged after it has composed everything else. What wins
-over what, the last one over all: defaults, recipe, experiment, debug, what the user types.
+A recipe is one file of conf/recipe; an experiment names the recipe it was tried with. Hydra cannot select settings by
+a number, such as the path length, so recipes are merged after Hydra has composed everything else. Precedence, lowest
+first: defaults, recipe, experiment, debug, command line.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,18 +18,18 @@ from nextfail.errors import UserError
 from nextfail.runs.identity import leaves
 
 FITTED = ("task", "model", "objective")
-"""Sections by which settings are chosen; a recipe leaves the options of these groups alone."""
+"""Sections that select settings; a recipe does not change the options of these groups."""
 
 
 def apply(cfg: DictConfig, hydra: Any) -> list[str]:
-    """Give a composed configuration the settings of its recipe, in place.
+    """Apply the recipe of a composed configuration to it, in place.
 
     Args:
-        cfg: composed, without Hydra's part.
-        hydra: Hydra's part, which says what was chosen and typed.
+        cfg: composed configuration without the `hydra` section.
+        hydra: the `hydra` section, with the chosen options and the overrides.
 
     Returns:
-        What is said before a run begins: that it is none of those that the recipe was made for, or what was left out.
+        Messages to print before the run: that the recipe was not made for it, and which settings were left out.
 
     Raises:
         UserError: the recipe is malformed.
@@ -54,10 +54,10 @@ def apply(cfg: DictConfig, hydra: Any) -> list[str]:
 
 
 def require_whole(name: str, recipe: Mapping[str, Any]) -> None:
-    """Refuse a recipe that is not made as recipes are.
+    """Reject a malformed recipe.
 
     Raises:
-        UserError: names the key, and what would be right.
+        UserError: names the key and what is expected.
     """
     for key in recipe:
         if key not in RECIPE:
@@ -78,7 +78,7 @@ def require_whole(name: str, recipe: Mapping[str, Any]) -> None:
 
 
 def facts(cfg: DictConfig) -> dict[str, Any]:
-    """What a run is: the settings of its task, and the names of its model and objective."""
+    """Properties of a run: the settings of its task, and the names of its model and objective."""
     found: dict[str, Any] = {"task": OmegaConf.to_container(cfg.task, resolve=True) if cfg.get("task") else {}}
     for section in ("model", "objective"):
         target = str(OmegaConf.select(cfg, f"{section}._target_"))
@@ -88,7 +88,7 @@ def facts(cfg: DictConfig) -> dict[str, Any]:
 
 
 def fits(condition: Any, run: Any) -> bool:
-    """Whether a run is what a condition asks for: every key of a section, any entry of a list."""
+    """Whether a run meets a condition: every key of a section, any entry of a list."""
     if isinstance(condition, list):
         return any(fits(each, run) for each in condition)
     if isinstance(condition, Mapping):
@@ -98,7 +98,7 @@ def fits(condition: Any, run: Any) -> bool:
 
 
 def described(condition: Any) -> str:
-    """A condition in words, `task degree=2 path_length=3 or 4, model transformer`."""
+    """A condition as text: `task degree=2 path_length=3 or 4, model transformer`."""
     if isinstance(condition, list):
         return " or ".join(described(each) for each in condition)
     if not isinstance(condition, Mapping):
@@ -109,7 +109,7 @@ def described(condition: Any) -> str:
 
 
 def _of_it(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """As much of a run as its recipe speaks of."""
+    """The properties of a run that its recipe's `made_for` mentions."""
     asked = recipe["made_for"]
     tasks = asked.get("task", {})
     numbers = {key for each in (tasks if isinstance(tasks, list) else [tasks]) for key in each}
@@ -122,7 +122,7 @@ def _merge(cfg: DictConfig, settings: Mapping[str, Any], kept: set[str], chosen:
     for section, values in settings.items():
         target = values.get("_target_") if isinstance(values, Mapping) else None
         if section in chosen and target not in (None, OmegaConf.select(cfg, f"{section}._target_")):
-            continue  # they belong to an option that was not chosen
+            continue  # these belong to an option that was not chosen
         made = source.find(str(target or OmegaConf.select(cfg, f"{section}._target_")))
         for key, value in leaves(values, section):
             if any(key == each or key.startswith(f"{each}.") for each in kept):
@@ -135,7 +135,7 @@ def _merge(cfg: DictConfig, settings: Mapping[str, Any], kept: set[str], chosen:
 
 
 def set_elsewhere(hydra: Any) -> Iterator[str]:
-    """Keys that the experiment, debug or the user sets, all of which win over the recipe."""
+    """Keys that the experiment, debug or the user sets, all of which take precedence over the recipe."""
     choices = hydra.runtime.choices
     for group in ("experiment", "debug"):
         for content in _contents(hydra, group):
@@ -158,7 +158,7 @@ def chosen_elsewhere(hydra: Any) -> set[str]:
 
 
 def _contents(hydra: Any, group: str) -> Iterator[dict[str, Any]]:
-    """Files of the chosen option of a group, and of the options of that group that it is made from."""
+    """Content of the chosen option of a group, and of the options of that group in its defaults."""
     folders = [Path(each.path) for each in hydra.runtime.config_sources if each.schema == "file"]
     waiting = [str(option)] if (option := hydra.runtime.choices.get(group)) else []
     while waiting:

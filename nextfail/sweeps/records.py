@@ -1,4 +1,4 @@
-"""Which runs a sweep has, so that the missing ones can be named."""
+"""Records of the runs requested in a sweep, so that missing runs can be named."""
 
 import hashlib
 import logging
@@ -14,29 +14,29 @@ from nextfail.text import line
 log = logging.getLogger(__name__)
 
 LONGEST = 255
-"""Bytes of a name that a file system takes."""
+"""Maximum length of a file name in bytes."""
 
 RECORDS = ".sweeps"
-"""Folder, inside that of a sweep, with a file for each set of runs that was ever asked for there."""
+"""Subfolder of a sweep with one file for each set of runs requested there."""
 
 
 def remember(folder: Path, runs: dict[str, list[str]]) -> None:
-    """Write down that these runs were asked for in one command; asking again changes nothing.
+    """Record that one command requested these runs; repeating it changes nothing.
 
     Args:
-        folder: of the sweep.
-        runs: overrides by the run folder's name, below it.
+        folder: folder of the sweep.
+        runs: overrides of each run, by the name of its folder.
     """
     mark = hashlib.sha256("\n".join(sorted(runs)).encode()).hexdigest()[:16]
     name = f"{RECORDS}/{mark}.json"
-    if lenient(folder / name, Sweep) != {"runs": runs}:  # some may have been forgotten since
+    if lenient(folder / name, Sweep) != {"runs": runs}:  # some may have been removed by `forget`
         Inside(folder).write_json(name, {"runs": runs})
 
 
 def remembered(folder: Path, links: bool = True) -> dict[str, list[str]]:
-    """Overrides of every run that was ever asked for below a folder, by its path relative to that.
+    """Overrides of every run ever requested below a folder, by path relative to that folder.
 
-    Records that are not whole are skipped, and so is what leads out of its sweep's folder.
+    Malformed records, and entries that lead out of their sweep's folder, are skipped.
     """
     found: dict[str, list[str]] = {}
     for place, runs in _sweeps(folder, links):
@@ -46,12 +46,12 @@ def remembered(folder: Path, links: bool = True) -> dict[str, list[str]]:
 
 
 def never_begun(folder: Path) -> list[Path]:
-    """Folders of the runs that records below a folder name and that do not exist; nothing behind links."""
+    """Recorded runs below a folder whose folders do not exist; links are not followed."""
     return sorted(path for name in remembered(folder, links=False) if not (path := folder / name).exists())
 
 
 def forget(folder: Path, runs: Iterable[Path]) -> None:
-    """Strike runs from the records below a folder, so that nobody misses them; a record without any is removed."""
+    """Delete runs from the records below a folder, so that they no longer count as missing; delete empty records."""
     struck = set(runs)
     for place, records in _sweeps(folder, links=False):
         for record, named in records.items():
@@ -63,10 +63,10 @@ def forget(folder: Path, runs: Iterable[Path]) -> None:
 
 
 def _sweeps(folder: Path, links: bool) -> Iterator[tuple[Path, dict[str, dict[str, list[str]]]]]:
-    """Folders of sweeps at or below one; of each, the runs of every record by its file's name."""
+    """Sweep folders at or below a folder; for each, the runs of every record by file name."""
     for place, below, files in walk(folder, links=links):
         if "run.json" in files:
-            below.clear()  # a run, and no sweep
+            below.clear()  # a run, not a sweep
         elif RECORDS in below:
             below.remove(RECORDS)
             records = {path.name: _read(path) for path in sorted((place / RECORDS).glob("*.json"))}
@@ -90,7 +90,7 @@ def _warn(path: Path, why: str) -> None:
 
 
 def _sane(name: str) -> bool:
-    """Whether a file system can have such a name."""
+    """Whether a file system accepts this name."""
     try:
         return "\0" not in name and len(name.encode()) <= LONGEST
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Jobs handed to submitit: to SLURM in arrays, or to processes of this machine that take the same way."""
+"""Run jobs through submitit: as SLURM job arrays, or as local processes on the same code path."""
 
 import os
 import signal
@@ -25,27 +25,27 @@ from nextfail.sweeps.private import state
 from nextfail.sweeps.sweep import End
 from nextfail.sweeps.work import perform
 
-POLL = 10.0  # seconds between two questions to SLURM
-RESULTS = 2.0  # seconds between two looks for results
-MOST = 1000  # runs in an array, where the cluster does not say
+POLL = 10.0  # seconds between queries to SLURM
+RESULTS = 2.0  # seconds between checks for results
+MOST = 1000  # runs per array, if the cluster states no limit
 
 
 class Slurm:
-    """Sends runs to SLURM as arrays, one task a run, and asks SLURM itself how they end.
+    """Submits runs to SLURM as arrays, one task per run, and asks SLURM how they ended.
 
     Args:
-        context: Hydra's.
-        folder: for submitit's scripts, logs and pickles.
-        parameters: of sbatch, under submitit's names.
-        requeue: how often a run may be put into the queue again; 0 for never.
-        max_array: longest array; None asks the cluster.
-        detached: leave the jobs alone once they are sent.
+        context: Hydra's context.
+        folder: folder for submitit's scripts, logs and pickles.
+        parameters: sbatch parameters, under submitit's names.
+        requeue: maximum number of requeues per run; 0 for none.
+        max_array: maximum array size; None asks the cluster.
+        detached: whether to return once the jobs are submitted.
 
     Raises:
-        UserError: there is no SLURM here, or it has no such parameters.
+        UserError: SLURM is not installed here, or a parameter is invalid.
     """
 
-    room = batch = 1_000_000_000  # SLURM has a queue
+    room = batch = 1_000_000_000  # unlimited: SLURM has a queue
 
     def __init__(
         self,
@@ -70,15 +70,15 @@ class Slurm:
         self.polled = self.looked = 0.0
 
     def prepare(self, jobs: list[Job]) -> None:
-        """Nothing: SLURM finds places."""
+        """Nothing to do: SLURM allocates resources."""
 
     @property
     def busy(self) -> bool:
-        """Whether any job is under way."""
+        """Whether any submitted job has not ended."""
         return bool(self.sent)
 
     def start(self, jobs: list[Job]) -> None:
-        """Send jobs in arrays of at most `max_array`, each of which begins when the one before it has ended."""
+        """Submit jobs in arrays of at most `max_array`, each of which starts after the previous one has ended."""
         for first in range(0, len(jobs), self.max_array):
             chunk = jobs[first : first + self.max_array]
             try:
@@ -91,13 +91,13 @@ class Slurm:
                 return
             for job, task in zip(chunk, tasks, strict=True):
                 self.sent[task.job_id] = job, task.paths.stderr
-                with suppress(UserError):  # without it the run is as good, and is found once it has begun
+                with suppress(UserError):  # optional: the run is found once it has started
                     sent = {"job": task.job_id, "time": time.time()}
                     job.folder.files.write_json(job.folder.job_json.name, sent)
             self.executor.update_parameters(dependency=f"afterany:{tasks[0].job_id.partition('_')[0]}")
 
     def ended(self) -> list[End]:
-        """Jobs that ended since the last time, with SLURM's reason."""
+        """Jobs that ended since the last call, with SLURM's reason."""
         return list(self._ended())
 
     def _ended(self) -> Iterator[End]:
@@ -112,30 +112,30 @@ class Slurm:
             self.waiting = Counter(said.reason or said.state for said in answer.values() if said.waits)
             for name, said in answer.items():
                 if said.state in ("GONE", "COMPLETED") and name not in self.suspect:
-                    # on its way from the queue to the accounts; or its result is not seen yet on this machine
+                    # between queue and accounting, or its result is not visible on this machine yet
                     self.suspect.add(name)
                 elif not said.live:
                     job, log = self.sent.pop(name)
                     yield End(job, "", f"job {name} ended: {said}, see {log}")
 
     def news(self) -> str:
-        """How many jobs wait in SLURM, and for what."""
+        """How many jobs are waiting in SLURM, and for what reasons."""
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.waiting.most_common())
         return f"{self.waiting.total()} waiting in SLURM: {reasons}" if reasons else ""
 
     def stop(self) -> bool:
-        """Leave the jobs to SLURM."""
+        """Leave the jobs to SLURM; returns False: there is nothing to wait for."""
         return False
 
 
 class Local:
-    """The same way as processes of this machine, a few at a time, which outlive the command as SLURM's jobs do.
+    """The same as local processes, a few at a time. Like SLURM jobs, they outlive the command.
 
     Args:
-        context: Hydra's.
-        folder: for submitit's logs and pickles.
-        parameters: of submitit's local executor.
-        size: processes at once.
+        context: Hydra's context.
+        folder: folder for submitit's logs and pickles.
+        parameters: parameters of submitit's local executor.
+        size: maximum number of concurrent processes.
         requeue: as for Slurm.
     """
 
@@ -151,21 +151,21 @@ class Local:
         self.sent: list[tuple[Job, submitit.Job[float]]] = []
 
     def prepare(self, jobs: list[Job]) -> None:
-        """Nothing: jobs are taken as they come."""
+        """Nothing to do."""
 
     @property
     def room(self) -> int:
-        """Jobs that can be started now."""
+        """Number of jobs that can be started now."""
         return self.size - len(self.sent)
 
     @property
     def busy(self) -> bool:
-        """Whether any job is under way."""
+        """Whether any submitted job has not ended."""
         return bool(self.sent)
 
     def start(self, jobs: list[Job]) -> None:
-        """Start jobs, no more than there is room for."""
-        with stop.ignored():  # the command passes signals of the terminal on as a wish to save; submitit would kill
+        """Start jobs, at most `room` of them."""
+        with stop.ignored():  # the command turns terminal signals into a request to save; submitit would kill
             for job in jobs:
                 try:
                     process = self.executor.submit(work, *_task(self.context, job, self.requeue))
@@ -175,31 +175,32 @@ class Local:
                     self.sent.append((job, process))
 
     def news(self) -> str:
-        """Nothing: what waits here waits for its turn."""
+        """Empty: jobs only wait for a free slot."""
         return ""
 
     def ended(self) -> list[End]:
-        """Jobs that ended since the last time; their folders say how."""
+        """Jobs that ended since the last call; their folders tell how."""
         gone = [(job, process) for job, process in self.sent if process.done()]
         self.sent = [pair for pair in self.sent if pair not in gone]
         return [End(job, "", f"its process ended, see {process.paths.stderr}") for job, process in gone]
 
     def stop(self) -> bool:
-        """Ask all jobs to save and end, and wait for them."""
+        """Ask all jobs to save and stop; returns True: the caller should wait for them."""
         for _, process in self.sent:
-            os.kill(int(process.job_id), signal.SIGTERM)  # submitit's controller hands it on
+            os.kill(int(process.job_id), signal.SIGTERM)  # submitit's controller forwards it
         return True
 
 
 def work(context: HydraContext, config: DictConfig, singletons: dict[Any, Any], folder: Path, requeue: int) -> float:
-    """One run inside a job: goes on if the job was requeued, and has it requeued when its time is up.
+    """One run inside a job: resumes if the job was requeued, and requeues the job at its time limit.
 
     Args:
-        folder: of the run.
-        requeue: how often a job may be put into the queue again.
+        folder: run folder.
+        requeue: maximum number of requeues.
 
     Raises:
-        Exception: as perform; SLURM is to see a failed job as failed.
+        RunCut: the job was requeued too often.
+        Exception: as `perform`, so that SLURM marks a failed job as failed.
     """
     again = slurm.restarts()
     if again > requeue:
@@ -214,7 +215,7 @@ def work(context: HydraContext, config: DictConfig, singletons: dict[Any, Any], 
 
 
 def _requeue(folder: RunFolder, again: int, most: int) -> None:
-    """Put this job into the queue again if its time is up, but not if SLURM is ending it already."""
+    """Requeue this job at its time limit, unless SLURM is already ending it."""
     environment, name = submitit.JobEnvironment(), slurm.this_job()
     if environment.cluster == "slurm":
         said = (slurm.ask([str(name)]) or {}).get(str(name))
@@ -232,7 +233,7 @@ def _requeue(folder: RunFolder, again: int, most: int) -> None:
         )
         return
     note(folder, "cut", requeued=again + 1)
-    requeue_job(environment, most - again)  # SLURM's way, or the local one, which exits
+    requeue_job(environment, most - again)  # through SLURM, or locally, which exits
 
 
 def _task(context: HydraContext, job: Job, requeue: int) -> tuple[Any, ...]:
@@ -247,7 +248,7 @@ def _set(executor: submitit.Executor, parameters: dict[str, Any]) -> None:
 
 
 def _said(error: Exception) -> str:
-    """What sbatch said, without what Python says around it."""
+    """The error message of sbatch, without Python's text around it."""
     text = str(error) or type(error).__name__
     lines = [line.partition("error: ")[2] for line in text.splitlines() if line.startswith("sbatch: error: ")]
     return "; ".join(lines) or text.splitlines()[0]

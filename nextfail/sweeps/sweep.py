@@ -1,4 +1,4 @@
-"""One sweep from its plan to the line of counts."""
+"""Run one sweep, from its plan to the summary line."""
 
 import math
 import signal
@@ -22,8 +22,8 @@ from nextfail.runs.table import read_rows
 from nextfail.sweeps.display import Display
 from nextfail.sweeps.plan import Job
 
-TICK = 0.2  # seconds between two looks at the jobs of this command
-ELSEWHERE = 5.0  # seconds between two looks at runs that other commands have
+TICK = 0.2  # seconds between checks of this command's jobs
+ELSEWHERE = 5.0  # seconds between checks of runs that other commands own
 
 WORDS = {
     "before": "done before",
@@ -35,16 +35,16 @@ WORDS = {
     "refused": "refused",
     "todo": "not begun",
 }
-"""States of a job as the line of counts names them."""
+"""Job states as the summary line names them."""
 
 
 @dataclass(frozen=True)
 class End:
-    """That a job's process ended.
+    """The end of a job's process.
 
     Args:
-        state: cut or failed if that is known; empty if its folder has to say.
-        words: how it ended; empty if well.
+        state: cut or failed if known; empty if the run folder has to tell.
+        words: how it ended; empty on success.
     """
 
     job: Job
@@ -53,42 +53,42 @@ class End:
 
 
 class Backend(Protocol):
-    """Where jobs run."""
+    """Runs jobs: a local pool, SLURM, or submitit's local executor."""
 
     detached: bool
-    """Whether jobs are to be left alone once they are started."""
+    """Whether to return once jobs are started, instead of waiting for them."""
 
     batch: int
-    """How many jobs are started at a time; between two times a signal is heard."""
+    """Maximum number of jobs started at a time; signals are handled in between."""
 
     def prepare(self, jobs: list[Job]) -> None:
-        """Look, once, at all that is to be started; what cannot be is refused, with a reason."""
+        """Called once with all jobs to start; refuses those that cannot start, with a reason."""
 
     @property
     def room(self) -> int:
-        """Jobs that can be started now."""
+        """Number of jobs that can be started now."""
 
     @property
     def busy(self) -> bool:
-        """Whether any job is under way."""
+        """Whether any started job has not ended."""
 
     def start(self, jobs: list[Job]) -> None:
-        """Start jobs; one that cannot be started is refused, with a reason."""
+        """Start jobs; refuses those that cannot be started, with a reason."""
 
     def ended(self) -> list[End]:
-        """Jobs that ended since the last time."""
+        """Jobs that ended since the last call."""
 
     def news(self) -> str:
-        """What is to be said of jobs that do not run yet; may be empty."""
+        """A message about jobs that are not running yet; may be empty."""
 
     def stop(self) -> bool:
-        """Ask all jobs to save and end; whether they are to be waited for."""
+        """Ask all jobs to save and stop; returns whether to wait for them."""
 
 
 class Sweep:
-    """Brings jobs to their end, each by one process alone.
+    """Runs jobs to completion, each in exactly one process.
 
-    A first Ctrl-C, SIGTERM or SIGHUP asks running jobs to save, a second leaves at once.
+    The first Ctrl-C, SIGTERM or SIGHUP asks running jobs to save, the second exits immediately.
     """
 
     def __init__(self, jobs: Sequence[Job], backend: Backend) -> None:
@@ -97,7 +97,7 @@ class Sweep:
         self.looked = 0.0
 
     def run(self) -> None:
-        """Start what is to be done and return when all is settled.
+        """Start the jobs that are not done; return when all have ended, or are submitted to a detached backend.
 
         Raises:
             RunCut: a signal asked this command to stop.
@@ -111,7 +111,7 @@ class Sweep:
                 self.backend.prepare(todo)
                 self._set_aside(todo)
                 self._drive(deque(job for job in todo if job.state == "todo"))
-            except KeyboardInterrupt:  # a second signal: whatever runs is asked to save, and not waited for here
+            except KeyboardInterrupt:  # second signal: ask running jobs to save, but do not wait
                 self.backend.stop()
                 raise
             finally:
@@ -129,7 +129,7 @@ class Sweep:
             waiting += self._returned()
             while waiting and (room := min(self.backend.room, self.backend.batch)) and not self.signals:
                 batch = [waiting.popleft() for _ in range(min(len(waiting), room))]
-                self._set_aside(batch)  # by now another command may have begun them
+                self._set_aside(batch)  # another command may have started them meanwhile
                 batch = [job for job in batch if job.state == "todo"]
                 self._forget(batch)
                 self.backend.start(batch)
@@ -151,22 +151,22 @@ class Sweep:
             self._leave("todo")
 
     def _leave(self, *states: str) -> None:
-        """Count jobs in these states as sent, since they are not waited for."""
+        """Mark jobs in these states as sent, since they are not waited for."""
         for job in self.jobs:
             if job.state in states:
                 job.state = "sent"
 
     def _forget(self, jobs: list[Job]) -> None:
-        """Let no job be taken for done, failed or cut because it was so before."""
+        """Reset old results and states, so that none is taken for the outcome of this attempt."""
         for job in jobs:
             if job.config.on_existing == "restart":
-                with suppress(UserError):  # the run itself will say what is wrong with its folder
+                with suppress(UserError):  # the run itself will report the problem with its folder
                     job.folder.files.remove(job.folder.result_json.name)
             if job.folder.status_json.exists():
                 _note(job, "begun again", None)
 
     def _settle(self, end: End) -> None:
-        """Decide how a job ended: by its result, else by what it wrote, else by what is known of its process."""
+        """Decide how a job ended: from its result, else from its status.json, else from its process."""
         job = end.job
         status = survey([job.folder.path])[job.folder.path]
         if status["state"] == "done":
@@ -175,20 +175,20 @@ class Sweep:
             job.state, job.reason = "elsewhere", end.words
         else:
             wrote = status_of(job.folder)
-            if wrote.get("state") not in ("failed", "cut"):  # it was killed, or never got to write
+            if wrote.get("state") not in ("failed", "cut"):  # it was killed, or never wrote its status
                 state = end.state or ("cut" if status["state"] == "cut" else "failed")
                 wrote = _note(job, state, end.words or "ended without a word")
             job.state, job.reason = wrote["state"], wrote.get("error") or end.words
 
     def _set_aside(self, jobs: list[Job]) -> None:
-        """Leave runs to those who have them already."""
+        """Set aside runs that are running or pending elsewhere."""
         by_folder = {job.folder.path: job for job in jobs}
         for path, status in survey(by_folder).items():
             if status["state"] in ("running", "pending"):
                 by_folder[path].state, by_folder[path].reason = "elsewhere", status["reason"]
 
     def _returned(self) -> list[Job]:
-        """Runs that others had and left undone; those that they brought to an end are settled."""
+        """Runs that others left unfinished, to be started here; settles those that ended elsewhere."""
         others = {job.folder.path: job for job in self.jobs if job.state == "elsewhere"}
         if not others or time.monotonic() - self.looked < ELSEWHERE:
             return []
@@ -200,7 +200,7 @@ class Sweep:
             elif status["state"] == "failed":
                 job.state, job.reason = "failed", status["reason"]
             elif status["state"] == "cut" and slurm.is_slurms(status.get("job")):
-                job.state, job.reason = "cut", status["reason"]  # cancelled, perhaps: that is not to be undone
+                job.state, job.reason = "cut", status["reason"]  # possibly cancelled: do not restart it
             elif status["state"] not in ("running", "pending"):
                 job.state = "todo"
         return [job for job in others.values() if job.state == "todo"]
@@ -213,7 +213,7 @@ class Sweep:
 
 
 def _note(job: Job, state: str, error: str | None) -> Status:
-    """Write into a run's folder what is known of it; a disk that is full takes no other run along."""
+    """Write a run's state into its folder; a full disk does not affect other runs."""
     try:
         return note(job.folder, state, error=error, requeued=0)
     except UserError as problem:
@@ -226,7 +226,7 @@ def counts(jobs: Sequence[Job]) -> str:
 
 
 def unfinished(jobs: Sequence[Job]) -> list[str]:
-    """A line for each run that is not done, and one for all that were refused for the same reason."""
+    """One line per unfinished run, and one line for all runs refused for the same reason."""
     lines: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         if job.state not in ("done", "before", "sent"):
@@ -256,23 +256,23 @@ _finished: list[Job] = []
 
 
 def finish(jobs: Sequence[Job]) -> None:
-    """Add jobs to those of this command, which `report` tells of."""
+    """Add jobs to those of this command, for `report` and `folders`."""
     _finished.extend(jobs)
 
 
 def folders() -> list[Path]:
-    """Of this command's jobs that are done."""
+    """Folders of this command's finished jobs."""
     return [job.folder.path for job in _finished if job.state in ("done", "before")]
 
 
 def report() -> tuple[str, list[str], bool]:
-    """Of this command's jobs: the line of counts, the lines of what is not done, and whether all are done."""
+    """For this command's jobs: the summary line, the lines of unfinished runs, and whether there are none of these."""
     lines = unfinished(_finished)
     return (counts(_finished) if _finished else ""), lines, not lines
 
 
 def values(jobs: Sequence[Job]) -> list[float]:
-    """Exact match of each job at its last validation, never on the test set; NaN where there is no result."""
+    """Exact match of each job at its last validation, never on the test set; NaN if there is no result."""
     return [_validated(job.folder) if job.state in ("done", "before") else math.nan for job in jobs]
 
 

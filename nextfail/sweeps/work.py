@@ -1,4 +1,4 @@
-"""A job in a process of its own, on this machine or in a cluster."""
+"""Run one job in its own process, locally or on a cluster."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from nextfail.sweeps.private import error_of, restore
 
 
 def perform(context: HydraContext, config: DictConfig, singletons: dict[Any, Any]) -> float:
-    """Run one job of a sweep as Hydra does: output folder, logging, callbacks.
+    """Run one job of a sweep as Hydra does, with output folder, logging and callbacks.
 
     Returns:
         Exact match on the test set.

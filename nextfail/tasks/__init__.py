@@ -1,4 +1,4 @@
-"""Tasks, one folder each: tokens, how problems are drawn, and when an answer is right."""
+"""Tasks, one folder each: tokens, problem sampling and scoring."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _WHERE = dict.fromkeys(__all__, "base") | {"PathStar": "path_star.task"}
 
 
 def __getattr__(name: str) -> Any:
-    """Names imported when they are asked for: they need torch, and what reports read of a task does not."""
+    """Lazily imported names: they need torch, while the task modules that reports read do not."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

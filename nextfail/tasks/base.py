@@ -1,6 +1,6 @@
-"""What a task owns: its tokens, how problems are drawn and told apart, and when an answer is right.
+"""The task protocol: tokens, sampling and canonical keys of problems, and scoring of answers.
 
-Everything else of nextfail knows a task through this protocol alone. docs/tasks.md lists the tasks there are.
+The rest of nextfail uses tasks through this protocol only. docs/tasks.md lists the tasks.
 """
 
 from abc import ABC, abstractmethod
@@ -15,11 +15,11 @@ from nextfail.errors import UserError
 
 
 class Batch(NamedTuple):
-    """Problems as tokens, of any integer type."""
+    """Problems as token ids, of any integer type."""
 
     prompts: Tensor  # (B, P)
     answers: Tensor  # (B, L); shorter ones end in the task's end token and are padded
-    mask: Tensor  # (B, L) bool: the places of an answer that count, its end token among them
+    mask: Tensor  # (B, L) bool: the positions of an answer that count, including its end token
 
     @classmethod
     def full(cls, prompts: Tensor, answers: Tensor) -> "Batch":
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
         return cls(prompts, answers, torch.ones_like(answers, dtype=torch.bool))
 
     def long(self) -> "Batch":
-        """The same problems as int64, the type that embeddings and losses want."""
+        """The same problems as int64, as embeddings and losses require."""
         return Batch(self.prompts.long(), self.answers.long(), self.mask)
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -40,34 +40,34 @@ class Batch(NamedTuple):
 
     @staticmethod
     def join(parts: list["Batch"]) -> "Batch":
-        """All problems of some batches."""
+        """Concatenation of batches."""
         return Batch(*map(torch.cat, zip(*parts, strict=True)))
 
 
 class Share(NamedTuple):
-    """Of each problem, how much of something is right."""
+    """For each problem, how many predictions are right, and out of how many."""
 
     right: Tensor  # (B,) int or bool
     asked: Tensor  # (B,) int or bool
 
 
 class Probe(NamedTuple):
-    """A question beside free decoding: is all the rest right, given the first `prefix` tokens of the answer?"""
+    """An evaluation besides free decoding: is the rest right, given the first `prefix` tokens of the answer?"""
 
     name: str
     prefix: int
 
 
 class Vocabulary(Protocol):
-    """The tokens of a task. Ids from `size` on are free for an objective's own."""
+    """The tokens of a task. Ids from `size` on are free for an objective's own tokens."""
 
     @property
     def size(self) -> int:
-        """Number of ids that can be written."""
+        """Number of ids that can be generated."""
 
     @property
     def texts(self) -> list[str]:
-        """How each id is written."""
+        """Text of each id."""
 
     @property
     def equals(self) -> int:
@@ -75,140 +75,142 @@ class Vocabulary(Protocol):
 
     @property
     def blank(self) -> int:
-        """A place without a token, as in teacherless training."""
+        """A blank or mask token, as in teacherless training."""
 
     @property
     def end(self) -> int | None:
-        """What ends an answer; None where all answers have one length."""
+        """The end token of answers; None if all answers have the same length."""
 
     @property
     def pairs(self) -> int | None:
-        """N, where a pair u, v of the first N ids is one token of a prompt, -1 - (u N + v); else None."""
+        """N if a pair u, v of the first N ids is one prompt token, -1 - (u N + v); otherwise None."""
 
 
 class Task(ABC):
-    """One task at one size: a frozen dataclass of its settings, every one of which the identity of a run holds."""
+    """A task at one size: a frozen dataclass of its settings, all of which are part of a run's identity."""
 
     metrics: ClassVar[tuple[str, ...]] = ()
-    """Names that `score` adds to `exact_match`, in the order of reports."""
+    """Names that `score` adds to `exact_match`, in report order."""
 
     forced_metrics: ClassVar[tuple[str, ...]] = ()
-    """Names that `score_forced` gives, in the order of reports."""
+    """Names that `score_forced` returns, in report order."""
 
     probes: ClassVar[tuple[Probe, ...]] = ()
 
     hard_position: ClassVar[int | None] = None
-    """Place of the one token of an answer that is hard to learn, if the task has just one."""
+    """Position of the hard token in the answer, if the task has exactly one."""
 
     group: int = 1
-    """Problems in a row that belong together when training batches are drawn."""
+    """Number of consecutive problems that stay together in training batches."""
 
     @property
     def title(self) -> str:
-        """What tables call it, such as G(2,5)."""
+        """Its name in tables, such as G(2,5)."""
         return str(self)
 
     @property
     @abstractmethod
     def vocab(self) -> Vocabulary:
-        """Its tokens."""
+        """Token ids and texts."""
 
     @property
     @abstractmethod
     def prompt_length(self) -> int:
-        """Tokens P of every prompt."""
+        """Prompt length P in tokens."""
 
     @property
     @abstractmethod
     def answer_length(self) -> int:
-        """Tokens L of the longest answer, its end token included."""
+        """Length L of the longest answer in tokens, including its end token."""
 
     @property
     @abstractmethod
     def chance(self) -> float:
-        """The exact match of a model that has learned all but what is hard."""
+        """Exact match of a model that has learned everything except what is hard."""
 
     @property
     @abstractmethod
     def distinct(self) -> int:
-        """How many problems exist that may stand in different sets."""
+        """Number of problems with distinct keys."""
 
     @abstractmethod
     def sample(self, count: int, generator: torch.Generator, group: int = 1) -> Batch:
-        """Draw `count` problems, a pure function of the generator.
+        """Sample `count` problems, a pure function of the generator.
 
         Args:
             count: a multiple of `group`.
-            group: problems in a row that belong together; 1 for independent ones.
+            group: number of consecutive problems that belong together; 1 for independent ones.
         """
 
     @abstractmethod
     def keys(self, batch: Batch) -> Tensor:
-        """Canonical keys (B,), int64: equal for problems that must not stand in two sets."""
+        """Canonical keys (B,), int64: equal for problems that must not be in different sets."""
 
     def score(self, decoded: Tensor, batch: Batch) -> dict[str, Share]:
-        """How right decoded answers (B, L) are: `exact_match`, and every name in `metrics`.
+        """Scores of decoded answers (B, L): `exact_match`, and every name in `metrics`.
 
-        By default an answer is right when every token that counts is.
+        By default an answer is right if all tokens that count are.
         """
         return {"exact_match": all_right(decoded, batch)}
 
     def score_forced(self, forced: Tensor, batch: Batch) -> dict[str, Share]:
-        """How right forced predictions (B, L) are, each fed with the true tokens before it: every name in
-        `forced_metrics`. Not asked of an objective that has no forced pass."""
+        """Scores of forced predictions (B, L), each given the true tokens before it: every name in `forced_metrics`.
+
+        Not called for objectives without a forced pass.
+        """
         return {}
 
     @abstractmethod
     def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:
-        """The result of a run in one word.
+        """Outcome of a run in one word.
 
         Args:
-            metrics: of the test set, by name, as result.json holds them.
-            finite: whether the loss stayed so.
+            metrics: of the test set, by name, as in result.json.
+            finite: whether the loss stayed finite.
             judged_by: the metric by which the objective is judged.
         """
 
     def known_prefix(self, prompts: Tensor) -> Tensor:
-        """The tokens of the answers before `hard_position` (B, hard_position), where a prompt tells them.
+        """Answer tokens before `hard_position` (B, hard_position), if the prompt determines them.
 
         Raises:
-            UserError: this task has no one hard token.
+            UserError: this task does not have exactly one hard token.
         """
         raise UserError(f"{type(self).__name__} has no one hard token")
 
     def resized(self, settings: Mapping[str, Any]) -> Self:
-        """The same task at another size that a model of this one can still read.
+        """The same task at another size that a model trained on this one can still read.
 
         Raises:
-            UserError: it cannot.
+            UserError: there is no such size.
         """
         raise UserError(f"{type(self).__name__} has no other sizes to evaluate on")
 
     def read(self, path: Path) -> Batch:
-        """The problems of a text file.
+        """Problems of a text file.
 
         Raises:
-            UserError: this task has no text format, or the file is not in it.
+            UserError: this task has no text format, or the file does not follow it.
         """
         raise UserError(f"{type(self).__name__} has no text format: use drawn data")
 
     def require_files(self) -> None:  # noqa: B027, most tasks have nothing to refuse
-        """Make sure that every setting has an effect on problems that are read from files.
+        """Check that every setting has an effect on problems read from files.
 
         Raises:
-            UserError: one has none.
+            UserError: a setting has none.
         """
 
     def lines(self, batch: Batch) -> Iterator[str]:
-        """Each problem as a line of its text format.
+        """Each problem as a line of the text format.
 
         Raises:
-            UserError: it has none.
+            UserError: this task has no text format.
         """
         raise UserError(f"{type(self).__name__} has no text format")
 
     def spell(self, tokens: Tensor) -> list[list[str]]:
-        """How each of some tokens (B, T) is written: a pair as `u,v`, an objective's own id as `<id>`."""
+        """Texts of tokens (B, T): a pair as `u,v`, an objective's own id as `<id>`."""
         texts, pairs = self.vocab.texts, self.vocab.pairs
 
         def text(token: int) -> str:
@@ -219,24 +221,24 @@ class Task(ABC):
         return [[text(token) for token in row] for row in tokens.tolist()]
 
     def example(self, batch: Batch, decoded: Tensor) -> list[dict[str, Any]]:
-        """Problems and what was decoded, as plain values for examples.json and the task's figure."""
+        """Problems and decoded answers as plain values, for examples.json and the task's figure."""
         rows = zip(batch.prompts.tolist(), batch.answers.tolist(), decoded.tolist(), strict=True)
         return [dict(zip(("prompt", "answer", "generated"), row, strict=True)) for row in rows]
 
 
 def up_to_end(tokens: Tensor, end: int) -> Tensor:
-    """Which places (B, L) of answers count: those up to the first end token."""
+    """Mask (B, L) of the answer positions that count: those up to the first end token."""
     ends = tokens == end
     return ends.cumsum(1) - ends.long() == 0
 
 
 def all_right(decoded: Tensor, batch: Batch, start: int = 0) -> Share:
-    """Whether every token that counts is right, from place `start` on, of the answers that have any there."""
+    """Whether all tokens that count are right, from position `start` on, for answers that have any there."""
     right, asked = ((decoded == batch.answers) | ~batch.mask)[:, start:].all(1), batch.mask[:, start:].any(1)
     return Share(right & asked, asked)
 
 
 def token_right(decoded: Tensor, batch: Batch, place: int) -> Share:
-    """Whether the token at one place is right, of the answers that have one there."""
+    """Whether the token at one position is right, for answers that have one there."""
     asked = batch.mask[:, place]
     return Share((decoded[:, place] == batch.answers[:, place]) & asked, asked)

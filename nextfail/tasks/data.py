@@ -1,6 +1,6 @@
-"""Data sets of any task: drawn ones (fixed or endless) and text files, disjoint by the task's canonical keys.
+"""Datasets for any task: generated (fixed or endless) or read from text files, disjoint by the task's canonical keys.
 
-Batch k of a run is a pure function of the data settings, the run's seed and k, which is what makes resuming exact.
+Batch k of a run is a pure function of the data settings, the run's seed and k, so resuming is exact.
 """
 
 import itertools
@@ -24,13 +24,13 @@ from nextfail.tasks.base import Batch, Task
 
 
 class TaskData(L.LightningDataModule, ABC):
-    """Train batches for ever, and fixed validation and test sets.
+    """Endless training batches, and fixed validation and test sets.
 
     Args:
-        task: whose problems they are.
-        batch_size: problems in a training batch.
-        eval_batch_size: problems evaluated at a time.
-        run_seed: the run's seed, which orders or draws the training batches.
+        task: task of the problems.
+        batch_size: problems per training batch.
+        eval_batch_size: problems per evaluation batch.
+        run_seed: the run's seed, which determines the order or sampling of training batches.
     """
 
     def __init__(self, task: Task, batch_size: int, eval_batch_size: int, run_seed: int) -> None:
@@ -48,15 +48,15 @@ class TaskData(L.LightningDataModule, ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Draw or read the sets: set `validation` and `test`, and what `train_batch` needs."""
+        """Sample or read the sets: set `validation` and `test`, and whatever `train_batch` needs."""
 
     @abstractmethod
     def train_batch(self, k: int) -> Batch:
-        """Training batch k, from 0 on."""
+        """Training batch k, counted from 0."""
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
-        # a resumed run goes on where it was cut, which is after a whole step
+        # a run resumes at its last complete optimizer step
         first = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
         return _loader(_Stream(self.train_batch, first))
 
@@ -69,18 +69,19 @@ class TaskData(L.LightningDataModule, ABC):
 
 @public("drawn")
 class DrawnData(TaskData):
-    """Sets drawn from `seed`: the same for every run with the same task, whatever the run's own seed.
+    """Sets sampled from `seed`: the same for all runs of a task, independent of the run's own seed.
 
     Args:
-        train: problems in the training set, or None for an endless fresh stream.
+        train: problems in the training set, or None to sample fresh ones at every step.
         validation: problems in the validation set.
         test: problems in the test set.
-        seed: what the sets are drawn from.
-        batch_size: problems in a training batch.
-        eval_batch_size: problems evaluated at a time.
+        seed: random seed of the sets.
+        batch_size: problems per training batch.
+        eval_batch_size: problems per evaluation batch.
 
     Raises:
-        UserError: too few distinct problems exist for disjoint sets, or the task's groups do not divide a size.
+        UserError: too few distinct problems exist for disjoint sets, a size is not a multiple of the task's group, or a
+            set does not fit into memory.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class DrawnData(TaskData):
             if value % task.group:
                 raise UserError(f"data.{key}={value} is not a multiple of {task.group}, and {task} draws so many "
                                 "problems together")  # fmt: skip
-        # twice as many keeps training problems at least as various as what is held out, and redrawing them quick
+        # twice as many: training problems stay at least as diverse as held-out ones, and resampling stays fast
         if task.distinct < 2 * (validation + test):
             raise UserError(
                 f"data.validation={validation} and data.test={test} are too many: only {task.distinct:,} distinct "
@@ -139,10 +140,10 @@ class FileData(TaskData):
         train_file: training problems.
         test_file: test problems.
         validation_file: validation problems, or None to hold out the last `validation` lines of the training file.
-        validation: how many lines to hold out.
-        overlap: what to do with training problems that are also in another set: "error", or "drop" them.
-        batch_size: problems in a training batch.
-        eval_batch_size: problems evaluated at a time.
+        validation: number of lines to hold out.
+        overlap: training problems that are also in another set: "error" raises, "drop" removes them.
+        batch_size: problems per training batch.
+        eval_batch_size: problems per evaluation batch.
 
     Raises:
         UserError: a file cannot be used, or sets share problems.
@@ -197,10 +198,10 @@ class FileData(TaskData):
 
 
 def draw_outside(task: Task, count: int, taken: Tensor, source: torch.Generator, group: int = 1) -> Batch:
-    """`count` problems whose canonical keys are not among `taken` (sorted, unique): those that are, are redrawn.
+    """Sample `count` problems whose canonical keys are not in `taken` (sorted, unique), resampling those that are.
 
     Args:
-        group: see `Task.sample`. Problems that are drawn together share a key, and are redrawn together.
+        group: see `Task.sample`. Problems of a group share a key and are resampled together.
     """
     problems = task.sample(count, source, group)
     if not len(taken):
@@ -219,10 +220,10 @@ def _among(keys: Tensor, taken: Tensor) -> Tensor:
 
 
 def shuffled_batch(problems: Batch, k: int, size: int, seed: int, group: int = 1) -> Batch:
-    """Batch k of an endless sequence of epochs, each a permutation of its own; a batch may span two epochs.
+    """Batch k of an endless sequence of epochs, each with its own permutation; a batch may span two epochs.
 
     Args:
-        group: so many problems in a row stay together, in their order; divides `size` and the number of problems.
+        group: number of consecutive problems that stay together, in order; divides `size` and the number of problems.
     """
     count, chosen = len(problems.answers) // group, []
     first, end = k * size // group, (k + 1) * size // group
@@ -240,19 +241,19 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def require_memory(each: int, **counts: int) -> None:
-    """Refuse so many problems that not even their tokens, or their logits, would fit into this machine.
+    """Refuse problem counts whose tokens, or logits, would not fit into the machine's memory.
 
     Args:
-        each: bytes that a problem takes at the least.
-        counts: problems, by data setting.
+        each: minimum bytes per problem.
+        counts: number of problems, by data setting.
 
     Raises:
-        UserError: names the setting, and how much it would take.
+        UserError: names the setting and the memory it needs.
     """
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return  # not known on this system
+        return  # unknown on this system
     for key, count in counts.items():
         if count * each > memory:
             taken, there = (f"{size / 2**30:,.0f} GiB" for size in (count * each, memory))
@@ -262,7 +263,7 @@ def require_memory(each: int, **counts: int) -> None:
 
 
 class _Stream(IterableDataset[Batch]):
-    """Batches first, first + 1, ... without end."""
+    """Batches first, first + 1, ..., endlessly."""
 
     def __init__(self, batch: Callable[[int], Batch], first: int) -> None:
         self.batch, self.first = batch, first

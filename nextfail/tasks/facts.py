@@ -1,4 +1,4 @@
-"""What reports say of a task. No module that is needed for it imports torch."""
+"""Facts about tasks for reports. Modules needed here do not import torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,36 +9,36 @@ from typing import Any
 from nextfail.source import own
 
 SOLVED = 0.95
-"""Accuracy from which a task counts as solved."""
+"""Accuracy at which a task counts as solved."""
 
 SAYS = {
     "solved": "solved it",
     "undertrained": "ended undertrained, which says nothing of the objective yet",
     "diverged": "diverged",
 }
-"""What the outcomes that tasks have in common say of those that ended so."""
+"""Phrases for the outcomes that all tasks share."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What reports say of a task at one size.
+    """Facts about a task at one size, for reports.
 
     Args:
         title: such as G(2,5).
-        chance: the exact match of a model that has learned all but what is hard; None if it stands in results alone.
-        length: places of an answer that are drawn.
-        hard_position: place of the one hard token, if there is just one.
-        sizes: settings that are columns of results.csv.
-        places: what to call the hard place, those after it, and the first one.
-        outcomes: what each outcome means.
-        says: of some outcomes, what they say of those that ended so, after their names: `solved it`.
-        columns: of metrics that are columns of a report's table beside exact match, by the column's name.
-        notes: what those columns mean.
-        order: sorts tasks in a report.
-        examples: from the items of examples.json to what `figure` draws; none of them if any is not as expected.
-        figure: draws examples of several runs, from groups of runs; None if this task has no figure.
-        figure_name: of the file that `figure` becomes, beginning with `paths`.
-        draw: draws examples of one run, given those and its objective; None as well.
+        chance: exact match of a model that has learned everything except what is hard; None if only results state it.
+        length: answer positions to plot.
+        hard_position: position of the hard token, if there is exactly one.
+        sizes: settings that become columns of results.csv.
+        places: names of the hard position, those after it, and the first one.
+        outcomes: meaning of each outcome.
+        says: phrase for runs with an outcome, to follow their names: `solved it`.
+        columns: metrics shown as table columns besides exact match, by column name.
+        notes: meaning of those columns.
+        order: sort key of the task in a report.
+        examples: converts items of examples.json to what `figure` draws; empty if an item is malformed.
+        figure: draws examples of several runs, from groups of runs; None if the task has no figure.
+        figure_name: file name of the figure; starts with `paths`.
+        draw: draws examples of one run, given those and its objective; None if the task has no figure.
     """
 
     title: str
@@ -59,10 +59,10 @@ class Facts:
 
 
 def facts(name: str, settings: Mapping[str, Any], result: Mapping[str, Any] | None) -> Facts:
-    """Facts of a task by its public name: what `facts` in its folder says; of a user's own task, what its result says.
+    """Facts of a task by its public name: from `facts` in its folder or, for a user's own task, from its result.
 
     Raises:
-        LookupError, TypeError, ValueError, ArithmeticError: the settings are not those of this task.
+        LookupError, TypeError, ValueError, ArithmeticError: the settings do not belong to this task.
     """
     if name in own() and find_spec(f"nextfail.tasks.{name}") and find_spec(f"nextfail.tasks.{name}.facts"):
         found: Facts = import_module(f"nextfail.tasks.{name}.facts").facts(settings)
@@ -74,7 +74,7 @@ def facts(name: str, settings: Mapping[str, Any], result: Mapping[str, Any] | No
 
 
 def whole(settings: Mapping[str, Any], key: str) -> int:
-    """A size, which may come from anybody's run folder."""
+    """A size; checked, as it may come from anyone's run folder."""
     value = settings[key]
     if type(value) is not int or not 0 < value < 2**15:  # tokens have 16 bits
         raise ValueError(f"task.{key} is {str(value)[:40]!r}")

@@ -1,7 +1,7 @@
-"""One run: the module, metrics, optimizers, callbacks, checkpoints, evaluation."""
+"""Training and evaluation of one run: module, metrics, optimizers, callbacks, checkpoints."""
 
 import warnings
 
-with warnings.catch_warnings():  # in a notebook, of progress bars that nextfail does not use
+with warnings.catch_warnings():  # in a notebook, about progress bars that nextfail does not use
     warnings.filterwarnings("ignore", message="IProgress not found")
     import lightning  # noqa: F401

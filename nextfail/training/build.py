@@ -1,4 +1,4 @@
-"""Objects from a configuration."""
+"""Objects built from a configuration."""
 
 import logging
 from dataclasses import is_dataclass
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 def make(section: str, spec: dict[str, Any], **more: Any) -> Any:
-    """Instantiate a section of the configuration by its `_target_`, with `more` arguments that only code can give.
+    """Instantiate a section of the configuration by its `_target_`, with `more` arguments that are set in code.
 
     Raises:
-        UserError: the target is missing, cannot be imported, or refuses its arguments.
+        UserError: the target is missing, cannot be imported, or rejects its arguments.
     """
     if not spec or "_target_" not in spec:
         raise UserError(f"{section} has no _target_: choose an option of the group, as in {section}=NAME")
     try:
-        # only the lookup is Hydra's: it would turn arguments that are dataclasses into configurations
+        # Hydra only does the lookup: it would turn dataclass arguments into configurations
         factory = instantiate({**spec, "_partial_": True}, _convert_="all")
         return factory if spec.get("_partial_") else factory(**more)
     except (InstantiationException, TypeError, ValueError, RuntimeError, ImportError) as error:
@@ -37,7 +37,7 @@ def make_task(config: dict[str, Any]) -> Task:
     """The task of a composed configuration.
 
     Raises:
-        UserError: as `make`; or its sizes do not fit.
+        UserError: as for `make`; or its sizes are invalid.
     """
     return whole_task(make("task", config["task"]))
 
@@ -46,13 +46,13 @@ def make_module(config: dict[str, Any], task: Task) -> TaskModule:
     """The LightningModule of a composed configuration.
 
     Raises:
-        UserError: as `make`; or the objective needs what the model lacks.
+        UserError: as for `make`; or the model lacks a capability that the objective requires.
     """
     objective = require("objective", make("objective", config["objective"]), Objective)
     backbone = require("model", make("model", config["model"], **fit(task, objective)), Backbone)
     optimizer, scheduler = make("optimizer", config["optimizer"]), make("scheduler", config["scheduler"])
     trainer = config.get("trainer", {})
-    adds = trainer.get("options", {}).get("accumulate_grad_batches", 1) > 1  # into gradients that a graph overwrites
+    adds = trainer.get("options", {}).get("accumulate_grad_batches", 1) > 1  # a CUDA graph would overwrite gradients
     graphs = trainer.get("cuda_graphs", False) and not adds
     return TaskModule(task, backbone, objective, optimizer, scheduler, config["seed"], graphs)
 
@@ -65,10 +65,10 @@ def make_data(config: dict[str, Any], task: Task) -> TaskData:
 
 
 def require(section: str, made: Any, kind: type) -> Any:
-    """What was made, if it is of a kind.
+    """Return `made` if it is an instance of `kind`.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is not.
     """
     if not isinstance(made, kind):
         raise UserError(f"{section} is a {type(made).__name__}: needs a {kind.__module__}.{kind.__name__}")
@@ -76,10 +76,10 @@ def require(section: str, made: Any, kind: type) -> Any:
 
 
 def whole_task(made: Any) -> Task:
-    """What was made, if it is a task whose settings are its fields.
+    """Return `made` if it is a task whose settings are its dataclass fields.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is not.
     """
     task: Task = require("task", made, Task)
     if not is_dataclass(task):
@@ -88,5 +88,5 @@ def whole_task(made: Any) -> Task:
 
 
 def fit(task: Task, objective: Any) -> dict[str, int]:
-    """How large a backbone this task and objective need."""
+    """Backbone sizes that this task and objective need."""
     return {"vocab_size": task.vocab.size + objective.extra_tokens, "max_length": objective.max_length(task)}

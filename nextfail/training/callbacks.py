@@ -1,4 +1,4 @@
-"""What every run needs while it trains: a sign of life, and reasons to stop early."""
+"""Training callbacks: heartbeat, training-set accuracy and early stopping."""
 
 import math
 import os
@@ -24,13 +24,13 @@ from nextfail.training.module import TaskModule
 
 
 class Heartbeat(Callback):
-    """Keeps status.json young, and adds a row to timing.csv at each validation.
+    """Updates status.json regularly, and adds a row to timing.csv at each validation.
 
     Args:
         folder: of the run.
-        batch_size: problems a step.
-        resume_step: step of the checkpoint gone on from.
-        every: seconds between two signs of life.
+        batch_size: problems per step.
+        resume_step: step of the checkpoint that training resumes from.
+        every: seconds between updates.
     """
 
     def __init__(self, folder: RunFolder, batch_size: int, resume_step: int, every: float = 2.0) -> None:
@@ -43,12 +43,12 @@ class Heartbeat(Callback):
         self.write("starting")
 
     def write(self, state: str, **more: Any) -> None:
-        """Replace status.json, keeping what is not said anew."""
+        """Rewrite status.json, keeping the fields that are not given."""
         self.status |= cast(Status, {"state": state, "time": time.time(), **more})
         self.folder.files.write_json(self.folder.status_json.name, self.status)
 
     def saved(self, step: int) -> None:
-        """Note from which step the run would be resumed."""
+        """Record the step that the run would resume from."""
         self.write(self.status["state"], checkpoint=step)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -66,7 +66,7 @@ class Heartbeat(Callback):
             pace = {"samples_per_second": round(self.rate, 1), "seconds_left": round(left)}
             self.write(
                 "running", step=trainer.global_step, **pace
-            )  # not the loss: reading it would wait for the device
+            )  # not the loss: reading it would synchronise with the device
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._advance(trainer, time.monotonic())
@@ -78,7 +78,7 @@ class Heartbeat(Callback):
         self.write("running", **{key: float(trainer.callback_metrics[name]) for key, name in seen.items()})
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        with suppress(UserError):  # the exception says more
+        with suppress(UserError):  # the original exception is more informative
             self.write("running", step=trainer.global_step)
 
     def _advance(self, trainer: L.Trainer, now: float) -> None:
@@ -96,12 +96,12 @@ class Heartbeat(Callback):
 
 
 class TrainSet(Callback):
-    """Measures, at each validation, how right the model is on problems that it is trained on, as split `train_set`.
+    """Measures accuracy on training problems at each validation, as split `train_set`.
 
-    They are the run's first ones. Nothing of the run depends on it.
+    Uses the first problems of the run. It does not affect the run.
 
     Args:
-        problems: how many.
+        problems: number of training problems.
     """
 
     def __init__(self, problems: AtLeast1) -> None:
@@ -124,7 +124,7 @@ class TrainSet(Callback):
 
 
 class StopAt(Callback):
-    """End training at the first validation whose exact match reaches a target.
+    """Ends training at the first validation whose exact match reaches a target.
 
     Args:
         target: between 0 and 1, or None for never.
@@ -134,7 +134,7 @@ class StopAt(Callback):
         self.target, self.reached = target, False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.should_stop |= self.reached  # cut after the last step, before the result
+        trainer.should_stop |= self.reached  # interrupted after the last step, before the result
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.target is not None and trainer.callback_metrics["validation/exact_match"] >= self.target:
@@ -148,9 +148,10 @@ class StopAt(Callback):
 
 
 class StopWhenDiverged(Callback):
-    """End training at the first validation after a loss that was not finite.
+    """Ends training at the first validation after a non-finite loss.
 
-    Once it is so it stays so, and the mean since the last validation shows it: no step waits for the device.
+    Checks the mean loss since the last validation, in which a non-finite value persists, so no step waits for the
+    device.
     """
 
     def __init__(self) -> None:
@@ -164,7 +165,7 @@ class StopWhenDiverged(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TaskModule)
-        self._look(trainer, pl_module.window.mean().get("loss", 0.0))  # steps after the last validation
+        self._look(trainer, pl_module.window.mean().get("loss", 0.0))  # covers steps after the last validation
 
     def _look(self, trainer: L.Trainer, loss: float) -> None:
         if not math.isfinite(loss):

@@ -1,4 +1,4 @@
-"""Checkpoints that survive: written whole or not at all, the one before kept, loaded without running code."""
+"""Robust checkpoints: written atomically, with the previous one kept, and loaded without executing code."""
 
 import io
 import os
@@ -24,25 +24,25 @@ from nextfail.runs.lock import Lock
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 NEW = "new.ckpt"
-"""One that is whole, and not yet in the place of the last."""
+"""A complete checkpoint that has not yet replaced the last one."""
 
 
 class NotWholeError(UserError):
-    """A checkpoint is damaged, so that the one before it may serve."""
+    """A checkpoint is damaged; the previous one may be used instead."""
 
 
 class Checkpoints(Checkpoint):
-    """Saves after every validation: `last.ckpt`, the one before it, and the best by validation exact match.
+    """Saves after every validation: `last.ckpt`, the previous one, and the best by validation exact match.
 
-    On Ctrl-C or SIGTERM it lets the step end, and its validation if one is due, saves, and leaves with RunCut. A second
-    Ctrl-C leaves at once.
+    On Ctrl-C or SIGTERM it waits for the end of the step, and of its validation if one is due, saves, and raises
+    RunCut. A second Ctrl-C exits immediately.
 
     Args:
-        run: whose folder they go to.
-        identity: hash of the run, written into each.
+        run: folder of the run.
+        identity: hash of the run, stored in each checkpoint.
         val_every: steps between validations.
         lock: of the run's folder; nothing is saved once it is lost.
-        saved: told the step of each that is saved.
+        saved: called with the step of each saved checkpoint.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Checkpoints(Checkpoint):
         self.handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.handlers = stop.listen()  # only now, so that these replace Lightning's own
+        self.handlers = stop.listen()  # only now, so that these replace Lightning's handlers
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # else gradients of a step would be lost
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # otherwise accumulated gradients would be lost
         if stop.requested is not None and whole and trainer.global_step % self.val_every:
             self.save(trainer)
             _leave(trainer)
@@ -77,24 +77,24 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         stop.unlisten(self.handlers)
-        if self.saved_step != trainer.global_step:  # no validation fell on the last step
+        if self.saved_step != trainer.global_step:  # there was no validation at the last step
             self.save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         stop.unlisten(self.handlers)
 
     def save(self, trainer: L.Trainer, best: bool = False) -> None:
-        """Write `last.ckpt`, and `best.ckpt` if this is it; what was last becomes `previous.ckpt`.
+        """Write `last.ckpt`, and `best.ckpt` if it is the best; the old `last.ckpt` becomes `previous.ckpt`.
 
         Raises:
-            UserError: the disk is full, or the folder cannot be written; what was saved before is still there.
+            UserError: the disk is full, or the folder cannot be written; earlier checkpoints are kept.
             RunCut: the run was taken over by another process.
         """
         self.lock.check()
         files = self.run.files.below(self.run.checkpoints.name)
         try:
             trainer.save_checkpoint(self.run.checkpoints / NEW)
-            if best:  # first, so that a kill in between is mended when this step is reached again
+            if best:  # first, so that a kill in between is repaired when this step is repeated
                 with open_regular(self.run.checkpoints / NEW) as whole, files.writing(BEST) as file:
                     shutil.copyfileobj(whole, file)
         except UserError:
@@ -116,10 +116,10 @@ class Checkpoints(Checkpoint):
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes what Lightning saves whole or not at all, and through no link."""
+    """Writes Lightning's checkpoints atomically, without following links."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        content = io.BytesIO()  # torch hides what a disk that is full says
+        content = io.BytesIO()  # torch hides the error of a full disk
         torch.save(checkpoint, content)
         Inside(Path(path).parent).write(Path(path).name, content.getbuffer())
 
@@ -129,13 +129,13 @@ def _leave(trainer: L.Trainer) -> NoReturn:
 
 
 def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
-    """Load a checkpoint of the run with this hash, as tensors and plain values alone: nothing in it is executed.
+    """Load a checkpoint of the run with this hash, as tensors and plain values only: no code in it is executed.
 
     Raises:
-        UserError: it is missing, not whole, not one of ours, or of another run or schema.
+        UserError: it is missing, damaged, not from nextfail, or of another run or schema.
     """
     try:
-        # torch warns of foreign formats, which are refused below
+        # torch warns about foreign formats, which are refused below
         with warnings.catch_warnings(action="ignore"), open_regular(path) as file:
             _require_plain(file, path)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
@@ -147,7 +147,7 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
         ) from error
     except UserError:
         raise
-    except Exception as error:  # what torch, zipfile and pickle raise for damaged bytes is of many kinds
+    except Exception as error:  # torch, zipfile and pickle raise many types for damaged bytes
         raise NotWholeError(f"{path} is not a whole checkpoint") from error
     own = checkpoint.get("nextfail") if isinstance(checkpoint, dict) else None
     if not isinstance(own, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
@@ -161,7 +161,7 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
 
 
 def _require_plain(file: BinaryIO, path: Path) -> None:
-    """Refuse an archive that unpacks to more than its own size; torch compresses nothing."""
+    """Refuse an archive that unpacks to more than its own size; torch does not compress."""
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
     size = file.seek(0, os.SEEK_END)
@@ -171,10 +171,10 @@ def _require_plain(file: BinaryIO, path: Path) -> None:
 
 
 def latest_whole(folder: Path, identity: str) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint of this run, or None if there is none at all, and what is wrong with newer ones.
+    """The newest intact checkpoint of this run, None if there is none at all, and what is wrong with newer ones.
 
     Raises:
-        UserError: there are checkpoints, and none of them can be gone on from.
+        UserError: there are checkpoints, but none that training can resume from.
     """
     complaints: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):

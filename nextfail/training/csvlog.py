@@ -1,4 +1,4 @@
-"""The logger behind metrics.csv: one row a step and split, and no clocks."""
+"""The logger behind metrics.csv: one row per step and split, without timings."""
 
 from argparse import Namespace
 from typing import Any
@@ -11,9 +11,9 @@ from nextfail.runs.table import Row, Table
 
 
 class MetricsFile(Logger):
-    """Writes what is logged as `split/column` into the row (step, split).
+    """Writes metrics logged as `split/column` to the row (step, split).
 
-    Lightning's CSVLogger deletes the rows of an earlier start; this one keeps those up to the step resumed from.
+    Lightning's CSVLogger deletes the rows of an earlier session; this one keeps those up to the step it resumes from.
 
     Args:
         folder: of the run.
@@ -33,7 +33,7 @@ class MetricsFile(Logger):
         return 0
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: run.json holds them."""
+        """Does nothing: hyperparameters are in run.json."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

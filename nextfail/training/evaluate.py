@@ -1,4 +1,4 @@
-"""Metrics of a trained run, on its own test set or on other problems."""
+"""Evaluation of a trained run, on its own test set or on other problems."""
 
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from nextfail.training.run import one_process, quieten, record_of
 def evaluate(
     folder: RunFolder, *, checkpoint: str, sizes: dict[str, Any] | None, file: Path | None, trust: bool
 ) -> dict[str, Any]:
-    """Evaluate a run without running any code that its folder names.
+    """Evaluate a run, without executing code that its folder names unless it is trusted.
 
     Args:
         folder: a run folder.
         checkpoint: "last", "best" or a path.
-        sizes: settings of the task that other problems than the run's have.
-        file: problems in the task's text format, instead of drawn ones.
-        trust: whether classes of the user's own may be imported, as named by run.json.
+        sizes: task settings that differ from the run's.
+        file: problems in the task's text format, instead of sampled ones.
+        trust: whether the user's own classes named in run.json may be imported.
 
     Returns:
         The metrics, the outcome, and what was evaluated.
@@ -75,10 +75,10 @@ def evaluate(
 
 
 def fit(module: TaskModule, sizes: dict[str, Any]) -> None:
-    """Turn a module to problems of another size.
+    """Switch a module to problems of another size.
 
     Raises:
-        UserError: the model's vocabulary or length does not hold them.
+        UserError: they exceed the model's vocabulary or maximum length.
     """
     task = module.task.resized(sizes)
     needed, most = module.objective.max_length(task), module.backbone.max_length
@@ -89,13 +89,13 @@ def fit(module: TaskModule, sizes: dict[str, Any]) -> None:
 
 
 def own_problems(folder: RunFolder, task: Task, trust: bool) -> Batch:
-    """The run's test set; or, for another size, one drawn as the run's would be."""
+    """The run's test set or, for another size, one sampled in the same way."""
     run, identity = folder.run(), folder.identity()
     if task != remake_task(folder, trust):
         drawn = identity.classes["data"]["name"] == "drawn"
         settings = {key: identity.settings["data"][key] for key in ("validation", "test", "seed") if drawn}
         data: TaskData = DrawnData(task, run["seed"], train=None, **settings)
-    elif test_file := run.get("files", {}).get("test_file"):  # without the others, which may be elsewhere by now
+    elif test_file := run.get("files", {}).get("test_file"):  # without the other files, which may have moved
         require_unchanged(run, "test_file", test_file)
         return task.read(Path(test_file))
     else:

@@ -1,8 +1,8 @@
-"""Training steps that a CUDA GPU repeats by itself.
+"""Training steps as CUDA graphs.
 
-A step of a small model is some hundred kernels of a few microseconds each, and the processor takes longer to start one
-than the GPU to run it. A CUDA graph records the kernels once and starts them all at once. The kernels, and what is
-drawn at random in them, stay the same.
+A step of a small model is hundreds of kernels of a few microseconds each, and launching one takes the CPU longer than
+running it takes the GPU. A CUDA graph records the kernels once and launches them all at once. The kernels, and the
+random numbers drawn in them, stay the same.
 """
 
 import logging
@@ -20,15 +20,15 @@ from nextfail.tasks.base import Batch
 log = logging.getLogger(__name__)
 
 Measured = dict[str, Tensor]
-"""What a training step yields: `loss`, which is minimised, `token_accuracy`, and the parts of the loss; all scalars."""
+"""Scalars of a training step: `loss`, which is minimised, `token_accuracy`, and the terms of the loss."""
 
 
 class Step(nn.Module):
-    """The forward pass of a training step, tensors in and tensors out.
+    """The forward pass of a training step, with tensors in and out.
 
     Args:
-        objective: whose loss it is.
-        backbone: which predicts.
+        objective: computes the loss.
+        backbone: the model.
     """
 
     def __init__(self, objective: Objective, backbone: Backbone) -> None:
@@ -36,12 +36,12 @@ class Step(nn.Module):
         self.objective, self.backbone = objective, backbone
 
     def forward(self, *batch: Tensor) -> Measured:
-        """What to minimise and report, of the tensors of a batch."""
+        """Loss and reported values, from the tensors of a batch."""
         return measured(self.objective.loss(self.backbone, Batch(*batch)))
 
 
 def measured(loss: Loss) -> Measured:
-    """The scalars of a loss; all but `loss` without a gradient."""
+    """The scalars of a loss; all but `loss` are detached."""
     asked = loss.labels != IGNORE
     right = (loss.logits.detach().argmax(-1) == loss.labels) & asked
     parts = {name: part.detach() for name, part in loss.parts.items()}
@@ -49,22 +49,23 @@ def measured(loss: Loss) -> Measured:
 
 
 def graphed(step: Step, batch: Batch, seed: int) -> Callable[..., Measured]:
-    """The same step as CUDA graphs, forward and backward; the step itself where that cannot be, with a warning.
+    """The step as CUDA graphs, forward and backward; falls back to the step itself, with a warning, if that is
+    impossible.
 
-    A graph repeats what was recorded. It is compared with the step once, on other problems and with another seed, so
-    that a step which draws on the CPU, or keeps something from one step to the next, is not repeated by mistake.
+    A graph replays what was recorded. It is compared with the step once, on other problems and with another seed, to
+    detect steps that draw random numbers on the CPU or keep state between steps.
 
     Args:
-        step: whose parameters are on a CUDA GPU.
-        batch: of the size that batches have; one of another size is not repeated from the graph.
+        step: with parameters on a CUDA GPU.
+        batch: of the usual size; batches of another size bypass the graph.
         seed: of the run.
     """
     device = batch.prompts.device
     dtype, cast = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
-    other = batch.rows(torch.arange(len(batch.answers), device=device) // 2)  # the first half of them, each twice
+    other = batch.rows(torch.arange(len(batch.answers), device=device) // 2)  # the first half, each problem twice
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
-        torch.autocast(device.type, dtype, enabled=cast, cache_enabled=False),  # a cache would outlive its graph
+        torch.autocast(device.type, dtype, enabled=cast, cache_enabled=False),  # a cache would outlive the graph
     ):
         try:
             expected = _tried(step, other, seed)
@@ -86,7 +87,7 @@ def graphed(step: Step, batch: Batch, seed: int) -> Callable[..., Measured]:
 
 
 def _tried(step: Step, batch: Batch, seed: int) -> Measured:
-    """What a step yields on some problems, and the norm of its gradient; it leaves no gradient behind."""
+    """Values of a step on some problems, and the norm of its gradient; leaves no gradient behind."""
     torch.manual_seed(derive("graph", seed))
     values: Measured = step(*batch)
     wanted = [each for each in step.parameters() if each.requires_grad]

@@ -1,4 +1,4 @@
-"""What happens inside a trained model: hidden states after every block, and where every head looks."""
+"""The inside of a trained model: hidden states of every block, and attention weights of every head."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,21 +10,19 @@ from nextfail.errors import UserError
 from nextfail.training.module import TaskModule
 
 SEEING = ("causal", "mask", "positions")
-"""Options of `Backbone.forward` that say what a position sees."""
+"""Options of `Backbone.forward` that determine what a position attends to."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """One pass of a model over prompts and the answers that it gave to them.
+    """One forward pass of a model over prompts and answers.
 
     Args:
-        tokens: what was read, (B, T): the prompt, then as many tokens as the objective feeds.
-        texts: how each token is written, (B, T).
-        written: the tokens that were predicted, (B, l), in the order in which the objective writes them; the last l
-            positions of T answer for them.
-        hidden: what each block is given, (B, T, C), the first of them the embeddings.
-        attention: of each block, how much each head reads from where, (B, H, T, T), a row for each reader; None where
-            a block does not attend.
+        tokens: input ids, (B, T): the prompt, then the tokens that the objective feeds.
+        texts: text of each token, (B, T).
+        written: predicted tokens, (B, l), in the objective's order of writing; the last l positions of T predict them.
+        hidden: input of each block, (B, T, C); the first are the embeddings.
+        attention: attention weights of each block, (B, H, T, T), one row per query; None for blocks without attention.
     """
 
     tokens: Tensor
@@ -36,10 +34,10 @@ class Inspection:
 
 @torch.no_grad()
 def inspect(module: TaskModule, prompts: Tensor, answers: Tensor) -> Inspection:
-    """Look at a model while it reads prompts (B, P), and answers (B, L) as far as its objective feeds them.
+    """Record a model's forward pass over prompts (B, P), and answers (B, L) as far as its objective feeds them.
 
     Raises:
-        UserError: the model has no blocks to look at, or its objective does not read the answer in one pass.
+        UserError: the model has no blocks to inspect, or its objective does not read the answer in one pass.
     """
     backbone, objective = module.backbone, module.objective
     layers = backbone.layers()

@@ -1,4 +1,4 @@
-"""Objects from a run folder, which may be somebody else's: from a closed table of classes, unless it is trusted."""
+"""Objects from a run folder, possibly someone else's: only known classes are loaded unless it is trusted."""
 
 import logging
 from functools import cache
@@ -25,16 +25,16 @@ from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)
 
-COPIES = 256  # of a model's weights that a checkpoint may hold at most: an optimizer has two or three, LBFGS a hundred
-MOST_HALVED = 4  # a checkpoint may hold weights in half precision, and weights of two names are counted twice
-REST = 64 * 2**20  # bytes of anything else in it
+COPIES = 256  # maximum copies of the weights in a checkpoint: optimizers keep two or three, LBFGS a hundred
+MOST_HALVED = 4  # allows for half-precision weights, and for shared weights that are counted twice
+REST = 64 * 2**20  # bytes of everything else in a checkpoint
 
 LOADABLE = (Task, Backbone, Objective, TaskData)
-"""What a run folder may name without being trusted: classes of nextfail's own of these kinds, by their public names."""
+"""Base classes of what an untrusted run folder may name: nextfail's own classes, by public name."""
 
 
 def own_class(name: str) -> Any:
-    """One of them, or None if there is none of this name; only nextfail's own modules are imported for it."""
+    """A loadable class by public name, or None if there is none; imports only nextfail's own modules."""
     if (found := own().get(name)) is None:
         return None
     module, _, attribute = found.path.rpartition(".")
@@ -46,17 +46,18 @@ def load(folder: RunFolder, checkpoint: str = "last", trust: bool = False) -> tu
     """The module of a run folder with the weights of a checkpoint, the checkpoint's path and its step.
 
     Args:
-        checkpoint: last, best or a path.
-        trust: as of `remake_module`.
+        checkpoint: "last", "best" or a path.
+        trust: as for `remake_module`.
 
     Raises:
-        UserError: as `remake_module`; the checkpoint is not one of this run, or its size is not that of such a model.
+        UserError: as for `remake_module`; or the checkpoint does not belong to this run, or its size does not match the
+            model.
     """
     run = folder.run()
     path = {"last": folder.checkpoints / LAST, "best": folder.checkpoints / BEST}.get(checkpoint, Path(checkpoint))
     if "choices" not in run:
         raise UserError(f"{folder.run_json} {ODD}: it has no choices")
-    if not trust and run.get("source") is None and path.is_file():  # a pretrained model is as large as its own files
+    if not trust and run.get("source") is None and path.is_file():  # pretrained models are as large as their files
         _require_size(folder, path, run["hash"])
     state = read_checkpoint(path, run["hash"])
     module = remake_module(folder, trust)
@@ -70,7 +71,7 @@ def load(folder: RunFolder, checkpoint: str = "last", trust: bool = False) -> tu
 
 
 def _require_size(folder: RunFolder, path: Path, run_hash: str) -> None:
-    """Refuse a checkpoint whose size is not that of the model in run.json, before memory is taken for either.
+    """Refuse a checkpoint whose size does not match the model in run.json, before allocating memory for either.
 
     Raises:
         UserError: it is too large or too small.
@@ -80,9 +81,9 @@ def _require_size(folder: RunFolder, path: Path, run_hash: str) -> None:
     def add(owner: Any, name: str, parameter: torch.Tensor | None) -> None:
         nonlocal needed
         needed += 0 if parameter is None else parameter.numel() * parameter.element_size()
-        if needed > MOST_HALVED * held:  # at once: the rest may take hours to make
+        if needed > MOST_HALVED * held:  # immediately: building the rest may take hours
             if held <= REST:
-                read_checkpoint(path, run_hash)  # it may have a better reason
+                read_checkpoint(path, run_hash)  # it may raise a better error
             raise UserError(f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes and more")
 
     hook = register_module_parameter_registration_hook(add)
@@ -96,18 +97,18 @@ def _require_size(folder: RunFolder, path: Path, run_hash: str) -> None:
 
 
 def remake_module(folder: RunFolder, trust: bool = False) -> TaskModule:
-    """The module of a run folder, weights not loaded, from its run.json alone.
+    """The module of a run folder, without its weights, from run.json alone.
 
     Args:
-        trust: whether to import and call what run.json names beyond nextfail's own classes.
+        trust: whether to import and call classes in run.json that are not nextfail's own.
 
     Raises:
-        UserError: the folder names something else and is not trusted, or is not a run folder.
+        UserError: the folder names such classes and is not trusted, or it is not a run folder.
     """
     run = folder.run()
     task = remake_task(folder, trust)
     objective = _remake(folder, "objective", {}, trust)
-    source = run.get("source")  # identity has its digest, and this is its name
+    source = run.get("source")  # the identity has its digest; this is its name
     if source is not None and not trust and not Path(str(source)).is_dir():
         raise UserError(f"{folder.path} began with the model {source}, and there is no such folder: it would be asked "
                         "for on the hub. Give --trust if you trust this folder")  # fmt: skip
@@ -118,18 +119,18 @@ def remake_module(folder: RunFolder, trust: bool = False) -> TaskModule:
 
 
 def remake_task(folder: RunFolder, trust: bool = False) -> Task:
-    """The task of a run folder; as `remake_module`."""
+    """The task of a run folder; as for `remake_module`."""
     return whole_task(_remake(folder, "task", {}, trust))
 
 
 def remake_data(folder: RunFolder, task: Task, trust: bool = False) -> TaskData:
-    """The data of a run folder; as `remake_module`.
+    """The data of a run folder; as for `remake_module`.
 
     Raises:
-        UserError: as there; or a data file is not the one that the run began with.
+        UserError: as there; or a data file has changed since the run began.
     """
     run = folder.run()
-    files = run.get("files", {})  # as the model above
+    files = run.get("files", {})  # as for the model above
     for key, name in files.items():
         require_unchanged(run, key, name)
     data: TaskData = _remake(folder, "data", files, trust, task=task, run_seed=run["seed"])
@@ -137,7 +138,7 @@ def remake_data(folder: RunFolder, task: Task, trust: bool = False) -> TaskData:
 
 
 def require_unchanged(run: dict[str, Any], key: str, name: str | None) -> None:
-    """Refuse a data file whose content is not that with which a run began."""
+    """Raise UserError if a data file's content has changed since the run began."""
     if file_digest(name) != run["data"].get(key):
         raise UserError(f"{name} is not the {key} of this run any more: its content has changed")
 
@@ -166,5 +167,5 @@ def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: boo
 
 @cache
 def _warn(text: str) -> None:
-    """Say so once, however often a class of the folder is made."""
+    """Warn once, however often a class of the folder is loaded."""
     log.warning("%s", line(text))

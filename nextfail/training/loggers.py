@@ -1,4 +1,4 @@
-"""Loggers beside metrics.csv that need more than a configuration of Lightning's own."""
+"""Loggers besides metrics.csv that need more than a configuration of Lightning's own."""
 
 import fcntl
 import os
@@ -14,20 +14,21 @@ SQLITE = "sqlite:///"
 
 
 class MLflow(MLFlowLogger):
-    """Lightning's MLFlowLogger, which continues its run when nextfail's is resumed: MLflow gives out ids of its own, so
-    that the run is found again by a tag.
+    """Lightning's MLFlowLogger, continuing its MLflow run when the nextfail run is resumed.
+
+    MLflow assigns its own ids, so the run is found again by a tag.
 
     Args:
-        id: of nextfail's run.
-        experiment_name: of MLflow's experiment.
-        run_name: of MLflow's run.
+        id: of the nextfail run.
+        experiment_name: of the MLflow experiment.
+        run_name: of the MLflow run.
         tracking_uri: of the store or server.
-        more: as MLFlowLogger takes it.
+        more: as for MLFlowLogger.
     """
 
     def __init__(self, id: str, experiment_name: str, run_name: str, tracking_uri: str, **more: Any) -> None:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it is read on import
-        with _one_at_a_time(tracking_uri):  # runs of a sweep would make the same tables
+        with _one_at_a_time(tracking_uri):  # parallel runs would create the same tables
             super().__init__(experiment_name, run_name, tracking_uri, tags={TAG: id}, **more)
             client = self._mlflow_client
             experiment = client.get_experiment_by_name(experiment_name)
@@ -38,7 +39,7 @@ class MLflow(MLFlowLogger):
 
 @contextmanager
 def _one_at_a_time(tracking_uri: str) -> Iterator[None]:
-    """Hold the folder of a database for a moment; a server looks after itself."""
+    """Lock the folder of an SQLite database; a server handles concurrency itself."""
     if not tracking_uri.startswith(SQLITE):
         yield
         return

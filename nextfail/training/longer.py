@@ -1,4 +1,4 @@
-"""Continuing a finished run with a larger budget, in a folder of its own."""
+"""Continuation of a finished run with a larger budget, in its own folder."""
 
 import io
 from pathlib import Path
@@ -12,15 +12,15 @@ from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
 
 
 def adopt(folder: RunFolder, shorter: RunFolder, identity: str) -> Path:
-    """Make a folder what it would be if its run had been cut where a shorter one ended; returns the checkpoint.
+    """Initialise a folder as if its run had been interrupted where a shorter one ended; returns the checkpoint.
 
     Args:
         folder: of the longer run, claimed, without a checkpoint.
-        shorter: the same run with a smaller budget, done.
+        shorter: the same run with a smaller budget, finished.
         identity: hash of the longer run.
 
     Raises:
-        UserError: a checkpoint of the shorter run is missing, or not whole.
+        UserError: a checkpoint of the shorter run is missing or damaged.
     """
     of_it = shorter.run()["hash"]
     checkpoints = {name: read_checkpoint(shorter.checkpoints / name, of_it) for name in (BEST, LAST)}
@@ -29,7 +29,7 @@ def adopt(folder: RunFolder, shorter: RunFolder, identity: str) -> Path:
         rows = [row for row in read_rows(path) if row.get("split") != "test"]
         Table(folder.files, path.name, step).add(*rows)
     files = folder.files.below(folder.checkpoints.name)
-    for name, checkpoint in checkpoints.items():  # the last one last: with it the folder is whole
+    for name, checkpoint in checkpoints.items():  # last.ckpt last: it makes the folder complete
         files.write(name, _bytes(checkpoint | {"nextfail": checkpoint["nextfail"] | {"identity": identity}}))
     return folder.checkpoints / LAST
 

@@ -1,4 +1,4 @@
-"""How right decoded answers are: every proportion with its count and 95 % Wilson interval."""
+"""Metrics of decoded answers: every proportion with its count and 95 % Wilson interval."""
 
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from nextfail.tasks.base import Batch, Share, Task, all_right
 
 
 def proportion(hits: int, count: int) -> dict[str, Any]:
-    """A `Proportion`, as result.json holds it: hits out of count with the 95 % Wilson score interval."""
+    """A `Proportion`, as in result.json: hits out of count with the 95 % Wilson score interval."""
     if not count:
         return asdict(Proportion(value=0.0, low=0.0, high=1.0, n=0))
     interval = binomtest(hits, count).proportion_ci(0.95, method="wilson")
@@ -22,7 +22,7 @@ def proportion(hits: int, count: int) -> dict[str, Any]:
 
 
 class Shares(Metric):
-    """Micro shares in each of `length` columns, which torchmetrics has for classes but not for positions."""
+    """Micro-averaged proportions in each of `length` columns; torchmetrics has them per class, not per position."""
 
     hits: Tensor
     count: Tensor
@@ -33,7 +33,7 @@ class Shares(Metric):
             self.add_state(name, torch.zeros(length, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, right: Tensor, asked: Tensor) -> None:
-        """How much is right, of how much was asked: both (B, length), whole numbers or bool."""
+        """Add counts of right predictions and of all predictions: both (B, length), integer or bool."""
         self.hits += right.sum(0)
         self.count += asked.sum(0)
 
@@ -42,10 +42,10 @@ class Shares(Metric):
 
 
 class AnswerMetrics(torch.nn.Module):
-    """Every metric of a task, gathered over the batches of one set.
+    """All metrics of a task, accumulated over the batches of one set.
 
     Args:
-        task: whose answers they are.
+        task: task of the answers.
     """
 
     def __init__(self, task: Task) -> None:
@@ -57,7 +57,7 @@ class AnswerMetrics(torch.nn.Module):
         self.generated, self.forced = Shares(task.answer_length), Shares(task.answer_length)
 
     def update(self, predictions: Predictions, batch: Batch) -> None:
-        """Count one batch."""
+        """Add one batch."""
         for name, share in self.task.score(predictions.generated, batch).items():
             _add(self.scores[name], share)
         self.generated.update(*_each(predictions.generated, batch))
@@ -70,7 +70,7 @@ class AnswerMetrics(torch.nn.Module):
                 _add(self.probes[probe.name], all_right(predictions.probed[probe.name], batch, probe.prefix))
 
     def compute(self) -> dict[str, Any]:
-        """Metrics by name; None where the objective has no such question."""
+        """Metrics by name; None if not applicable to the objective."""
         scores = {name: _by_column(metric)[0] for name, metric in self.scores.items()}
         maybe = {**self.forced_scores, **self.probes}
         probes = {name: _by_column(metric)[0] if metric.update_called else None for name, metric in maybe.items()}
@@ -83,7 +83,7 @@ class AnswerMetrics(torch.nn.Module):
         }
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Reset all counts."""
         every = (*self.scores.values(), *self.forced_scores.values(), *self.probes.values())
         for metric in (*every, self.generated, self.forced):
             cast(Shares, metric).reset()
@@ -94,7 +94,7 @@ def _add(metric: Any, share: Share) -> None:
 
 
 def _each(decoded: Tensor, batch: Batch) -> Share:
-    """Which tokens are right, of those that count, (B, L) both."""
+    """Which tokens are right, and which count, both (B, L)."""
     return Share((decoded == batch.answers) & batch.mask, batch.mask)
 
 
@@ -103,7 +103,7 @@ def _by_column(metric: Any) -> list[dict[str, Any]]:
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:
-    """Plain values for loggers: `exact_match`, ..., `token_accuracy_0`, ...; what is None is left out."""
+    """Plain values for loggers: `exact_match`, ..., `token_accuracy_0`, ...; None values are omitted."""
     values: dict[str, float] = {}
     for key, value in metrics.items():
         if isinstance(value, list):

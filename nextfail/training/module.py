@@ -1,4 +1,4 @@
-"""The one LightningModule: any task, backbone and objective."""
+"""The single LightningModule for any task, backbone and objective."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,16 +22,16 @@ SchedulerFactory = Callable[..., LRScheduler]
 
 
 class TaskModule(L.LightningModule):
-    """Trains `backbone` by `objective` and measures the answers it decodes.
+    """Trains `backbone` with `objective` and evaluates the answers it decodes.
 
     Args:
-        task: whose problems they are.
-        backbone: what predicts.
-        objective: what is asked of it; attached to task and backbone here.
-        optimizer: makes an optimizer from a module; None for evaluation alone.
-        scheduler: makes a schedule from `optimizer` and `max_steps`; stepped after every batch.
-        seed: the run's seed; whatever is random in step k is a pure function of it and k.
-        cuda_graphs: whether a CUDA GPU repeats training steps by itself; elsewhere it changes nothing.
+        task: task of the problems.
+        backbone: the model.
+        objective: the training objective; attached to task and backbone here.
+        optimizer: creates an optimizer from a module; None for evaluation only.
+        scheduler: creates a schedule from `optimizer` and `max_steps`; stepped after every batch.
+        seed: the run's seed; randomness in step k is a pure function of it and k.
+        cuda_graphs: whether to replay training steps as CUDA graphs; no effect without a CUDA GPU.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TaskModule(L.LightningModule):
         self.task, self.backbone, self.objective = task, backbone, objective
         self.make_optimizer, self.make_scheduler, self.seed = optimizer, scheduler, seed
         self.cuda_graphs = cuda_graphs
-        self._steps: list[Callable[..., Measured]] = []  # in a list, which keeps it out of the module's parameters
+        self._steps: list[Callable[..., Measured]] = []  # in a list, so that it is not registered as a submodule
         self.metrics = AnswerMetrics(task)
         self.window = Window()
         self.results: dict[str, Any] = {}
@@ -83,17 +83,20 @@ class TaskModule(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """By norm, in every precision: Lightning itself refuses under bf16-mixed, since fused optimizers undo a scaling
-        of gradients by themselves, which only fp16 has."""
+        """Clip by norm in every precision.
+
+        Lightning refuses this under bf16-mixed, as fused optimizers unscale gradients themselves; but only fp16 scales
+        gradients.
+        """
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise UserError(f"trainer.precision={self.trainer.precision} scales gradients, which is not supported: "
                             "choose bf16-mixed or 32-true")  # fmt: skip
-        if gradient_clip_val:  # in the optimizer's order, as Lightning does: another one has other last bits
+        if gradient_clip_val:  # in the optimizer's order, as in Lightning: the order affects rounding
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        part = batch_idx % self.trainer.accumulate_grad_batches  # of the batches of a step
+        part = batch_idx % self.trainer.accumulate_grad_batches  # index of the batch within a step
         torch.manual_seed(derive("step", self.seed, self.global_step, *([part] if part else [])))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -134,25 +137,25 @@ class TaskModule(L.LightningModule):
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """The type that holds a sum best; Apple's GPUs have no float64."""
+    """The most precise type for sums; Apple GPUs have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Window:
-    """Sums of losses since the last validation; kept in checkpoints, so that a resumed run reports the same."""
+    """Sums of losses since the last validation; saved in checkpoints, so that a resumed run reports the same values."""
 
     def __init__(self, sums: dict[str, Tensor] | None = None, steps: int = 0) -> None:
         self.sums, self.steps = dict(sums or {}), steps
 
     def add(self, values: Measured) -> None:
-        """Count one step; stays on the device, so that nothing waits."""
+        """Add one step; stays on the device, so that nothing waits."""
         for name, value in values.items():
             value = value.detach().to(widest(value.device))
             self.sums[name] = self.sums[name].to(value) + value if name in self.sums else value.clone()
         self.steps += 1
 
     def mean(self) -> dict[str, float]:
-        """The mean of each over the steps; empty before the first."""
+        """Means over the steps; empty before the first step."""
         return {name: float(total) / self.steps for name, total in self.sums.items()}
 
     def clear(self) -> None:
@@ -160,5 +163,5 @@ class Window:
         self.sums, self.steps = {}, 0
 
     def state(self) -> dict[str, Any]:
-        """What `Window(**state)` goes on from."""
+        """State to restore with `Window(**state)`."""
         return {"sums": dict(self.sums), "steps": self.steps}

@@ -1,4 +1,4 @@
-"""Optimizers and schedules, made from a module: `build(module)` with everything else set by configuration."""
+"""Optimizers and learning rate schedules, as factories whose other arguments are set by the configuration."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from nextfail.source import public
 def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters with and without weight decay: matrices have it; biases, norms and embeddings do not.
 
-    A parameter with the attribute `no_weight_decay = True` has none either.
+    Parameters with the attribute `no_weight_decay = True` have none either.
     """
     embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     with_decay: list[nn.Parameter] = []
@@ -31,7 +31,7 @@ def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]
 
 
 def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-    return list({id(p): p for p in parameters}.values())  # a shared parameter is met once for each owner
+    return list({id(p): p for p in parameters}.values())  # shared parameters occur once per owner
 
 
 @public("adamw")
@@ -42,12 +42,12 @@ def adamw(
     eps: NotNegative = 1e-8,
     weight_decay: NotNegative = 0.1,
 ) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) with decay on matrices alone.
+    """AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only.
 
     Args:
-        module: what to train.
-        lr: learning rate at its highest.
-        betas: of the running means of the gradient and of its square.
+        module: the module to train.
+        lr: peak learning rate.
+        betas: decay rates of the running means of the gradient and its square.
         eps: added to the root of the mean square.
         weight_decay: of matrices.
     """
@@ -58,12 +58,12 @@ def adamw(
 
 @public("muon")
 class MuonAdamW(Optimizer):
-    """Muon (Jordan et al. 2024) on hidden matrices and AdamW on all the rest, as one optimizer with one schedule.
+    """Muon (Jordan et al. 2024) for hidden matrices and AdamW for everything else, as one optimizer with one schedule.
 
     Args:
-        module: what to train.
-        lr: learning rate of both at its highest; Muon's update is scaled to AdamW's size (Liu et al. 2025).
-        betas: of AdamW's running means of the gradient and of its square.
+        module: the module to train.
+        lr: peak learning rate of both; Muon's update is scaled to match AdamW's (Liu et al. 2025).
+        betas: AdamW's decay rates of the running means of the gradient and its square.
         eps: AdamW's, added to the root of the mean square.
         momentum: Muon's.
         weight_decay: of matrices.
@@ -79,7 +79,7 @@ class MuonAdamW(Optimizer):
         weight_decay: NotNegative = 0.1,
     ) -> None:
         with_decay, without = decaying(module)
-        matrices = [p for p in with_decay if p.dim() == 2]  # Muon is defined for these alone
+        matrices = [p for p in with_decay if p.dim() == 2]  # Muon is defined for matrices only
         others = [p for p in with_decay if p.dim() != 2]
         self.muon = Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         groups = [{"params": others, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
@@ -88,7 +88,7 @@ class MuonAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        # the very dictionaries of the two, so that what a scheduler writes here reaches them
+        # the same dictionaries as in the two, so that they see what a scheduler writes here
         self.param_groups = self.muon.param_groups + self.adamw.param_groups
 
     @torch.no_grad()
@@ -112,25 +112,25 @@ class MuonAdamW(Optimizer):
 
 @public("constant")
 def constant(optimizer: Optimizer, max_steps: int, warmup: AtLeast0 = 100) -> LambdaLR:
-    """Linear warm-up, then the full rate.
+    """Linear warm-up, then a constant learning rate.
 
     Args:
-        optimizer: whose rate it is.
+        optimizer: the optimizer to schedule.
         max_steps: training steps.
-        warmup: steps.
+        warmup: warm-up steps.
     """
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
 
 
 @public("cosine")
 def cosine(optimizer: Optimizer, max_steps: int, warmup: AtLeast0 = 100, final: NotNegative = 0.1) -> LambdaLR:
-    """Linear warm-up, then half a cosine down to `final` times the rate at step `max_steps`.
+    """Linear warm-up, then cosine decay to `final` times the peak learning rate at step `max_steps`.
 
     Args:
-        optimizer: whose rate it is.
+        optimizer: the optimizer to schedule.
         max_steps: training steps.
-        warmup: steps.
-        final: share of the rate that is left at the end.
+        warmup: warm-up steps.
+        final: learning rate at the end, as a fraction of the peak.
     """
 
     def factor(step: int) -> float:
@@ -146,17 +146,18 @@ def cosine(optimizer: Optimizer, max_steps: int, warmup: AtLeast0 = 100, final: 
 def wsd(
     optimizer: Optimizer, max_steps: int, warmup: AtLeast0 = 100, decay: AtLeast0 = 1000, final: NotNegative = 0.0
 ) -> LambdaLR:
-    """Linear warm-up over `warmup` steps, the full rate, then linearly to `final` times it over the last `decay` steps.
+    """Linear warm-up, a constant learning rate, then linear decay to `final` times the peak over the last `decay`
+    steps.
 
-    A longer budget changes nothing of what came before the decay (warmup-stable-decay, Hu et al. 2024, MiniCPM). Where
-    a budget has no room for both, the lower rate counts.
+    A longer budget leaves the steps before the decay unchanged (warmup-stable-decay, Hu et al. 2024, MiniCPM). If
+    warm-up and decay overlap, the lower learning rate applies.
 
     Args:
-        optimizer: whose rate it is.
+        optimizer: the optimizer to schedule.
         max_steps: training steps.
-        warmup: steps.
-        decay: steps.
-        final: share of the rate that is left at the end.
+        warmup: warm-up steps.
+        decay: decay steps.
+        final: learning rate at the end, as a fraction of the peak.
     """
 
     def factor(step: int) -> float:

@@ -1,4 +1,4 @@
-"""Progress of a single run: one live line on a terminal, a line now and then elsewhere, nothing inside a sweep."""
+"""Progress of a single run: a live line in a terminal, occasional lines elsewhere, nothing inside a sweep."""
 
 import time
 from typing import Any
@@ -19,10 +19,10 @@ from nextfail.training.callbacks import Heartbeat
 
 
 class Progress(Callback):
-    """Shows what the heartbeat knows. In a sweep it is silent, since the sweep has a display for all its runs.
+    """Shows the status from the heartbeat. Silent in a sweep, which has its own display.
 
     Args:
-        every: seconds between two lines where there is no terminal.
+        every: seconds between lines when there is no terminal.
     """
 
     def __init__(self, every: NotNegative) -> None:

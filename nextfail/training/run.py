@@ -38,24 +38,24 @@ from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)
 PROFILERS: dict[str, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
-EXAMPLES = 8  # test problems kept with what was generated for them
+EXAMPLES = 8  # test problems stored with the generated answers
 
 
 def train(config: dict[str, Any], folder: RunFolder, lock: Lock, shorter: RunFolder | None = None) -> dict[str, Any]:
-    """Train, evaluate and record the run of a folder that was claimed for it; go on from its checkpoint if it has one.
+    """Train, evaluate and record the run of a claimed folder; resumes from its checkpoint if there is one.
 
     Args:
         config: resolved configuration.
-        folder: where run.json is already.
+        folder: run folder that already has run.json.
         lock: of this folder, held.
-        shorter: the same run with a smaller budget, done, to begin from if this one has no checkpoint yet.
+        shorter: the same run with a smaller budget, finished, to start from if this one has no checkpoint yet.
 
     Returns:
         The content of result.json.
 
     Raises:
         UserError: the configuration cannot be run.
-        RunCut: the run was asked to stop, and is saved.
+        RunCut: the run was asked to stop, and its state is saved.
     """
     quieten()
     one_process()
@@ -113,7 +113,7 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock, shorter: RunFol
 
 
 def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resume_step: int) -> L.Trainer:
-    """A Lightning Trainer that does what the configuration says and leaves files to us."""
+    """A Lightning Trainer for the configuration that leaves files to nextfail."""
     settings = config["trainer"]
     loggers = [MetricsFile(folder, resume_step)]
     loggers += [make_logger(name, spec, config, folder) for name, spec in config["logger"].items() if spec]
@@ -140,16 +140,16 @@ def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], ca
         precision=settings["precision"],
         max_steps=settings["max_steps"],
         max_epochs=-1,
-        val_check_interval=batches * settings["val_every"],  # which Lightning counts in batches
+        val_check_interval=batches * settings["val_every"],  # Lightning counts in batches
         check_val_every_n_epoch=None,
         gradient_clip_val=settings["gradient_clip"],
         num_sanity_val_steps=0,
         logger=loggers,
         callbacks=callbacks,
-        # a run is one process, also inside a SLURM job; requeueing is ours
+        # a run is one process, also inside a SLURM job; nextfail does the requeueing
         plugins=[LightningEnvironment(), WholeFiles()],
         default_root_dir=folder.path,
-        enable_checkpointing=True,  # by our callback
+        enable_checkpointing=True,  # by the Checkpoints callback
         enable_progress_bar=False,
         enable_model_summary=False,
         **options,
@@ -157,12 +157,12 @@ def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], ca
 
 
 def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> Any:
-    """A logger that knows the whole configuration of the run, by dotted keys, and its name.
+    """A logger that has the run's whole configuration, as dotted keys, and its name.
 
-    In its texts, {id} stands for the run's own id, which it keeps when it is resumed, and {run} for its folder's name.
+    In its string settings, {id} is replaced by the run's id, which is kept on resuming, and {run} by its folder's name.
 
     Raises:
-        UserError: as `make`.
+        UserError: as for `make`.
     """
     began = str(folder.run().get("began", {}).get("id", ""))
     names = {"{id}": "".join(filter(str.isalnum, began)), "{run}": folder.path.name}
@@ -177,9 +177,9 @@ def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder:
 
 
 class Rehearsal(Callback):
-    """Does once, before the first step, all that the result needs, so that no mistake in it costs a training.
+    """Computes everything the result needs once before the first step, so that errors surface before training.
 
-    FLOPs and examples are computed in here, since Lightning moves the module off its device when it is done.
+    FLOPs and examples are computed here because Lightning moves the module off its device at the end.
 
     Args:
         data: of the run.
@@ -210,42 +210,42 @@ class Rehearsal(Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TaskModule)
-        with trainer.precision_plugin.val_step_context():  # as the metrics
+        with trainer.precision_plugin.val_step_context():  # same precision as the metrics
             self.examples = examples(pl_module, self.data)
 
 
 def judged(module: TaskModule, metrics: dict[str, Any], finite: bool) -> dict[str, Any]:
-    """What a result says of its task and of what was measured."""
+    """The part of a result about the task, the metrics and the outcome."""
     by = module.objective.judged_by
     outcome = module.task.outcome(metrics, finite, by)
     return {"task": record_of(module.task), **metrics, "judged_by": by, "outcome": outcome}
 
 
 def record_of(task: Task) -> dict[str, Any]:
-    """What a result says of its task."""
+    """The part of a result about the task."""
     settings = {each.name: getattr(task, each.name) for each in fields(task)}  # type: ignore[arg-type]
     return {"name": task.title[:LONGEST], "settings": settings, "hard_position": task.hard_position}
 
 
 def one_process() -> None:
-    """Let Lightning and its loggers know that this run is one process, whatever ranks the environment speaks of."""
+    """Tell Lightning and its loggers that this run is one process, whatever ranks the environment defines."""
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
     rank_zero_only.rank = 0  # type: ignore[attr-defined]
 
 
 def _compare_versions(began: dict[str, Any], commit: str | None) -> None:
-    """Warn where a run was begun by another nextfail than this one."""
+    """Warn if the run was started by another version of nextfail."""
     then, now = (began.get("version", "of an earlier schema"), began.get("commit")), (__version__, commit)
     if then != now:
         log.warning("begun with nextfail %s (commit %s), resumed with %s (commit %s)", *then, *now)
 
 
 def flops_per_step(module: TaskModule, data: TaskData, rows: int = 2) -> int:
-    """Floating-point operations of the products in one training step, forward and backward, counted on a few rows.
+    """Floating-point operations of matrix products in one training step, forward and backward, counted on a few rows.
 
-    Torch counts its own. A module that multiplies otherwise has a method `uncounted_flops`, which is given what its
-    forward pass is given; backward counts twice that, as it does for a product of matrices.
+    Torch counts its own operations. Modules with others define `uncounted_flops`, which gets the arguments of their
+    forward pass; the backward pass counts twice that, as for matrix products.
     """
     rows = min(rows, data.batch_size)
     batch = data.train_batch(0).rows(slice(rows)).to(module.device)
@@ -264,7 +264,7 @@ def flops_per_step(module: TaskModule, data: TaskData, rows: int = 2) -> int:
 
 
 def examples(module: TaskModule, data: TaskData) -> list[dict[str, Any]]:
-    """The first test problems and what the model makes of them, for a picture."""
+    """The first test problems and the model's answers, for figures."""
     assert data.test is not None
     batch = data.test.rows(slice(EXAMPLES)).long()
     decoded = module.objective.generate(module.backbone, batch.prompts.to(module.device), batch.answers.shape[1])
@@ -272,7 +272,7 @@ def examples(module: TaskModule, data: TaskData) -> list[dict[str, Any]]:
 
 
 def quieten() -> None:
-    """Lightning's advice that does not apply here: batches are drawn in well under a millisecond a graph."""
+    """Silence Lightning's advice that does not apply: sampling takes well under a millisecond per problem."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for text in (
         ".*does not have many workers.*",
@@ -280,6 +280,6 @@ def quieten() -> None:
         ".*exists and is not empty.*",
         ".*max_epochs.*",
         ".*`srun` command.*",
-        ".*AccumulateGrad node's stream.*",  # of torch.cuda.make_graphed_callables
+        ".*AccumulateGrad node's stream.*",  # from torch.cuda.make_graphed_callables
     ):
         warnings.filterwarnings("ignore", text)

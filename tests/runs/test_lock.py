@@ -69,7 +69,7 @@ def test_dead_process_of_this_machine_is_followed_at_once(path: Path) -> None:
 def test_number_of_a_dead_process_that_was_given_to_another(path: Path) -> None:
     started = process.started(os.getpid())
     assert started is not None
-    write(path, replace(Owner.here(), token="other", started=started - 1))
+    write(path, replace(Owner.here(), token="other", started=started - 3600))
     Lock(path).acquire()
 
 

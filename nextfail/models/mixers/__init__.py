@@ -1,1 +1,1 @@
-"""What mixes the places of a sequence, one a file."""
+"""Sequence mixers, one per file."""

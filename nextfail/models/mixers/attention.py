@@ -1,4 +1,4 @@
-"""Multi-head attention (Vaswani et al. 2017), with rotary positions and query-key norms if asked for."""
+"""Multi-head attention (Vaswani et al. 2017), optionally with rotary positions and query-key norms."""
 
 import math
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class Attention(Mixer):
         width: channels C; a multiple of `heads`.
         heads: H.
         max_length: longest sequence, in tokens.
-        rope: rotate queries and keys by their positions (Su et al. 2021), halves of a head's channels as pairs.
-        qk_norm: RMSNorm of the queries and keys of each head, before they are rotated (Henry et al. 2020; as in Qwen3).
+        rope: rotary positions (Su et al. 2021); channel i of a head is paired with channel i + C/2H.
+        qk_norm: RMSNorm of queries and keys per head, before rotation (Henry et al. 2020; as in Qwen3).
 
     Raises:
         UserError: the sizes do not fit each other.
@@ -93,7 +93,7 @@ class Attention(Mixer):
         query, key, _ = self._heads(x, None, positions, 0)
         scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (B, H, T, T)
         if mask is not None:
-            mask = mask.unsqueeze(-3)  # of heads
+            mask = mask.unsqueeze(-3)  # (..., 1, T, T), the same for all heads
         elif causal:
             mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
         return (scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1)
@@ -103,7 +103,7 @@ class Attention(Mixer):
         keep = slice(None) if last is None else slice(-last, None)
         if last is None:
             query, key, value = self.query_key_value(x).chunk(3, -1)  # (B, T, C) each
-        else:  # queries at the kept positions alone: nobody reads what the others would find
+        else:  # queries only at the kept positions
             width, weight, bias = x.shape[-1], self.query_key_value.weight, self.query_key_value.bias
             query = F.linear(x[:, keep], weight[:width], bias[:width])
             key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, -1)
@@ -122,7 +122,7 @@ class Attention(Mixer):
             mask = mask[..., -queries:, :]
             mask = mask if mask.dim() == 2 else mask.unsqueeze(1)  # (B, 1, queries, keys)
         elif causal and 1 < queries < keys:
-            # the queries are the last positions: row i sees all but what comes after it
+            # the queries are the last positions, each of which attends to itself and earlier ones
             mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
         triangle = mask is None and causal and queries == keys
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=triangle)
@@ -131,6 +131,6 @@ class Attention(Mixer):
 
 
 def _rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Pairs of channels of x (B, H, T, D) turned by angles whose cosines and sines are `turn` (2, ..., T, D/2)."""
+    """Rotate channel pairs of x (B, H, T, D) by angles with cosines and sines `turn` (2, ..., T, D/2)."""
     (one, other), (cos, sin) = x.chunk(2, -1), turn
     return torch.cat([one * cos - other * sin, other * cos + one * sin], -1).type_as(x)

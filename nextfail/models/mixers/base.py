@@ -1,4 +1,4 @@
-"""What a mixer is: the part of a block in which positions exchange what they know."""
+"""The mixer protocol: the part of a block in which positions exchange information."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class Mixer(nn.Module, ABC):
-    """(B, T, C) to (B, T, C), where a position may read those before it, and what decoding keeps of them.
+    """(B, T, C) to (B, T, C), where a position may read earlier ones, with a decoding state.
 
-    A subclass needs `forward` alone; `step` with a state of its own makes decoding faster.
+    A subclass needs `forward` only; override `step` with a real state for faster decoding.
     """
 
     capabilities: frozenset[str] = frozenset()
-    """Which of bidirectional, custom_mask and positions its `forward` understands; see nextfail.models.backbone."""
+    """Supported among bidirectional, custom_mask and positions; see nextfail.models.backbone."""
 
     max_length: int | None = None
-    """The longest sequence in tokens, None if there is no bound."""
+    """Longest sequence in tokens; None if unlimited."""
 
     @abstractmethod
     def forward(
@@ -29,40 +29,40 @@ class Mixer(nn.Module, ABC):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Outputs at the last `last` positions (all if None or if there are no more).
+        """Outputs at the last `last` positions (all if None or if there are fewer).
 
         Args:
             x: (B, T, C).
-            causal, mask, positions: as in `Backbone.forward`; given only as far as `capabilities` says.
+            causal, mask, positions: as for `Backbone.forward`; passed only if in `capabilities`.
 
         Returns:
             (B, last, C).
         """
 
     def step(self, x: Tensor, past: Any = None, *, last: int | None = None) -> tuple[Tensor, Any]:
-        """The same after what `past` remembers, nothing if None; and what is remembered then.
+        """As `forward`, continuing from the state `past` (None at the start); also returns the updated state.
 
-        By default all inputs are remembered and read again.
+        By default the state is all inputs so far, which are read again.
         """
         read = x if past is None else torch.cat([past, x], 1)
         return self(read, last=x.shape[1] if last is None else min(last, x.shape[1])), read
 
     def initialise(self, std: float, residuals: int) -> None:
-        """Draw initial weights anew, where they depend on the stack; by default they stay as they were made.
+        """Reinitialise weights that depend on the stack; by default, none.
 
         Args:
             std: standard deviation of initial weights.
-            residuals: how many branches are added to the stream of hidden states, mixers and MLPs.
+            residuals: number of residual branches in the stack, mixers and MLPs.
         """
 
     def attention(
         self, x: Tensor, *, causal: bool = True, mask: Tensor | None = None, positions: Tensor | None = None
     ) -> Tensor | None:
-        """How much each head reads from where, (B, H, T, T), when given the same; None where nothing is attended to."""
+        """Attention weights (B, H, T, T) for the same input; None if there is no attention."""
         return None
 
     def adapt(self, device: str) -> None:
         """See `Backbone.adapt`."""
 
     def announce(self, device: str) -> None:
-        """Log how this computes on a device ("cpu", "cuda", ...), if there is a choice."""
+        """Log the implementation used on a device ("cpu", "cuda", ...), if there is a choice."""

@@ -1,4 +1,4 @@
-"""A short convolution as the only mixer of a block, between two gates."""
+"""A gated short convolution as the only mixer of a block."""
 
 import math
 from typing import Any
@@ -11,14 +11,14 @@ from nextfail.models.mixers.base import Mixer
 
 
 class GatedConv(Mixer):
-    """y = W_out (c * conv(b * v)), with b, c, v linear in x; a position sees itself and the K - 1 before it.
+    """y = W_out (c * conv(b * v)), with b, c, v linear in x; a position reads itself and the K - 1 before it.
 
-    The block of LFM2 (Liquid AI 2025), which is that of H3 (Fu et al. 2023) with a short filter for its long one:
+    The block of LFM2 (Liquid AI 2025), which is H3's (Fu et al. 2023) with a short filter instead of a long one:
     depthwise, causal, without biases.
 
     Args:
         width: channels C.
-        taps: positions K, at least 1.
+        taps: kernel size K, at least 1.
     """
 
     def __init__(self, width: int, taps: int) -> None:
@@ -36,7 +36,7 @@ class GatedConv(Mixer):
         return self.step(x, None, last=last)[0]
 
     def step(self, x: Tensor, past: Tensor | None = None, *, last: int | None = None) -> tuple[Tensor, Tensor]:
-        """`past` (B, K-1, C) are the last inputs of the convolution."""
+        """`past` (B, K-1, C) holds the last inputs of the convolution."""
         before, after, value = self.in_proj(x).chunk(3, -1)  # (B, T, C) each
         gated = before * value
         seen = F.pad(gated, (0, 0, self.taps - 1, 0)) if past is None else torch.cat([past, gated], 1)

@@ -1,4 +1,4 @@
-"""The mixer of Mamba (Gu & Dao 2023): a convolution, and a scan whose parameters are selected by the input."""
+"""The Mamba mixer (Gu & Dao 2023): a convolution, and a scan with input-dependent parameters."""
 
 import math
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from nextfail.models.mixers.conv import causal_conv
 from nextfail.models.scan.selective_scan import announce, choose, require_form, selective_scan
 
 LEAST_STEP, STEPS = 1e-4, (1e-3, 1e-1)
-"""Of the initial step sizes: what none is below, and between what they are drawn, evenly in their logarithm."""
+"""Initial step sizes: lower bound, and range of the log-uniform distribution."""
 
 
 @dataclass(frozen=True)
 class ScanState:
-    """What is remembered of all that was read: D channels of K taps, and the state of the scan."""
+    """Decoding state: the window of the convolution over D channels with K taps, and the state of the scan."""
 
     window: Tensor  # (B, K - 1, D), the last inputs of the convolution
     state: Tensor  # (B, D, N) of Mamba, (B, H, P, N) of Mamba-2
 
 
 class MambaMixer(Mixer):
-    """A selective state-space model; its parameters have the names, shapes and initial values of `mamba_ssm.Mamba`'s.
+    """Selective state-space model; parameters have the names, shapes and initial values of `mamba_ssm.Mamba`.
 
     Args:
         width: channels C.
-        d_state: numbers N that each inner channel remembers.
-        d_conv: taps K of the convolution.
-        expand: inner channels D over C.
-        scan: how the scan is computed, see nextfail.models.scan.selective_scan; changes speed and rounding only.
+        d_state: state size N per inner channel.
+        d_conv: kernel size K of the convolution.
+        expand: expansion factor, inner channels D = expand * width.
+        scan: implementation of the scan, see nextfail.models.scan.selective_scan; affects speed and rounding only.
     """
 
     def __init__(self, width: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, scan: str = "auto") -> None:
@@ -54,12 +54,12 @@ class MambaMixer(Mixer):
         self.out_proj = nn.Linear(inner, width, bias=False)
 
     def uncounted_flops(self, x: Tensor, *_: Any) -> int:
-        """Operations of a forward pass that are in no product of torch's: 6 a state of the scan, 2 a tap."""
+        """FLOPs of a forward pass that torch does not count: 6 per state of the scan, 2 per tap."""
         return x.shape[0] * x.shape[1] * len(self.D) * (6 * self.d_state + 2 * self.conv1d.kernel_size[0])
 
     def initialise(self, std: float, residuals: int) -> None:
         with torch.no_grad():
-            self.out_proj.weight /= math.sqrt(residuals)  # as many branches add to one stream
+            self.out_proj.weight /= math.sqrt(residuals)  # as many branches add to the residual stream
 
     def forward(self, x: Tensor, *, last: int | None = None, **_: Any) -> Tensor:
         return self.step(x, None, last=last)[0]
@@ -67,11 +67,11 @@ class MambaMixer(Mixer):
     def step(self, x: Tensor, past: ScanState | None = None, *, last: int | None = None) -> tuple[Tensor, ScanState]:
         keep = slice(None) if last is None else slice(-last, None)
         form = choose(self.scan, x.device.type)
-        into, gate = self.in_proj.weight.chunk(2)  # (D, C) each, as two products: nothing need be copied apart
+        into, gate = self.in_proj.weight.chunk(2)  # (D, C) each; two products need no copy
         inner, z = F.linear(x, into), F.linear(x[:, keep], gate)  # (B, T, D), (B, last, D)
         inner, window = convolve(inner, self.conv1d, past, form)
         rank, B, C = self.x_proj(inner).split([self.rank, self.d_state, self.d_state], -1)  # (B, T, R), (B, T, N) twice
-        delta = F.linear(rank, self.dt_proj.weight)  # (B, T, D); its bias is added within the scan
+        delta = F.linear(rank, self.dt_proj.weight)  # (B, T, D); its bias is added in the scan
         A = -self.A_log.float().exp()
         gated = z.shape[1] == x.shape[1]
         y, state = selective_scan(
@@ -95,14 +95,14 @@ class MambaMixer(Mixer):
 
 
 def initial_steps(count: int) -> Tensor:
-    """(count,) numbers whose softplus are initial step sizes."""
+    """Inverse softplus (count,) of the initial step sizes."""
     low, high = (math.log(each) for each in STEPS)
     steps = torch.empty(count).uniform_(low, high).exp().clamp(min=LEAST_STEP)
     return steps + torch.log(-torch.expm1(-steps))
 
 
 def convolve(x: Tensor, conv: nn.Conv1d, past: ScanState | None, form: str) -> tuple[Tensor, Tensor]:
-    """`causal_conv` of x (B, T, D) after what is remembered, and the window after it, (B, K - 1, D)."""
+    """`causal_conv` of x (B, T, D), continuing from `past`, and the updated window (B, K - 1, D)."""
     seen = torch.cat([past.window, x], 1) if past else x
-    window = F.pad(seen, (0, 0, conv.kernel_size[0] - 1 - seen.shape[1], 0))  # its end, or zeros before it
+    window = F.pad(seen, (0, 0, conv.kernel_size[0] - 1 - seen.shape[1], 0))  # the last inputs, padded with zeros
     return causal_conv(seen, conv, form)[:, -x.shape[1] :], window

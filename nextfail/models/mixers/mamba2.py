@@ -1,4 +1,4 @@
-"""The mixer of Mamba-2 (Dao & Gu 2024): state-space duality, one decay for all channels of a head."""
+"""The Mamba-2 mixer (Dao & Gu 2024): state-space duality, one decay for all channels of a head."""
 
 import math
 from typing import Any
@@ -14,21 +14,21 @@ from nextfail.models.scan import selective_scan
 from nextfail.models.scan.ssd import announce, choose, require_form, ssd
 
 DECAYS = (1.0, 16.0)
-"""Between what the initial -A are drawn."""
+"""Range of the uniform distribution of the initial -A."""
 
 
 class Mamba2Mixer(Mixer):
-    """A state-space model of heads; its parameters have the names, shapes and initial values of `mamba_ssm.Mamba2`'s.
+    """Multi-head state-space model; parameters have the names, shapes and initial values of `mamba_ssm.Mamba2`.
 
-    Differs from theirs in: one group of B and C for all heads, which is their default, and no bound on step sizes.
+    Differs from it in: one group of B and C for all heads, which is its default, and no bound on step sizes.
 
     Args:
         width: channels C.
-        d_state: numbers N that each inner channel remembers.
-        head_dim: channels P of a head; divides expand * width.
-        d_conv: taps K of the convolution.
-        expand: inner channels D over C.
-        scan: how the scan is computed, see nextfail.models.scan.ssd; changes speed and rounding only.
+        d_state: state size N per inner channel.
+        head_dim: channels P per head; divides expand * width.
+        d_conv: kernel size K of the convolution.
+        expand: expansion factor, inner channels D = expand * width.
+        scan: implementation of the scan, see nextfail.models.scan.ssd; affects speed and rounding only.
 
     Raises:
         UserError: the sizes do not fit each other.
@@ -50,7 +50,7 @@ class Mamba2Mixer(Mixer):
             raise UserError(f"model.head_dim={head_dim} does not divide the {inner} inner channels, "
                             f"model.expand={expand} times model.width={width}")  # fmt: skip
         self.d_state, self.head_dim, self.inner, self.scan = d_state, head_dim, inner, scan
-        heads, mixed = inner // head_dim, inner + 2 * d_state  # of what the convolution sees: x, B and C
+        heads, mixed = inner // head_dim, inner + 2 * d_state  # channels of the convolution: x, B and C
         self.in_proj = nn.Linear(width, inner + mixed + heads, bias=False)  # gate; x, B, C; step sizes
         self.conv1d = nn.Conv1d(mixed, mixed, d_conv, groups=mixed)
         self.dt_bias = nn.Parameter(initial_steps(heads))
@@ -60,7 +60,7 @@ class Mamba2Mixer(Mixer):
         self.out_proj = nn.Linear(inner, width, bias=False)
 
     def uncounted_flops(self, x: Tensor, *_: Any) -> int:
-        """Operations of a forward pass that are in no product of torch's: 2 a tap."""
+        """FLOPs of a forward pass that torch does not count: 2 per tap."""
         return 2 * x.shape[0] * x.shape[1] * self.conv1d.weight.numel()
 
     def initialise(self, std: float, residuals: int) -> None:
@@ -78,7 +78,7 @@ class Mamba2Mixer(Mixer):
     def _read(
         self, x: Tensor, past: ScanState | None, last: int | None, whole: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Outputs (B, last, C), the window after x, and the state after it if `whole`."""
+        """Outputs (B, last, C), the updated window, and the last state if `whole`."""
         keep = slice(None) if last is None else slice(-last, None)
         gate, into, to_steps = self.in_proj.weight.split([self.inner, len(self.conv1d.weight), len(self.D)])
         z, mixed, dt = F.linear(x[:, keep], gate), F.linear(x, into), F.linear(x, to_steps)

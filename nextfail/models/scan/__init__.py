@@ -1,1 +1,1 @@
-"""The selective scan of Mamba: one function, and the forms in which it can be computed."""
+"""The scans of Mamba and Mamba-2: one function each, with several implementations."""

@@ -1,15 +1,15 @@
-"""The selective scan and the short convolution for the CPU, forward and backward, compiled by numba.
+"""CPU kernels of the selective scan and the short convolution, forward and backward, compiled by numba.
 
-Every kernel works on the rows `first` to `end` of a batch, so that threads can share one. It writes each number once
-and sums in one order, so that the result does not depend on the number of threads. Channels are innermost, in memory
-and in the loops, which the compiler turns into vector instructions, exponentials included. Arrays are C-contiguous and
-all of one type, float32 or float64.
+Every kernel works on the rows `first` to `end` of a batch, so that threads can share a batch. It writes each number
+once and sums in a fixed order, so that results do not depend on the number of threads. Channels are innermost, in
+memory and in the loops, which the compiler vectorises, exponentials included. Arrays are C-contiguous and all of one
+type, float32 or float64.
 
-Shapes: B rows, T steps, D channels, N states. Gradients are named after what they belong to, as in `g_u`; those of
-parameters have one entry a row, to be summed.
+Shapes: B rows, T steps, D channels, N states. Gradients are named after their variable, as in `g_u`; those of
+parameters have one entry per row, to be summed.
 
-Numba keeps compiled code on disk, and looks at this file alone to see whether it is out of date: whatever a kernel
-calls has to stand here.
+Numba caches compiled code on disk, and checks only this file for changes: everything that a kernel calls must be
+defined here.
 """
 
 import logging
@@ -23,14 +23,14 @@ from numba.extending import intrinsic, overload
 log = logging.getLogger(__name__)
 
 CHUNK = 32
-"""Steps between the states that are kept for the backward pass, which makes the ones in between again."""
+"""Steps between the states kept for the backward pass, which recomputes the ones in between."""
 
-FUSE = {"contract"}  # products may be fused with sums, and nothing else: the exponential's rounding relies on it
-REORDER = {"contract", "reassoc"}  # where sums over channels may be taken in any order
+FUSE = {"contract"}  # fused multiply-add only: other rewrites would break the rounding in the exponential
+REORDER = {"contract", "reassoc"}  # where sums over channels may be reordered
 
 
 def _kernel(function: Any) -> Any:
-    """Compile on first use and keep the code on disk, where numba finds a folder that it can write to."""
+    """Compile on first use and cache on disk, if numba finds a writable folder."""
     options: Any = {"nogil": True, "fastmath": FUSE, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
@@ -39,7 +39,7 @@ def _kernel(function: Any) -> Any:
         return njit(**options)(function)
 
 
-# ---- elementary functions, with all of their arithmetic in sight of the compiler
+# ---- elementary functions, written out so that the compiler can vectorise them
 
 
 def _reinterpret(source: Any, target: Any) -> Any:
@@ -60,13 +60,13 @@ _bits, _float = _reinterpret(types.float32, types.int32), _reinterpret(types.int
 _f = np.float32
 _LEAST, _MOST = _f(-87.3), _f(88.0)  # beyond these, 2^k is not a normal number
 _PER_LN2, _LN2_HIGH, _LN2_LOW = _f(1 / math.log(2)), _f(0.693359375), _f(math.log(2) - 0.693359375)
-_ROUND = _f(1.5 * 2**23)  # added and taken away, it rounds to a whole number, and has left that in the low bits
+_ROUND = _f(1.5 * 2**23)  # adding and subtracting it rounds to an integer, left in the low bits in between
 # (exp(r) - 1 - r) / r^2 on |r| <= ln(2) / 2, highest power first: the minimax polynomial of Cephes' expf
 _E0, _E1, _E2, _E3, _E4, _E5 = map(_f, (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665795e-2, 1.6666666e-1, 0.5))
 
 
 def _exp(x: Any) -> Any:
-    """exp(x), to two units in the last place, from 2^-126 to 2^127; beyond those it stays there."""
+    """exp(x), accurate to 2 ulp, clamped to 2^-126 .. 2^127."""
 
 
 def _sigmoid(x: Any) -> Any:
@@ -85,7 +85,7 @@ def _(x: Any) -> Any:
         k = shifted - _ROUND
         r = (x - k * _LN2_HIGH) - k * _LN2_LOW  # x = k ln(2) + r
         p = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
-        power = _float(types.int32((_bits(shifted) << 23) + 0x3F800000))  # 2^k, put together from its exponent
+        power = _float(types.int32((_bits(shifted) << 23) + 0x3F800000))  # 2^k, built from its exponent bits
         return (p * (r * r) + (r + _f(1))) * power
 
     def double(x: Any) -> Any:
@@ -108,7 +108,7 @@ def _(x: Any) -> Any:
 def _(x: Any) -> Any:
     def single(x: Any) -> Any:
         e = _exp(-abs(x))
-        s = e / (e + _f(2))  # log(1 + e) = 2 atanh(s), and s is at most 1/3, where six terms are enough
+        s = e / (e + _f(2))  # log(1 + e) = 2 atanh(s), and s <= 1/3, where six terms suffice
         q = s * s
         p = (((((_f(2 / 13) * q + _f(2 / 11)) * q + _f(2 / 9)) * q + _f(2 / 7)) * q + _f(2 / 5)) * q + _f(2 / 3)) * q
         return max(x, _f(0)) + s * (p + _f(2))
@@ -121,21 +121,21 @@ def _(x: Any) -> Any:
 
 # ---- the scan
 #
-# Loops over channels stand in functions of their own, which are given rows of memory to begin at index 0: an index that
-# could be negative, for all the compiler knows, would have to be looked at one by one.
+# Loops over channels are separate functions that get slices starting at index 0: an index that might be negative, as
+# far as the compiler knows, would need a check for every element.
 
 
 @_kernel
 def scan_forward(first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gated, starts, last, out):  # type: ignore
-    """Outputs of the scan; see nextfail.models.scan.selective_scan for what it is.
+    """Outputs of the scan; see nextfail.models.scan.selective_scan for its definition.
 
     Args:
-        first, end: rows to do.
-        tile: channels to take at a time.
+        first, end: rows to process.
+        tile: channels to process at a time.
         u, delta, out: (B, T, D). A: (N, D). B, C: (B, T, N). D, bias: (D,).
         z: (B, T, D), read if `gated`.
-        softplus: whether delta goes through it, after the bias is added.
-        starts: (B, chunks, N, D), of which the first is the state before step 0, and the others are written.
+        softplus: whether to apply softplus to delta, after adding the bias.
+        starts: (B, chunks, N, D), the states at the start of each chunk; the first is an input, the others are written.
         last: (B, N, D), written: the state after the last step.
     """
     steps, channels, states = u.shape[1], u.shape[2], A.shape[0]
@@ -160,7 +160,7 @@ def scan_forward(first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gate
 
 @njit(nogil=True, fastmath=FUSE)
 def _discretise(width, softplus, u, delta, D, bias, dt, x, y):  # type: ignore
-    """Of one step: its length dt, its input x = dt u, and D u, with which the output begins; all (width,)."""
+    """Of one step: its size dt, its input x = dt u, and the initial output D u; all (width,)."""
     for d in range(width):
         raw = delta[d] + bias[d]
         dt[d] = _softplus(raw) if softplus else raw
@@ -170,7 +170,7 @@ def _discretise(width, softplus, u, delta, D, bias, dt, x, y):  # type: ignore
 
 @njit(nogil=True, fastmath=FUSE)
 def _advance(width, n, dt, x, A, to_state, from_state, h, y):  # type: ignore
-    """One step of state n, and what it adds to the output."""
+    """Advance state n by one step and add its contribution to the output."""
     for d in range(width):
         new = _exp(dt[d] * A[n, d]) * h[n, d] + x[d] * to_state
         h[n, d] = new
@@ -188,13 +188,14 @@ def scan_backward(  # type: ignore
     first, end, tile, u, delta, A, B, C, D, z, bias, softplus, gated, starts, g_out, g_last,
     g_u, g_delta, g_A, g_B, g_C, g_D, g_z, g_bias, g_initial,
 ):  # fmt: skip
-    """Gradients of `scan_forward`, from its arguments, its `starts`, and those of its outputs `g_out` and `g_last`.
+    """Gradients of `scan_forward`, from its arguments, its `starts`, and the output gradients `g_out` and `g_last`.
 
-    Goes back chunk by chunk: first makes the chunk's states again from the one that was kept, then folds its steps.
+    Goes backwards chunk by chunk: recomputes the chunk's states from the stored one, then backpropagates through its
+    steps.
 
     Args:
         g_u, g_delta, g_z: (B, T, D), written. g_initial: (B, N, D), written.
-        g_A: (B, N, D), written. g_B, g_C: (B, T, N), g_D, g_bias: (B, D); added to.
+        g_A: (B, N, D), written. g_B, g_C: (B, T, N), g_D, g_bias: (B, D); accumulated.
     """
     steps, channels, states = u.shape[1], u.shape[2], A.shape[0]
     real = u.dtype
@@ -244,7 +245,7 @@ def scan_backward(  # type: ignore
 
 @njit(nogil=True, fastmath=FUSE)
 def _advance_keeping(width, i, n, dt, x, A, to_state, from_state, decay, h, y):  # type: ignore
-    """As `_advance` in step i of a chunk, and keeps what its gradient needs."""
+    """As `_advance` in step i of a chunk, storing what the backward pass needs."""
     for d in range(width):
         kept = _exp(dt[i, d] * A[n, d])
         new = kept * h[i, n, d] + x[i, d] * to_state
@@ -255,7 +256,7 @@ def _advance_keeping(width, i, n, dt, x, A, to_state, from_state, decay, h, y): 
 
 @njit(nogil=True, fastmath=REORDER)
 def _advance_back(width, i, n, decay, h, dt, x, A, to_state, from_state, g_y, g_h, g_x, g_dt, g_A):  # type: ignore
-    """Takes g_h from after step i to before it; returns what the step gives to B and C."""
+    """Backpropagate g_h through step i; returns its contributions to the gradients of B and C."""
     g_to_state = g_from_state = decay.dtype.type(0)
     for d in range(width):
         g_from_state += g_y[d] * h[i + 1, n, d]
@@ -298,11 +299,11 @@ def _discretise_back(  # type: ignore
 
 @_kernel
 def conv_forward(first, end, x, weight, bias, out):  # type: ignore
-    """SiLU of a causal convolution of each channel with its own filter.
+    """Depthwise causal convolution followed by SiLU.
 
     Args:
-        first, end: rows to do.
-        x, out: (B, T, D). weight: (K, D), the last row for the present step. bias: (D,).
+        first, end: rows to process.
+        x, out: (B, T, D). weight: (K, D), the last row for the current step. bias: (D,).
     """
     y = np.empty(x.shape[2], x.dtype)
     for b in range(first, end):
@@ -314,7 +315,7 @@ def conv_forward(first, end, x, weight, bias, out):  # type: ignore
 
 @_kernel
 def conv_backward(first, end, x, weight, bias, g_out, g_x, g_weight, g_bias):  # type: ignore
-    """Gradients of `conv_forward`. g_x: (B, T, D), g_weight: (B, K, D), g_bias: (B, D); all added to."""
+    """Gradients of `conv_forward`. g_x: (B, T, D), g_weight: (B, K, D), g_bias: (B, D); all accumulated."""
     one = x.dtype.type(1)
     taps, channels = weight.shape
     y = np.empty(channels, x.dtype)
@@ -334,7 +335,7 @@ def conv_backward(first, end, x, weight, bias, g_out, g_x, g_weight, g_bias):  #
 
 @njit(nogil=True, fastmath=FUSE)
 def _convolve(x, weight, bias, t, y):  # type: ignore
-    """y (D,) = the filters at step t of x (T, D), before which there is nothing."""
+    """y (D,) = convolution at step t of x (T, D), zero before the start."""
     taps = weight.shape[0]
     for d in range(y.size):
         y[d] = bias[d]

@@ -1,4 +1,4 @@
-"""The kernels of cpu_kernels as differentiable functions of tensors, on as many threads as torch may use."""
+"""The kernels of cpu_kernels as differentiable functions of tensors, on torch's number of threads."""
 
 import os
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from torch.autograd.function import once_differentiable
 from nextfail.models.scan import cpu_kernels as kernels
 from nextfail.models.scan.selective_scan import ScanInput
 
-WIDEST = 256  # channels taken at a time: many enough for long loops, few enough for what they need to stay in the cache
+WIDEST = 256  # most channels per tile: enough for long loops, few enough to stay in the CPU cache
 
 
 def fused_scan(given: ScanInput) -> tuple[Tensor, Tensor]:
-    """The selective scan with time before channels: out (B, T, D), last state (B, D, N), both in type `given.real`."""
+    """The selective scan with time before channels: out (B, T, D), last state (B, D, N), both of type `given.real`."""
     real = given.real
     zeros = torch.zeros(given.u.shape[2], dtype=real)
     out, last = _Scan.apply(
@@ -31,13 +31,13 @@ def fused_scan(given: ScanInput) -> tuple[Tensor, Tensor]:
 
 
 def fused_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """SiLU of a causal convolution of each channel with its own filter.
+    """Depthwise causal convolution followed by SiLU.
 
     Args:
-        x: (B, T, D). weight: (D, K). bias: (D,). Floats of any kind.
+        x: (B, T, D). weight: (D, K). bias: (D,). Any floating-point type.
 
     Returns:
-        (B, T, D), in float64 if x is, else float32.
+        (B, T, D), in float64 if x is, otherwise float32.
     """
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
     return _Conv.apply(x.to(real).contiguous(), weight.t().to(real).contiguous(), bias.to(real))
@@ -106,12 +106,12 @@ class _Conv(torch.autograd.Function):
 
 
 def _tile(channels: int) -> int:
-    """Channels to take at a time: all, or equal parts of them."""
+    """Channels per tile: all, or equal parts of at most `WIDEST`."""
     return -(-channels // -(-channels // WIDEST))
 
 
 def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
-    """Call a kernel on all rows, in as many threads as torch may use; tensors become arrays."""
+    """Call a kernel on all rows, on torch's number of threads; tensors become arrays."""
     plain = [each.detach().numpy() if isinstance(each, Tensor) else each for each in arguments]
     threads = min(torch.get_num_threads(), rows)
     if threads <= 1:
@@ -128,11 +128,11 @@ def _over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
 def _call(kernel: Callable[..., None], *arguments: Any) -> None:
     try:
         kernel(*arguments)
-    except OSError:  # compiled, and then not saved, for want of room on the disk
+    except OSError:  # compiled, but not cached: the disk is full
         kernel(*arguments)
 
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this very process: a fork has none of its parent's."""
+    """Thread pool of this process: a fork has none of its parent's threads."""
     return ThreadPoolExecutor(threads, thread_name_prefix="scan")

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba (Gu & Dao 2023, section 3): one function, and the forms in which it can be computed.
+"""The selective scan of Mamba (Gu & Dao 2023, section 3): one function with several implementations.
 
 For each channel d, with a state h of N numbers that starts at zero:
 
@@ -27,10 +27,10 @@ FORMS = {
     "fused": "a fused kernel for the CPU, compiled by numba",
     "loop": "one step after the other in plain torch, on any device: the specification of all others",
 }
-"""What computes a scan. "auto" takes mamba_ssm on CUDA, fused on the CPU, and parallel where those cannot be had."""
+"""Implementations. "auto" is mamba_ssm on CUDA, fused on the CPU, and parallel where those are unavailable."""
 
 _QUICKEST = {"cuda": "mamba_ssm", "cpu": "fused"}
-_NEEDS = {  # module, and the package that it stands or falls with
+_NEEDS = {  # module, and the package that it depends on
     "mamba_ssm": ("mamba_ssm.ops.selective_scan_interface", "mamba-ssm"),
     "fused": ("nextfail.models.scan.fused", "numba"),
 }
@@ -55,26 +55,26 @@ def selective_scan(
     initial_state: Tensor | None = None,
     form: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The scan above; arguments as those of mamba-ssm's `selective_scan_fn`, and two more.
+    """The scan above; arguments as for mamba-ssm's `selective_scan_fn`, plus two.
 
     Args:
-        u: (B, D, T) inputs. It is quickest where memory has time before channels, as in a transposed (B, T, D).
+        u: (B, D, T) inputs. Fastest if stored with time before channels, as a transposed (B, T, D).
         delta: (B, D, T) step sizes.
         A: (D, N) real. Negative entries decay.
-        B, C: (B, N, T) into the state and out of it.
-        D: (D,) past the state. z: (B, D, T) gate.
-        delta_bias: (D,) added to delta. delta_softplus: whether delta then goes through softplus.
-        return_last_state: whether to return the state after the last step, too.
-        initial_state: (B, D, N) before the first step, zero if None.
+        B, C: (B, N, T) input and output projections of the state.
+        D: (D,) skip connection. z: (B, D, T) gate.
+        delta_bias: (D,) added to delta. delta_softplus: whether to apply softplus to delta afterwards.
+        return_last_state: whether to also return the state after the last step.
+        initial_state: (B, D, N) before the first step; zero if None.
         form: one of FORMS, or "auto".
 
     Returns:
-        (B, D, T) in the type of u, and, if asked for, (B, D, N) in float32 (float64 for u in float64). All forms but
-        mamba_ssm have gradients for both.
+        (B, D, T) in the type of u and, if requested, (B, D, N) in float32 (float64 for u in float64). All forms but
+        mamba_ssm are differentiable in both.
 
     Raises:
-        UserError: the form does not exist or cannot be had here.
-        ValueError: shapes that do not fit each other.
+        UserError: the form does not exist or is unavailable here.
+        ValueError: shapes do not match.
     """
     given = ScanInput(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     given.check()
@@ -92,7 +92,7 @@ def selective_scan(
 
 @dataclass(frozen=True)
 class ScanInput:
-    """What a scan is given; see `selective_scan`."""
+    """Inputs of a scan; see `selective_scan`."""
 
     u: Tensor
     delta: Tensor
@@ -117,7 +117,7 @@ class ScanInput:
         return replace(self, u=u, delta=delta, B=B, C=C, z=z)
 
     def check(self) -> None:
-        """Raise a ValueError that names what does not fit u and A."""
+        """Raise a ValueError that names the argument whose shape does not match u and A."""
         u, A = self.u, self.A
         if u.dim() != 3 or A.dim() != 2 or A.is_complex() or not u.shape[2]:
             got = f"{(*u.shape,)} and {(*A.shape,)}"
@@ -135,10 +135,10 @@ class ScanInput:
 
 
 def choose(form: str, device: str) -> str:
-    """The form that computes a scan on a device ("cpu", "cuda", ...).
+    """The form used on a device ("cpu", "cuda", ...).
 
     Raises:
-        UserError: `form` names one that does not exist or cannot be had here.
+        UserError: the form does not exist or is unavailable here.
     """
     require_form(form)
     if form == "auto":
@@ -153,13 +153,13 @@ def choose(form: str, device: str) -> str:
 
 
 def require_form(form: str) -> None:
-    """Refuse what is neither "auto" nor one of FORMS."""
+    """Raise UserError unless `form` is "auto" or one of FORMS."""
     if form not in ("auto", *FORMS):
         raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
 
 
 def announce(form: str, device: str) -> None:
-    """Log what computes scans on a device, and, if a quicker form cannot be had, why, and how it could be."""
+    """Log the form used on a device, and why a faster form is unavailable and how to install it."""
     quickest = _QUICKEST.get(device)
     if form == "auto" and quickest and (reason := missing(quickest)):
         log.warning("scan on %s: falling back to parallel, since %s; %s", device, reason, HINTS[quickest])
@@ -168,14 +168,14 @@ def announce(form: str, device: str) -> None:
 
 @cache
 def missing(form: str) -> str | None:
-    """Why a form cannot be had on this machine; None if it can, which kernels of others show by one tiny call."""
+    """Why a form is unavailable on this machine, tested by a small call; None if it is available."""
     if form not in _NEEDS:
         return None
     module, package = _NEEDS[form]
 
     def attempt() -> None:
         made = import_module(module)
-        if form == "mamba_ssm":  # it can be imported without the extension that computes
+        if form == "mamba_ssm":  # it can be imported without its compiled extension
             one = torch.ones(1, 1, 1, device=next(device for device, quickest in _QUICKEST.items() if quickest == form))
             made.selective_scan_fn(one, one, -one[0], one, one).item()
 
@@ -183,13 +183,13 @@ def missing(form: str) -> str | None:
 
 
 def trouble(package: str, attempt: Callable[[], object]) -> str | None:
-    """Why an attempt to use a package fails; None if it does not."""
+    """Why an attempt to use a package fails; None if it succeeds."""
     try:
         attempt()
     except ModuleNotFoundError as error:
         absent = error.name == package.replace("-", "_")
         return f"{package} is not installed" if absent else f"{package} is installed but broken ({error})"
-    except Exception as error:  # a build for another torch or another driver fails in ways of its own
+    except Exception as error:  # builds for another torch or driver fail in various ways
         what = " ".join(f"{type(error).__name__}: {error}".splitlines()[:1])
         return f"{package} is installed but broken ({what})"
     return None
@@ -199,7 +199,7 @@ Scan = Callable[[Tensor, Tensor], Tensor]
 
 
 def loop(decay: Tensor, x: Tensor) -> Tensor:
-    """h_t = decay_t h_{t-1} + x_t from h = 0, one step after the other; all (B, T, ...)."""
+    """h_t = decay_t h_{t-1} + x_t from h = 0, step by step; all (B, T, ...)."""
     h = torch.zeros_like(x[:, 0])
     states = []
     for t in range(x.shape[1]):
@@ -209,9 +209,9 @@ def loop(decay: Tensor, x: Tensor) -> Tensor:
 
 
 def parallel(decay: Tensor, x: Tensor) -> Tensor:
-    """As `loop`, in a number of operations that grows with the logarithm of T (Blelloch 1990).
+    """As `loop`, with a number of sequential operations logarithmic in T (Blelloch 1990).
 
-    Keeps two tensors of this size for the backward pass, which is such a scan itself, from the end to the beginning.
+    Keeps two tensors of this size for the backward pass, which is itself such a scan in reverse.
     """
     return _Parallel.apply(decay, x)
 
@@ -227,7 +227,7 @@ class _Parallel(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g_out: Tensor) -> tuple[Tensor, Tensor]:
         decay, h = ctx.saved_tensors
-        # what reaches h_t: its own gradient, and that of h_{t+1} through decay_{t+1}
+        # gradient of h_t: its own, plus that of h_{t+1} through decay_{t+1}
         following = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], 1)
         g_x = _pairwise(following.flip(1), g_out.flip(1)).flip(1)
         before = torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1)
@@ -235,7 +235,7 @@ class _Parallel(torch.autograd.Function):
 
 
 def _pairwise(decay: Tensor, x: Tensor) -> Tensor:
-    """Scan pairs of steps as one step each, half as many; the others then follow from their neighbours at once."""
+    """Scan pairs of steps as single steps, half as many; the others then follow from their neighbours."""
     steps = x.shape[1]
     if steps == 1:
         return x
@@ -248,7 +248,7 @@ def _pairwise(decay: Tensor, x: Tensor) -> Tensor:
 
 
 def _plain(scan: Scan, given: ScanInput) -> tuple[Tensor, Tensor]:
-    """Output (B, T, D) and last state (B, D, N) through all states of all steps; time before channels."""
+    """Output (B, T, D) and last state (B, D, N), materialising all states; time before channels."""
     real = given.real
     u, delta, A, B, C = (each.to(real) for each in (given.u, given.delta, given.A, given.B, given.C))
     if given.delta_bias is not None:

@@ -1,6 +1,6 @@
-"""The scan of Mamba-2 (Dao & Gu 2024, section 6): one function, and the forms in which it can be computed.
+"""The scan of Mamba-2 (Dao & Gu 2024, section 6): one function with several implementations.
 
-For each head, with a state h of P x N numbers that starts at zero, and one decay for all of them:
+For each head, with a P x N state h that starts at zero and a single decay:
 
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T
     y_t = h_t C_t + D x_t
@@ -24,10 +24,10 @@ FORMS = {
     "blocked": "products of matrices in plain torch, on any device",
     "loop": "one step after the other in plain torch, on any device: the specification of all others",
 }
-"""What computes a scan. "auto" takes mamba_ssm on CUDA, and blocked elsewhere or where that cannot be had."""
+"""Implementations. "auto" is mamba_ssm on CUDA, and blocked elsewhere or where that is unavailable."""
 
 CHUNK = 32
-"""Steps that are products of matrices at once; between such chunks it is a recurrence."""
+"""Steps per chunk: matrix products within a chunk, a recurrence between chunks."""
 
 KERNELS = "mamba_ssm.ops.triton.ssd_combined"
 
@@ -47,25 +47,25 @@ def ssd(
     form: str = "auto",
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor | None]:
-    """The scan above; names as those of mamba-ssm's `mamba_chunk_scan_combined`, with one group of B and C.
+    """The scan above; arguments as for mamba-ssm's `mamba_chunk_scan_combined`, with one group of B and C.
 
     Args:
         x: (B, T, H, P) inputs of H heads.
         dt: (B, T, H) step sizes.
         A: (H,) real. Negative entries decay.
-        B, C: (B, T, N) into the state and out of it, for all heads.
-        D: (H,) past the state.
-        dt_bias: (H,) added to dt. dt_softplus: whether dt then goes through softplus.
-        initial_state: (B, H, P, N) before the first step, zero if None.
-        return_last_state: whether to return the state after the last step, too.
+        B, C: (B, T, N) input and output projections of the state, shared by all heads.
+        D: (H,) skip connection.
+        dt_bias: (H,) added to dt. dt_softplus: whether to apply softplus to dt afterwards.
+        initial_state: (B, H, P, N) before the first step; zero if None.
+        return_last_state: whether to also return the state after the last step.
         form: one of FORMS, or "auto".
-        chunk: most steps in a chunk of "blocked"; changes speed and rounding only.
+        chunk: most steps per chunk of "blocked"; affects speed and rounding only.
 
     Returns:
-        (B, T, H, P) in the type of x, and, if asked for, (B, H, P, N) in float32 (float64 for x in float64).
+        (B, T, H, P) in the type of x and, if requested, (B, H, P, N) in float32 (float64 for x in float64).
 
     Raises:
-        UserError: the form does not exist or cannot be had here.
+        UserError: the form does not exist or is unavailable here.
     """
     form = choose(form, x.device.type)
     if form == "mamba_ssm":
@@ -75,12 +75,12 @@ def ssd(
                       dt_softplus=dt_softplus, return_final_states=return_last_state)  # fmt: skip
         return made if return_last_state else (made, None)
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
-    with torch.autocast(x.device.type, enabled=False):  # decays of many steps need all digits
+    with torch.autocast(x.device.type, enabled=False):  # decays over many steps need full precision
         wide_x, dt, A, B, C = (each.to(real) for each in (x, dt, A, B, C))
         dt = dt if dt_bias is None else dt + dt_bias.to(real)
         dt = F.softplus(dt) if dt_softplus else dt
         state = None if initial_state is None else initial_state.to(real)
-        scaled, decay = wide_x * dt[..., None], dt * A  # (B, T, H, P), (B, T, H); of the decay, its logarithm
+        scaled, decay = wide_x * dt[..., None], dt * A  # (B, T, H, P), (B, T, H); the logarithm of the decay
         if form == "loop":
             y, last = loop(scaled, decay, B, C, state)
         else:
@@ -90,7 +90,7 @@ def ssd(
 
 
 def loop(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """One step after the other: h_t = exp(decay_t) h_{t-1} + x_t B_t^T, y_t = h_t C_t.
+    """Step by step: h_t = exp(decay_t) h_{t-1} + x_t B_t^T, y_t = h_t C_t.
 
     Args:
         x: (B, T, H, P). decay: (B, T, H). B, C: (B, T, N). state: (B, H, P, N) or None.
@@ -110,14 +110,14 @@ def loop(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None) -
 def blocked(
     x: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None, chunk: int, whole: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """As `loop`: within a chunk as attention whose weights decay, between chunks through their states.
+    """As `loop`: decaying attention within chunks, states between chunks.
 
-    The last state is made only if it is wanted, as `whole` says, or needed: not with one chunk from nothing.
+    The last state is computed only if requested by `whole` or needed: not for a single chunk without an initial state.
 
-    Of K chunks of L steps each; what T is short of them is zero, which changes neither outputs nor state.
+    Uses K chunks of L steps; T is padded with zeros, which change neither outputs nor state.
     """
     steps = x.shape[1]
-    length = -(-steps // -(-steps // chunk))  # as even as can be
+    length = -(-steps // -(-steps // chunk))  # chunks of nearly equal length
     short = -steps % length
     if short:
         x, decay = F.pad(x, (0, 0, 0, 0, 0, short)), F.pad(decay, (0, 0, 0, short))
@@ -130,9 +130,9 @@ def blocked(
     weights = (C @ B.mT).unsqueeze(2) * apart.masked_fill(future, -torch.inf).exp()
     y = weights @ x  # (B, K, H, L, P)
     if x.shape[1] > 1 or state is not None or whole:
-        left = (sums[..., -1:] - sums).exp()  # of each step's input, at the end of its chunk
+        left = (sums[..., -1:] - sums).exp()  # decay of each input until the end of its chunk
         added = (x * left.unsqueeze(-1)).mT @ B.unsqueeze(2)  # (B, K, H, P, N)
-        kept = sums[..., -1].exp()[..., None, None]  # of a state, at the end of a chunk, (B, K, H, 1, 1)
+        kept = sums[..., -1].exp()[..., None, None]  # decay of a state over a chunk, (B, K, H, 1, 1)
         starts = [torch.zeros_like(added[:, 0]) if state is None else state]
         for k in range(x.shape[1]):
             starts.append(kept[:, k] * starts[-1] + added[:, k])
@@ -142,10 +142,10 @@ def blocked(
 
 
 def choose(form: str, device: str) -> str:
-    """The form that computes a scan on a device ("cpu", "cuda", ...).
+    """The form used on a device ("cpu", "cuda", ...).
 
     Raises:
-        UserError: `form` names one that does not exist or cannot be had here.
+        UserError: the form does not exist or is unavailable here.
     """
     require_form(form)
     if form == "auto":
@@ -158,13 +158,13 @@ def choose(form: str, device: str) -> str:
 
 
 def require_form(form: str) -> None:
-    """Refuse what is neither "auto" nor one of FORMS."""
+    """Raise UserError unless `form` is "auto" or one of FORMS."""
     if form not in ("auto", *FORMS):
         raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
 
 
 def announce(form: str, device: str) -> None:
-    """Log what computes scans on a device, and, if a quicker form cannot be had, why, and how it could be."""
+    """Log the form used on a device, and why a faster form is unavailable and how to install it."""
     if form == "auto" and device == "cuda" and (reason := missing()):
         log.warning("scan on cuda: falling back to blocked, since %s; %s", reason, HINTS["mamba_ssm"])
     log.info("scan on %s: %s", device, FORMS[choose(form, device)])
@@ -172,7 +172,7 @@ def announce(form: str, device: str) -> None:
 
 @cache
 def missing() -> str | None:
-    """Why mamba-ssm's kernels cannot be had on this machine; None if they can, which one tiny call shows."""
+    """Why mamba-ssm's kernels are unavailable on this machine, tested by a small call; None if they are available."""
 
     def attempt() -> None:
         kernel = import_module(KERNELS).mamba_chunk_scan_combined

@@ -1,1 +1,1 @@
-"""The claims of "The Pitfalls of Next-Token Prediction", one by one, held against runs."""
+"""The claims of "The Pitfalls of Next-Token Prediction", each tested against runs."""

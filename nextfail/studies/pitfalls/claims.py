@@ -1,4 +1,4 @@
-"""The claims of the paper: what each asks, what was published, which runs answer, and by which rule."""
+"""The claims of the paper: question, published numbers, the runs that answer, and the rule for the verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ Range = tuple[float, float]
 """A published proportion, or the lowest and highest of several."""
 
 GRAPHS = ("G(2,5)", "G(5,5)", "G(10,5)", "G(20,5)", "G(2,20)")
-"""Those of the paper."""
+"""The paper's graphs."""
 
 LAPTOP = ("G(2,5)", "G(5,5)")
-"""Those that recipe=laptop is for, unless a claim says otherwise."""
+"""Graphs of recipe=laptop, unless a claim states others."""
 
 MODELS = ("transformer", "mamba")
 SECOND_HAND = "arXiv 2403.06963, read in a digest of the paper and not in the paper itself"
@@ -29,21 +29,21 @@ SECOND_HAND = "arXiv 2403.06963, read in a digest of the paper and not in the pa
 
 @dataclass(frozen=True)
 class Claim:
-    """One question of the paper.
+    """One claim of the paper.
 
     Args:
-        name: of the experiment, as in experiment=pitfalls/NAME.
-        paper: what the paper says, in a sentence.
-        source: where the published numbers stand, and how they were read.
-        objective: of the runs that answer.
-        metric: which of a result's proportions is set beside the published one.
-        rule: from runs to a verdict; its docstring is printed.
-        published: the numbers, by graph.
-        models: asked about.
+        name: name of the experiment, as in experiment=pitfalls/NAME.
+        paper: what the paper says, in one sentence.
+        source: source of the published numbers, and how they were obtained.
+        objective: objective of the runs that answer the claim.
+        metric: proportion of a result that is compared with the published one.
+        rule: function from runs to a verdict; its docstring is printed.
+        published: published numbers by graph.
+        models: models that the claim is about.
         laptop: graphs of the recipe that its experiment names.
-        beside: another objective to be drawn beside the runs.
-        curves: which curves are drawn: of each token as generated, or both as generated and as forced.
-        shown_by: commands of other experiments that answer, by graph and model.
+        beside: another objective to draw beside the runs.
+        curves: curves to draw: generated accuracy of each token, or both generated and forced accuracy.
+        shown_by: commands of other experiments that answer the claim, by graph and model.
     """
 
     name: str
@@ -67,17 +67,17 @@ class Claim:
         return " ".join((self.rule.__doc__ or "").split())
 
     def measured(self, result: Result) -> Proportion | None:
-        """The proportion that the claim is about."""
+        """The proportion in a result that the claim is about."""
         share: Proportion | None = getattr(result, self.metric)
         return share
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A claim on one graph with one model: the configurations that answer it, each with its verdict.
+    """A claim on one graph with one model: the configurations that answer it, with their verdicts.
 
     Args:
-        command: what would train what is missing; empty if nothing is.
+        command: command that trains the missing runs; empty if none are missing.
     """
 
     graph: str
@@ -87,14 +87,14 @@ class Cell:
 
     @property
     def verdict(self) -> Verdict:
-        """One for all configurations."""
+        """The combined verdict of all configurations."""
         return verdict.combined([each for _, each in self.rows])
 
 
 CHANCE = {"G(2,5)": (0.48, 0.5), "G(5,5)": (0.19, 0.2), "G(10,5)": (0.08, 0.1), "G(2,20)": (0.48, 0.5)}
 
 DEMO = {("G(2,5)", "transformer"): "nextfail-train experiment=demo seed=0,1,2"}
-"""What shows teacherless training on the published graph on a laptop."""
+"""The command that shows teacherless training on a published graph on a laptop."""
 
 CLAIMS = (
     Claim(
@@ -203,7 +203,7 @@ def published(collection: Collection) -> list[Group]:
 
 
 def cells(claim: Claim, collection: Collection) -> list[Cell]:
-    """A claim's cells: every published graph with every model asked about, and whatever else was run."""
+    """A claim's cells: every published graph with every model of the claim, and any others that were run."""
     answers = [group for group in published(collection) if group.objective == claim.objective and _asked(claim, group)]
     asked = [(graph, model) for graph in (*GRAPHS, *claim.laptop, *claim.published) for model in claim.models]
     ran = [(group.task, group.runs[0].model) for group in answers]
@@ -211,7 +211,7 @@ def cells(claim: Claim, collection: Collection) -> list[Cell]:
 
 
 def beside(claim: Claim, collection: Collection) -> list[Group]:
-    """The groups to draw: those that answer, and those of the other objective that were trained with their settings."""
+    """The groups to draw: those that answer the claim, and those of `claim.beside` trained with the same settings."""
     answers = [group for group in published(collection) if group.objective == claim.objective and _asked(claim, group)]
     others = [group for group in published(collection) if group.objective == claim.beside
               and any(verdict.alike(group, answer) for answer in answers)]  # fmt: skip
@@ -220,7 +220,7 @@ def beside(claim: Claim, collection: Collection) -> list[Group]:
 
 
 def _asked(claim: Claim, group: Group) -> bool:
-    """A claim about models of its own is about no others, and those have no place in other claims on the objective."""
+    """Whether a claim covers a group's model; models special to one claim, such as gpt2, belong to no other."""
     model = group.runs[0].model
     if claim.models != MODELS:
         return model in claim.models
@@ -237,8 +237,8 @@ def _cell(claim: Claim, collection: Collection, graph: str, model: str) -> Cell:
 
 
 def _command(claim: Claim, graph: str, model: str, here: list[Group]) -> str:
-    """The recipe of the experiment where that has the graph, else the paper's; a graph that no file names is put
-    together from the runs on it."""
+    """The experiment's recipe if it has the graph, else the paper's. A graph without an option in conf/task is given by
+    overrides, from the runs on it."""
     if (graph, model) in claim.shown_by:
         return claim.shown_by[graph, model]
     known = next((name for name, settings in _options().items() if facts(settings).title == graph), None)
@@ -249,7 +249,7 @@ def _command(claim: Claim, graph: str, model: str, here: list[Group]) -> str:
 
 
 def _put_together(sizes: dict[str, int]) -> str:
-    """Overrides that make a star graph of other sizes than any option has, from the one that is nearest."""
+    """Overrides for a star graph of sizes that no option has, starting from the nearest option."""
 
     def changed(name: str) -> dict[str, int]:
         return {key: value for key, value in sizes.items() if _options()[name][key] != value}
@@ -261,7 +261,7 @@ def _put_together(sizes: dict[str, int]) -> str:
 
 @cache
 def _options() -> dict[str, dict[str, Any]]:
-    """The settings of every star graph in conf/task, by the name of its option."""
+    """The settings of every star graph in conf/task, by option name."""
     files = {file.stem: file for file in sorted((CONF / "task").glob("*.yaml"))}
     made: dict[str, Any] = {name: yaml.safe_load(file.read_text(encoding="utf-8")) for name, file in files.items()}
     return {name: settings for name, settings in made.items() if {*SIZES} <= {*settings}}

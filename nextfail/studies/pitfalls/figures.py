@@ -1,4 +1,4 @@
-"""Figures of a claim: what was measured beside what was published, and forced beside generated accuracy."""
+"""Figures of a claim: measured against published values, and forced against generated accuracy."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from nextfail.reports.style import CHANCE, STYLE, colour, marker
 from nextfail.studies.pitfalls.claims import Cell, Claim
 
 PUBLISHED: dict[str, Any] = {"color": "0.84", "zorder": 0}
-NARROWEST = 0.012  # of the axis: a published number that is a single value is drawn this wide
+NARROWEST = 0.012  # minimum width of a published range, as a fraction of the axis
 METRICS = {
     "exact_match": "exact match on the test set",
     "hard_token_accuracy": "accuracy of the hard token on the test set",
     "cheat_accuracy": "share of test paths completed from the first hop on",
 }
-PANELS = {  # of the figure of forced and generated accuracies: split and kind of a curve
+PANELS = {  # panels of `forced`: split and kind of the curve
     "forced, training set": ("train_set", "forced_token_accuracy"),
     "forced, held out": ("validation", "forced_token_accuracy"),
     "generated, training set": ("train_set", "token_accuracy"),
@@ -33,12 +33,12 @@ PANELS = {  # of the figure of forced and generated accuracies: split and kind o
 
 @matplotlib.rc_context(STYLE)
 def dots(claim: Claim, cells: Sequence[Cell]) -> Figure | None:
-    """Every seed of every configuration as a dot with its interval, over the published range; None without results."""
+    """One dot with interval per seed, on top of the published range, for every configuration; None without results."""
     rows = [(cell, group) for cell in cells for group, _ in cell.rows if group.results]
     if not rows:
         return None
     names = [textwrap.fill(f"{cell.graph}, {group.model}", 36) for cell, group in rows]
-    heights = [0.3 + 0.13 * name.count("\n") for name in names]  # inches, as is the axis
+    heights = [0.3 + 0.13 * name.count("\n") for name in names]  # inches, like the y axis
     places = np.cumsum(heights) - np.array(heights) / 2
     figure = Figure(figsize=(7.2, sum(heights) + 1.05), layout="constrained")
     axes = figure.subplots()
@@ -60,7 +60,7 @@ def dots(claim: Claim, cells: Sequence[Cell]) -> Figure | None:
 
 
 def _row(axes: Axes, y: float, claim: Claim, cell: Cell, group: Group) -> None:
-    """One configuration: the published range, chance, and each seed with its Wilson interval."""
+    """Draw one configuration: published range, chance, and each seed with its Wilson interval."""
     if cell.graph in claim.published:
         low, high = claim.published[cell.graph]
         low = min(low, high - NARROWEST)
@@ -79,9 +79,9 @@ def _row(axes: Axes, y: float, claim: Claim, cell: Cell, group: Group) -> None:
 
 @matplotlib.rc_context(STYLE)
 def forced(groups: Sequence[Group]) -> Figure | None:
-    """Accuracy of every position over training, forced beside generated, on problems trained on and on others.
+    """Accuracy of every position during training, forced and generated, on training and held-out problems.
 
-    A row a configuration; None if no run has such curves.
+    One row per configuration; None if no run has such curves.
     """
     rows = [group for group in groups if any(run.curve(*PANELS["forced, held out"]) for run in group.runs)]
     if not rows:

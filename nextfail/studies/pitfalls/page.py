@@ -1,4 +1,4 @@
-"""The claims as files: index.html, which needs nothing else; claims.csv; and each figure by itself."""
+"""Write the claims: a self-contained index.html, claims.csv, and each figure."""
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
@@ -30,10 +30,10 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration's answer to a claim."""
+    """One configuration's results and verdict on a claim."""
 
     model: str
-    measured: list[str]  # a seed each
+    measured: list[str]  # one per seed
     problems: str
     ended: str
     verdict: Verdict
@@ -41,10 +41,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A claim with all that answers it.
+    """A claim with its cells and figures.
 
     Args:
-        figures: SVG by kind, as in CAPTIONS.
+        figures: SVG files by kind, as in CAPTIONS.
     """
 
     claim: Claim
@@ -53,42 +53,42 @@ class Section:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many cells have which verdict, in the order of verdicts."""
+        """Number of cells per verdict, in the order of verdicts."""
         words = [cell.verdict.word for cell in self.cells]
         return {word: words.count(word) for word in verdict.WORDS if word in words}
 
     @property
     def words(self) -> dict[tuple[str, str], str]:
-        """The verdict on each graph and model."""
+        """The verdict for each graph and model."""
         return {(cell.graph, cell.model): cell.verdict.word for cell in self.cells}
 
     @property
     def missing(self) -> list[str]:
-        """Graphs and models on which nothing was begun."""
+        """Graphs and models without any run."""
         return [f"{cell.graph} {cell.model}" for cell in self.cells if not cell.rows]
 
     @property
     def commands(self) -> list[str]:
-        """What would train all that is missing."""
+        """Commands that train everything that is missing."""
         return list(dict.fromkeys(cell.command for cell in self.cells if cell.command))
 
     def rows(self, cell: Cell) -> list[Row]:
-        """Its configurations, ready to be printed."""
+        """The configurations of a cell, formatted for printing."""
         return [_row(self.claim, group, found) for group, found in cell.rows]
 
     def published(self, cell: Cell) -> str:
-        """The published number; empty where there is none."""
+        """The published number; empty if there is none."""
         return _percent(self.claim.published.get(cell.graph))
 
 
 def sections(collection: Collection) -> list[Section]:
-    """Every claim, held against a collection of runs."""
+    """Every claim, tested against a collection of runs."""
     held = [(claim, cells(claim, collection)) for claim in CLAIMS]
     return [Section(claim, found, dict(_figures(claim, found, collection))) for claim, found in held]
 
 
 def write(collection: Collection, held: Sequence[Section], files: Inside) -> list[Path]:
-    """Write the page, the table and the figures into a folder that a report has claimed; returns their paths.
+    """Write page, table and figures into a folder that `report.claim` has checked; returns paths of page and table.
 
     Raises:
         UserError: they cannot be written.
@@ -98,14 +98,14 @@ def write(collection: Collection, held: Sequence[Section], files: Inside) -> lis
     files.write("claims.csv", table_csv(held))
     for old in files.names(FOLDER):
         if old.endswith(".svg"):
-            files.remove(f"{FOLDER}/{old}")  # of an earlier report
+            files.remove(f"{FOLDER}/{old}")  # left by an earlier report
     for name, svg in figures.items():
         files.write(f"{FOLDER}/{name}", svg)
     return [files.root / "index.html", files.root / "claims.csv"]
 
 
 def html(collection: Collection, held: Sequence[Section]) -> str:
-    """The page."""
+    """The content of index.html."""
     ran = {column for section in held for column, word in section.words.items() if word != verdict.NOT_RUN}
     environment = Environment(
         loader=PackageLoader("nextfail.studies.pitfalls", "."),
@@ -129,12 +129,12 @@ def html(collection: Collection, held: Sequence[Section]) -> str:
 
 
 def _shown(value: object) -> object:
-    """What stands on the page: text without control characters, which the template then escapes."""
+    """Remove control characters from text on the page; the template then escapes it."""
     return terminal(value) if type(value) is str or isinstance(value, PurePath) else value
 
 
 def table_csv(held: Sequence[Section]) -> str:
-    """claims.csv: a row for every claim, graph, model and configuration, or one that says that there is none."""
+    """claims.csv: one row per claim, graph, model and configuration, or one that states that there is none."""
     columns = ("claim", "graph", "model", "verdict", "why", "seeds", "measured", "published", "problems", "command")
     rows: list[dict[str, object]] = []
     for section in held:
@@ -148,7 +148,7 @@ def table_csv(held: Sequence[Section]) -> str:
 
 
 def table(held: Sequence[Section]) -> Table | None:
-    """For the terminal: the verdicts on each claim; None if no run answers any."""
+    """Verdict counts per claim, for the terminal; None if no run answers any claim."""
     if all(set(section.counts) == {verdict.NOT_RUN} for section in held):
         return None
     shown = Table(title="the paper's claims (graphs and models with each verdict)", title_justify="left")
@@ -160,7 +160,7 @@ def table(held: Sequence[Section]) -> Table | None:
 
 
 def _place(column: tuple[str, str]) -> tuple[int, str, int, str]:
-    """Where a graph and model stand: graphs of the paper first, and models as they are usually named."""
+    """Sort key of a graph and model: the paper's graphs and MODELS first, in their order."""
     graph, model = column
     paper = GRAPHS.index(graph) if graph in GRAPHS else len(GRAPHS)
     usual = MODELS.index(model) if model in MODELS else len(MODELS)
@@ -183,7 +183,7 @@ def _row(claim: Claim, group: Group, found: Verdict) -> Row:
 def _figures(claim: Claim, found: list[Cell], collection: Collection) -> Iterator[tuple[str, bytes]]:
     from nextfail.reports.figures import tokens
     from nextfail.reports.style import render
-    from nextfail.studies.pitfalls import figures  # matplotlib takes most of a second
+    from nextfail.studies.pitfalls import figures  # matplotlib is slow to import
 
     shown = beside(claim, collection)
     drawn = {"dots": figures.dots(claim, found)}

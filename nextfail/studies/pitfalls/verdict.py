@@ -1,4 +1,4 @@
-"""What runs say of a claim, by rules that are written down. Every rule stands here and nowhere else."""
+"""Verdicts of runs on claims. All rules are defined in this module."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from nextfail.reports.record import Run
 from nextfail.runs.records import Proportion, Result
 from nextfail.tasks.path_star.outcome import LEARNED, MARGIN
 
-EQUAL = 0.03  # how far a mean over seeds may be from 1/d and still be called equal to it
-LEVEL = 0.05  # of the two one-sided tests
-MET = 0.9  # accuracy from which a token counts as having come in
+EQUAL = 0.03  # maximum distance from 1/d at which a mean over seeds counts as equal
+LEVEL = 0.05  # significance level of the two one-sided tests
+MET = 0.9  # accuracy from which a token counts as learned
 
 REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
@@ -28,12 +28,12 @@ WORDS = {
     UNDERTRAINED: "the runs are not trained far enough to say anything",
     NOT_RUN: "there is no finished run",
 }
-"""Every verdict; where several configurations answer the same question, the first of their verdicts in this order."""
+"""All verdicts. If several configurations answer the same question, the first of theirs in this order counts."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word, and in a few more what it rests on."""
+    """A verdict, one of WORDS, and the evidence for it."""
 
     word: str
     why: str
@@ -41,12 +41,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Two one-sided t-tests (Schuirmann 1987) of whether a mean over seeds lies within EQUAL of a value.
+    """Two one-sided t-tests (Schuirmann 1987) of whether a mean over seeds is within EQUAL of a value.
 
     Args:
-        mean: over seeds.
-        p: the larger of the two p-values; None with fewer than two seeds, which allow no test.
-        n: seeds.
+        mean: mean over seeds.
+        p: the larger of the two p-values; None with fewer than two seeds, where no test is possible.
+        n: number of seeds.
     """
 
     mean: float
@@ -55,20 +55,20 @@ class Equivalence:
 
     @property
     def shown(self) -> bool:
-        """Whether the mean is equal, at LEVEL."""
+        """Whether equivalence is significant at LEVEL."""
         return self.p is not None and self.p < LEVEL
 
 
 Rule = Callable[[Group, Sequence[Group]], Verdict]
-"""From runs that differ by their seed, and all other runs of the graph and model, to a verdict."""
+"""Maps a group, given all groups on the same graph and model, to a verdict."""
 
 
 def equivalence(values: Sequence[float], target: float) -> Equivalence:
-    """Test whether the mean of values, one a seed, equals a target up to EQUAL."""
+    """Test whether the mean of values, one per seed, is within EQUAL of a target."""
     mean = fmean(values)
     if len(values) < 2:
         return Equivalence(mean, None, len(values))
-    if np.ptp(values) == 0:  # no spread, for which the t-test is not defined
+    if np.ptp(values) == 0:  # the t-test is undefined without variance
         return Equivalence(mean, 0.0 if abs(mean - target) < EQUAL else 1.0, len(values))
     above = ttest_1samp(values, target - EQUAL, alternative="greater").pvalue
     below = ttest_1samp(values, target + EQUAL, alternative="less").pvalue
@@ -76,14 +76,14 @@ def equivalence(values: Sequence[float], target: float) -> Equivalence:
 
 
 def of(rule: Rule, group: Group, others: Sequence[Group]) -> Verdict:
-    """A rule's verdict on a group, which has results or not."""
+    """A rule's verdict on a group; not run if the group has no results."""
     if not group.results:
         return Verdict(NOT_RUN, "no run is done")
     return rule(group, others)
 
 
 def combined(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict of several configurations' on the same question; not run if there are none."""
+    """Combine the verdicts of several configurations on the same question; not run if there are none."""
     order = list(WORDS)
     return min(verdicts, key=lambda verdict: order.index(verdict.word), default=Verdict(NOT_RUN, "no run is done"))
 
@@ -94,23 +94,23 @@ def _hard(result: Result) -> Proportion:
 
 
 def guesses(group: Group, others: Sequence[Group]) -> Verdict:
-    """Free generation scores 1/d: every seed ends clever_hans, and the mean of their exact match equals 1/d."""
+    """Generation is at chance: every seed ends clever_hans, and the mean exact match equals 1/d."""
     if left := _without(group, "clever_hans"):
         return left
     return _equal([result.exact_match.value for result in group.results], group.chance, "exact match")
 
 
 def guesses_alone(group: Group, others: Sequence[Group]) -> Verdict:
-    """The hard token alone stays a guess: every seed ends at_chance, and their mean equals 1/d."""
+    """The hard token alone stays at chance: every seed ends at_chance, and its mean accuracy equals 1/d."""
     if left := _without(group, "at_chance"):
         return left
     return _equal([_hard(result).value for result in group.results], group.chance, "hard token")
 
 
 def cheats(group: Group, others: Sequence[Group]) -> Verdict:
-    """Given the first hop, which is a guess, the rest is right: cheat accuracy of at least 0.95 in every seed.
+    """Given the first hop, which is at chance, the rest is right: cheat accuracy is at least 0.95 in every seed.
 
-    Where the first hop is learned as well, the model has no need to cheat, which contradicts the claim.
+    If the first hop is learned as well, the model does not need the cheat, which contradicts the claim.
     """
     if left := _learned(group):
         return left
@@ -121,7 +121,7 @@ def cheats(group: Group, others: Sequence[Group]) -> Verdict:
 
 
 def solves(group: Group, others: Sequence[Group]) -> Verdict:
-    """The path is learned: every seed ends solved. Ending at_chance contradicts it, undertrained says nothing."""
+    """The path is learned: every seed ends solved. Ending at_chance contradicts the claim; undertrained does not."""
     solved, stuck = group.outcomes.get("solved", 0), group.outcomes.get("at_chance", 0)
     if solved == len(group.results):
         return Verdict(REPRODUCED, solved_of(group.results))
@@ -131,9 +131,10 @@ def solves(group: Group, others: Sequence[Group]) -> Verdict:
 
 
 def repairs(group: Group, others: Sequence[Group]) -> Verdict:
-    """The path is learned, and with the same settings teacher-forcing ends clever_hans in every seed.
+    """The path is learned, whereas teacher-forcing with the same settings ends clever_hans in every seed.
 
-    A run that ends before its hard token comes in is undertrained, even if all others have: they come in before.
+    A run that ends before the hard token is learned is undertrained, even if all other tokens are: they are learned
+    earlier.
     """
     if group.outcomes.get("solved", 0) < len(group.results):
         return Verdict(UNDERTRAINED, solved_of(group.results))
@@ -147,10 +148,10 @@ def repairs(group: Group, others: Sequence[Group]) -> Verdict:
 
 
 def never_learned(group: Group, others: Sequence[Group]) -> Verdict:
-    """Fed the truth, the hard token is a guess as well, on test and on training problems, and little is lost after it.
+    """Fed the truth, the hard token is at chance as well, on test and training problems, and little is lost after it.
 
-    On the test set its forced accuracy equals 1/d, on problems of the training set it ends within 0.05 of 1/d, and
-    whole paths are right as often as their hard tokens, but for 0.03.
+    On the test set, its forced accuracy equals 1/d. On training problems, it ends at most 0.05 above 1/d. In every
+    seed, exact match is at most 0.03 below the accuracy of the hard token.
     """
     if left := _without(group, "clever_hans"):
         return left
@@ -167,10 +168,10 @@ def never_learned(group: Group, others: Sequence[Group]) -> Verdict:
 
 
 def right_to_left(group: Group, others: Sequence[Group]) -> Verdict:
-    """The inner tokens of the path come in from the last to the first, which is the hard token.
+    """The inner tokens of the path are learned from the last to the first, which is the hard token.
 
-    Each reaches an accuracy of 0.9 no later than the one before it in the path, and the hard token after the last of
-    them. Start and goal stand in the prompt, so a path of three nodes has no order to be seen.
+    Each reaches an accuracy of 0.9 no later than the one before it in the path, and the hard token later than the last
+    of them. Start and goal are in the prompt, so a path of three nodes shows no order.
     """
     if group.runs[0].facts.length < 4:
         return Verdict(NOT_RUN, "a path of three nodes has a single inner token")
@@ -184,7 +185,7 @@ def right_to_left(group: Group, others: Sequence[Group]) -> Verdict:
 
 
 def arrived(run: Run) -> list[float | None]:
-    """Problems seen when each position's validation accuracy first was at 0.9; None where it never was."""
+    """Training problems seen when each position's validation accuracy first reached 0.9; None if it never did."""
     curve = run.curve()
     if curve is None:
         return [None] * run.facts.length
@@ -194,20 +195,20 @@ def arrived(run: Run) -> list[float | None]:
 
 
 def alike(one: Group, other: Group) -> bool:
-    """Whether two groups were trained with the same settings, objective and seed apart."""
+    """Whether two groups have the same settings, except objective and seed."""
     left, right = (group.runs[0].identity.hash_without("seed", "objective") for group in (one, other))
     return left == right
 
 
 def solved_of(results: Sequence[Result]) -> str:
-    """`2 of 3 seeds solved [0.21, 0.94]`, with the 95 % Wilson interval of the share of seeds."""
+    """`2 of 3 seeds solved [0.21, 0.94]`, with the 95 % Wilson interval of the proportion of seeds."""
     solved = sum(result.outcome == "solved" for result in results)
     interval = binomtest(solved, len(results)).proportion_ci(0.95, method="wilson")
     return f"{_of(solved, len(results))} solved [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _learned(group: Group) -> Verdict | None:
-    """That the hard token was learned, which contradicts every claim that it is not; None if it was not."""
+    """The verdict if the hard token was learned, which contradicts every claim that it is not; else None."""
     results = group.results
     learned = sum(result.outcome == "solved" or _hard(result).low > group.chance + MARGIN for result in results)
     if not learned:
@@ -216,7 +217,7 @@ def _learned(group: Group) -> Verdict | None:
 
 
 def _without(group: Group, outcome: str) -> Verdict | None:
-    """The verdict where not every seed ended as the claim says; None where every one did."""
+    """The verdict if a seed did not end with the claimed outcome, or the hard token was learned; else None."""
     ended = group.outcomes.get(outcome, 0)
     if (left := _learned(group)) or ended == len(group.results):
         return left
@@ -224,7 +225,7 @@ def _without(group: Group, outcome: str) -> Verdict | None:
 
 
 def _equal(values: Sequence[float], chance: float, name: str) -> Verdict:
-    """Reproduced if the mean over seeds is shown to equal 1/d; one that is too low says that training was too short."""
+    """Reproduced if the mean over seeds is shown to equal 1/d; a mean that is too low indicates undertraining."""
     test = equivalence(values, chance)
     p = "no test with one seed" if test.p is None else f"p = {test.p:.1g}"
     why = f"mean {name} {test.mean:.3f} over {_seeds(test.n)}, 1/d = {chance:.3f}, {p}"

@@ -1,4 +1,4 @@
-"""Test problems of a run as examples.json holds them, checked before they are drawn."""
+"""Test problems of a run, as in examples.json, validated before drawing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class Example:
 
     @property
     def problem(self) -> tuple[Any, ...]:
-        """What was asked, whoever answered."""
+        """The problem, without the generated path."""
         return self.edges, self.start, self.goal
 
 
 def examples(items: Sequence[Any], length: int) -> list[Example]:
-    """Problems with paths of so many nodes; none if any is not as expected."""
+    """Problems with paths of `length` nodes; empty if any item is malformed."""
     try:
         return [_example(item, length) for item in items]
     except (LookupError, TypeError, ValueError):
@@ -41,12 +41,12 @@ def _example(item: dict[str, Any], length: int) -> Example:
 
 
 def _away(start: int, edges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The edges of a tree, each with its node nearer to the start first, as a prompt need not have them."""
+    """The edges of a tree, each directed away from the start; prompts may have them either way."""
     beside: dict[int, list[int]] = {}
     for one, other in edges:
         beside.setdefault(one, []).append(other)
         beside.setdefault(other, []).append(one)
-    steps, next_ones = {start: 0}, [start]  # from the start to each node
+    steps, next_ones = {start: 0}, [start]  # hops from the start to each node
     for node in next_ones:
         for other in beside.get(node, []):
             if other not in steps:

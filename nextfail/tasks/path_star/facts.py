@@ -1,4 +1,4 @@
-"""What reports say of path-star graphs."""
+"""Facts about path-star graphs, for reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from nextfail.tasks.path_star.examples import examples
 from nextfail.tasks.path_star.outcome import COLUMNS, NOTES, OUTCOMES, SAYS
 
 SIGNS = ("|", "=", "/", "$")
-"""How the ids after the nodes' own are written."""
+"""Texts of the ids after the node labels."""
 
 SIZES = ("degree", "path_length", "num_nodes")
 PLACES = ("position 1, the hard token", "positions 2 to goal", "position 0, the start")
@@ -36,7 +36,7 @@ def facts(settings: Mapping[str, Any]) -> Facts:
 
 
 def title(sizes: Mapping[str, int]) -> str:
-    """G(2,5), and the number of labels where it is not the usual one."""
+    """G(2,5), with the number of labels if it is not the default."""
     name = f"G({sizes['degree']},{sizes['path_length']})"
     usual = 50 if sizes["degree"] * (sizes["path_length"] - 1) < 50 else 100
     return name if sizes["num_nodes"] == usual else f"{name}, N={sizes['num_nodes']}"

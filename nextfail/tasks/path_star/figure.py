@@ -1,4 +1,4 @@
-"""The third figure of a report: one test graph as a star, the true path, and what each model generated for it."""
+"""The third figure of a report: one test graph as a star, with the true path and what each model generated."""
 
 import math
 import textwrap
@@ -20,14 +20,14 @@ from nextfail.tasks.path_star.examples import Example
 from nextfail.tasks.path_star.facts import SIGNS
 
 # all lengths in inches
-WIDTH = 7.4  # of the figure, at most
-STEP = 0.26  # from a node to the next, or less where the star would not fit
-LEAST = 0.16  # step from which three stars beside each other can be read; longer arms get the whole width
+WIDTH = 7.4  # maximum width of the figure
+STEP = 0.26  # between nodes; smaller if the star would not fit
+LEAST = 0.16  # smallest legible step for three stars in a row; longer arms get the whole width
 MARGIN = 0.17  # around a star
-TOKEN = 0.21  # a token of a written path
-LINE = 0.135  # a line of text
-HEAD = 0.21  # of a panel, but for its subtitle
-NARROWEST = 1.8  # a panel, for its title's sake
+TOKEN = 0.21  # per token of a written path
+LINE = 0.135  # per line of text
+HEAD = 0.21  # panel header without its subtitle
+NARROWEST = 1.8  # minimum panel width, to fit its title
 
 TRUTH = "#F0E442"  # the highlighter
 Points = dict[int, tuple[float, float]]
@@ -43,7 +43,7 @@ KEYS = [
 
 @dataclass(frozen=True)
 class Panel:
-    """An example under two lines of title; `objective` is None where the problem alone is drawn."""
+    """An example with title and subtitle; `objective` is None if only the problem is drawn."""
 
     example: Example
     num_nodes: int
@@ -54,7 +54,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Star:
-    """Where the nodes of a graph are, from the start in the middle, and how much room they need."""
+    """Node positions of a graph, relative to the start at the centre, and the space they need."""
 
     points: Points
     step: float
@@ -64,7 +64,7 @@ class Star:
 
 @matplotlib.rc_context(STYLE)
 def paths(groups: Sequence[Group]) -> Figure | None:
-    """The same test graph for all models of a graph size, and the paths they generated; None without examples."""
+    """One test graph per graph size, with the paths that all models generated; None without examples."""
     rows: list[tuple[Star, list[Panel]]] = []
     for namesakes in group_by(groups, lambda group: group.task):
         if panels := _panels(namesakes):
@@ -80,7 +80,7 @@ def paths(groups: Sequence[Group]) -> Figure | None:
 
 @matplotlib.rc_context(STYLE)
 def answers(examples: Sequence[Example], num_nodes: int, objective: str) -> Figure:
-    """What one model answered, a row for each problem."""
+    """What one model generated, one row per problem."""
     rows = []
     for example in examples:
         verdict = "right" if example.generated == example.path else "wrong"
@@ -92,7 +92,7 @@ def answers(examples: Sequence[Example], num_nodes: int, objective: str) -> Figu
 
 
 def _figure(rows: list[tuple[Star, list[Panel]]]) -> Figure:
-    """Rows of panels below each other, and room for a legend."""
+    """Rows of panels, with space for a legend."""
     heights = [star.height + HEAD + LINE * (1 + _lines(star, panels)) for star, panels in rows]
     width = max(4.6, *(star.width * len(panels) for star, panels in rows))
     height = sum(heights) + 0.3
@@ -121,12 +121,12 @@ def _panels(groups: list[Group]) -> list[Panel]:
 
 
 def _star(example: Example) -> Star:
-    """Arms as rays, the true one to the right."""
+    """Arms as rays, with the true one pointing right."""
     following = {tail: head for tail, head in example.edges if tail != example.start}
     firsts = sorted(
         (head for tail, head in example.edges if tail == example.start), key=lambda head: head != example.path[1]
     )
-    inner = max(0.0, 0.8 * len(firsts) / math.tau - 1)  # in steps; keeps neighbours on the first ring apart
+    inner = max(0.0, 0.8 * len(firsts) / math.tau - 1)  # in steps; separates the nodes of the first ring
     radius = inner + len(example.path) - 1
     beside = 3 if radius * LEAST < WIDTH / 6 - MARGIN else 1
     step = min(STEP, (WIDTH / beside - 2 * MARGIN) / (2 * radius))
@@ -172,7 +172,7 @@ def _draw(axes: Axes, panel: Panel, star: Star, height: float, lines: int) -> No
 
 
 def _arrows(axes: Axes, points: Points, example: Example, step: float, shade: str) -> None:
-    """The generated path: what is no edge of the graph as a dashed arc."""
+    """The generated path; hops that are not edges of the graph are dashed arcs."""
     for tail, head in pairwise(example.generated):
         if tail in points and head in points and tail != head:
             look: dict[str, Any] = {"color": shade}
@@ -184,20 +184,20 @@ def _arrows(axes: Axes, points: Points, example: Example, step: float, shade: st
 
 
 def _nodes(axes: Axes, points: Points, example: Example, step: float, shade: str | None) -> None:
-    """The nodes, those of the generated path in its colour."""
-    size = 42 * step  # points: six tenths of a step
+    """The nodes; those on the generated path in its colour."""
+    size = 42 * step  # points: 0.6 of a step
     for node, (x, y) in points.items():
         visited = shade is not None and node in example.generated
         look: dict[str, Any] = {"mec": shade, "mew": 1.4} if visited else {"mec": "0.6", "mew": 0.6}
         if node == example.goal:
             axes.plot(x, y, "o", ms=size + 4, mfc="white", mec="0.1", mew=1.4, zorder=2)
         axes.plot(x, y, "s" if node == example.start else "o", ms=size, mfc="white", zorder=3, **look)
-        if step > 0.14:  # else there is no room for a number
+        if step > 0.14:  # otherwise numbers do not fit
             axes.text(x, y - 0.003, str(node), fontsize=22 * step, ha="center", va="center_baseline", zorder=5)
 
 
 def _tokens(axes: Axes, panel: Panel, width: float) -> None:
-    """The generated path in words, wrong tokens set off."""
+    """The generated path as text, with wrong tokens highlighted."""
     generated, path = panel.example.generated, panel.example.path
     lines, a_line = _written(panel.example, width), int(width / TOKEN)
     for i, (token, true) in enumerate(zip(generated, path, strict=True)):
@@ -216,7 +216,7 @@ def _written(example: Example, width: float) -> int:
 
 
 def _sign(token: int, num_nodes: int) -> str:
-    """A token as it is written: nodes by number, an objective's own tokens as a question mark."""
+    """Text of a token: nodes by number, an objective's own tokens as a question mark."""
     if token < num_nodes:
         return str(token)
     return SIGNS[token - num_nodes] if token - num_nodes < len(SIGNS) else "?"

@@ -1,4 +1,4 @@
-"""What the metrics of a run on a star graph say in one word. Every rule stands here and nowhere else."""
+"""Outcome of a run on a star graph from its metrics. All rules are defined here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,8 @@ from nextfail.tasks.facts import SOLVED
 
 Metrics = Mapping[str, Any]
 
-LEARNED = 0.95  # accuracy from which the cheat, or any token but the hard one, counts as learned
-MARGIN = 0.05  # how far the whole interval of the hard token may lie from 1/d and still be chance
+LEARNED = 0.95  # accuracy at which the cheat, or any token but the hard one, counts as learned
+MARGIN = 0.05  # largest distance of the hard token's confidence interval from 1/d that still counts as chance
 
 OUTCOMES = {
     "solved": "exact match (for first_hop_only, the hard token) is at least 0.95",
@@ -29,13 +29,13 @@ NOTES = ("hard token: accuracy of position 1, the first hop; cheat: all after it
 
 
 def judge(metrics: Metrics, finite: bool = True, judged_by: str = "exact_match") -> str:
-    """The first outcome that holds of the metrics of a test set.
+    """The first outcome that matches the metrics of a test set.
 
     Args:
-        finite: whether the loss stayed so.
-        judged_by: the metric by which the objective is judged: exact_match, or hard_token_accuracy if it asks no more.
+        finite: whether the loss stayed finite.
+        judged_by: metric of the objective: exact_match, or hard_token_accuracy if only the hard token is trained.
 
-    An accuracy below 1/d is never called a failure: such a model has not even learned the cheat yet.
+    An accuracy below 1/d never counts as a failure: such a model has not even learned the cheat yet.
     """
     hard, chance = metrics["hard_token_accuracy"], metrics["chance"]
     guessing = chance - MARGIN <= hard["low"] and hard["high"] <= chance + MARGIN

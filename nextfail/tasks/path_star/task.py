@@ -1,4 +1,4 @@
-"""The path-star graph G(d, l): its sizes, exact vectorised sampling, and the key that tells two graphs apart.
+"""The path-star graph G(d, l): sizes, exact vectorised sampling, and canonical keys of graphs.
 
 Source of the task: Bachmann & Nagarajan, "The Pitfalls of Next-Token Prediction", ICML 2024, section 4.
 """
@@ -22,12 +22,12 @@ from nextfail.tasks.path_star.outcome import judge
 from nextfail.tasks.path_star.vocab import MOST_JOINED, Vocab
 from nextfail.tasks.sampling import draw_without_replacement, mix
 
-_MOST_NODES = 2**15 - 4  # the signs come after the labels, and all must fit in int16
-_CHUNK = 8192  # graphs drawn at a time: the pool of labels then stays in the cache
+_MOST_NODES = 2**15 - 4  # all ids, including the signs after the labels, must fit in int16
+_CHUNK = 8192  # graphs sampled at a time, so that the pool of labels fits in the CPU cache
 
 
 class Star(Task):
-    """What the tasks on star graphs share: the first hop is the hard token, and the rest of an arm follows from it."""
+    """Base of the star-graph tasks: the first hop is the hard token, and the rest of an arm follows from it."""
 
     probes: ClassVar = (Probe("cheat_accuracy", prefix=2),)
     hard_position: ClassVar = 1
@@ -36,7 +36,7 @@ class Star(Task):
 
     @property
     def chance(self) -> float:
-        """Accuracy on the hard token of a model that sees only that it must be a neighbour of the start: 1/d."""
+        """Hard-token accuracy of a model that only knows it must be a neighbour of the start: 1/d."""
         return 1 / self.degree
 
     def outcome(self, metrics: Mapping[str, Any], finite: bool, judged_by: str) -> str:
@@ -46,28 +46,27 @@ class Star(Task):
 @public("path_star")
 @dataclass(frozen=True)
 class PathStar(Star):
-    """The size G(degree, path_length) with labels drawn from 0..num_nodes-1, and how a problem is written down.
+    """The graph G(degree, path_length), with labels from 0..num_nodes-1, and its token format.
 
-    One start node with `degree` arms; every arm has `path_length` nodes, counting the start. The goal is the last
-    node of one arm, and the answer is that arm from start to goal: position 1 of it is the hard token. By default
-    problems are written as published; how they are decides what is learnable (Frydenlund 2024, arXiv 2410.13779, and
-    2025).
+    One start node with `degree` arms; every arm has `path_length` nodes, including the start. The goal is the last node
+    of one arm, and the answer is that arm from start to goal: its position 1 is the hard token. The default format is
+    the published one; the format determines what is learnable (Frydenlund 2024, arXiv 2410.13779, and 2025).
 
     Args:
-        degree: arms d of the star; with at least 2 there is one to choose.
-        path_length: nodes l of an arm, counting the start; with fewer than 3 the prompt already names the answer.
-        num_nodes: labels N to draw from.
-        query: start and goal stand after the edges, or before them.
-        edges: their order: shuffled one by one; by_arm, arms in random order and each from the start on; parents_first,
-            any order in which the edge to a node comes before the edge from it, each such order equally likely.
-        direction: an edge's node nearer to the start comes first ("away" from it), or either does ("random").
-        edges_as: an edge is three tokens, as published ("triples"), or one ("tokens"); see `vocab`.
-        goals: different goals of one graph, everything else the same, that stand together in training; from 1, which
-            is independent problems, to the degree. Validation and test problems are always independent.
+        degree: number of arms d, at least 2, so that there is a choice.
+        path_length: nodes l per arm, including the start; at least 3, or the prompt would name the whole answer.
+        num_nodes: number of node labels N to sample from.
+        query: start and goal come after the edges, or before them.
+        edges: edge order. shuffled: uniformly random; by_arm: arms in random order, each from the start on;
+            parents_first: a uniformly random order in which the edge to a node precedes the edge from it.
+        direction: the node nearer to the start comes first ("away"), or either one does ("random").
+        edges_as: three tokens per edge, as published ("triples"), or one ("tokens"); see `vocab`.
+        goals: number of distinct goals per graph, otherwise identical, that stay together in training; from 1
+            (independent problems) to the degree. Validation and test problems are always independent.
 
     Raises:
-        UserError: a size at which there is no choice to make, no cheat to learn, or too few labels; or a value that
-            is none of the choices.
+        UserError: a size leaves no choice to make, no cheat to learn, or too few labels; or a value is not among the
+            choices.
     """
 
     metrics: ClassVar = ("hard_token_accuracy",)
@@ -98,59 +97,59 @@ class PathStar(Star):
 
     @property
     def title(self) -> str:
-        """G(2,5), and the number of labels where it is not the usual one."""
+        """G(2,5), with the number of labels if it is not the default."""
         return facts.title({"degree": self.degree, "path_length": self.path_length, "num_nodes": self.num_nodes})
 
     @property
     def size(self) -> int:
-        """Nodes in one graph, 1 + d(l-1)."""
+        """Nodes per graph, 1 + d(l-1)."""
         return 1 + self.num_edges
 
     @property
     def num_edges(self) -> int:
-        """Edges in one graph, d(l-1)."""
+        """Edges per graph, d(l-1)."""
         return self.degree * (self.path_length - 1)
 
     @property
     def prompt_length(self) -> int:
-        """Tokens from the first edge to "=": three an edge, or one, then start, goal and "="."""
+        """Prompt length: three tokens per edge, or one, plus start, goal and "="."""
         return self.vocab.prompt_length(self.num_edges)
 
     @property
     def answer_length(self) -> int:
-        """Nodes l of the path."""
+        """Path length l in nodes."""
         return self.path_length
 
     @property
     def group(self) -> int:  # type: ignore[override]
-        """Problems of one graph that stand together in training."""
+        """Problems per graph that stay together in training."""
         return self.goals
 
     @property
     def distinct(self) -> int:
-        """How many canonically different graphs exist: labelled nodes, up to the order of the arms."""
+        """Number of canonically distinct graphs: labellings, up to the order of the arms."""
         return perm(self.num_nodes, self.size) // factorial(self.degree)
 
     @property
     def vocab(self) -> Vocab:
-        """The token ids for this label set."""
+        """Token ids for these labels."""
         return Vocab(self.num_nodes, self.edges_as == "tokens")
 
     @cached_property
     def _shape(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Which drawn label stands where: sources (E,), targets (E,), arms (d, l), as indices into the drawn labels."""
+        """Sources (E,), targets (E,) and arms (d, l), as indices into the sampled labels."""
         arms = 1 + torch.arange(self.num_edges).view(self.degree, self.path_length - 1)
         arms = torch.cat([torch.zeros(self.degree, 1, dtype=torch.long), arms], 1)  # label 0 is the start
         return arms[:, :-1].flatten(), arms[:, 1:].flatten(), arms
 
     def sample(self, count: int, generator: torch.Generator, group: int = 1) -> Batch:
-        """Draw `count` problems: prompts (count, P) and answers (count, l), in the smallest integer type.
+        """Sample `count` problems: prompts (count, P) and answers (count, l), in the smallest integer type.
 
-        Labels are drawn without replacement, edges are ordered and the goal's arm is chosen, all uniformly.
+        Labels are sampled without replacement, edges are ordered and the goal's arm is chosen, all uniformly.
 
         Args:
             count: a multiple of `group`.
-            group: problems in a row that share all but the goal; from 1, independent problems, to the degree.
+            group: consecutive problems that share everything but the goal; from 1 (independent problems) to the degree.
         """
         graphs, rest = divmod(count, group)
         if rest:
@@ -177,13 +176,13 @@ class PathStar(Star):
         return Batch.full(prompts, paths.to(vocab.dtype))
 
     def _order(self, graphs: int, generator: torch.Generator) -> Tensor:
-        """Numbers of edges (B, E) as they are written; those of an arm are consecutive, from the start on."""
+        """Edge indices (B, E) in prompt order; edges of an arm have consecutive indices, from the start on."""
         hops = self.path_length - 1
         if self.edges == "by_arm":
             arms = draw_without_replacement(graphs, self.degree, self.degree, generator).long()
             return (arms.unsqueeze(2) * hops + torch.arange(hops)).flatten(1)
         order = draw_without_replacement(graphs, self.num_edges, self.num_edges, generator).long()
-        if self.edges == "parents_first":  # each arm keeps its places, and takes them from the start on
+        if self.edges == "parents_first":  # each arm keeps its positions, filled from the start on
             places = (order // hops).argsort(dim=1, stable=True)
             order = torch.empty_like(order).scatter_(1, places, torch.arange(self.num_edges).expand_as(order))
         return order
@@ -192,10 +191,10 @@ class PathStar(Star):
         """Canonical keys (B,), int64: equal for prompts with the same undirected edges and start, whatever the goal.
 
         The key is a 64-bit hash, summed over the edges so that their order does not matter. Two different graphs
-        share one with probability 2**-64; that could only leave out a graph that was allowed.
+        collide with probability 2**-64, which could only exclude an allowed graph.
         """
         edges, start, _ = self.vocab.split(batch.prompts.long())
-        one, other = edges.unbind(-1)  # (B, E); amin and amax over so short an axis are fifty times slower than this
+        one, other = edges.unbind(-1)  # (B, E); amin and amax over such a short axis are fifty times slower
         low, high = torch.minimum(one, other), torch.maximum(one, other)
         return mix(low * self.num_nodes + high).sum(1) + mix(-1 - start)
 
@@ -208,7 +207,7 @@ class PathStar(Star):
         return self.vocab.split(prompts)[1].unsqueeze(1)
 
     def resized(self, settings: Mapping[str, Any]) -> "PathStar":
-        """The same with another degree and path_length; labels are always those that the model knows."""
+        """The same with another degree and path_length; labels are always those of the trained model."""
         unknown = sorted(set(settings) - {"degree", "path_length", "num_nodes"})
         if unknown:
             raise UserError(f"task.{unknown[0]} cannot be changed for a trained model: only degree and path_length can")

@@ -1,4 +1,4 @@
-"""The published text format: one problem a line, edges, query and answer.
+"""The published text format: one problem per line, with edges, query and answer.
 
     7,1|1,4|7,3|3,9/7,4=7,1,4
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _EXAMPLE = "7,1|1,4|7,3|3,9/7,4=7,1,4"
 _LINE = re.compile(r"(\d+,\d+(?:\|\d+,\d+)*)/(\d+,\d+)=(\d+(?:,\d+)+)")
 _NUMBER = re.compile(r"\d+")
-_DIGITS = 9  # longest number that is converted; labels are far below, and Python refuses some thousand digits
+_DIGITS = 9  # longest number that is converted; labels are far shorter, and Python refuses thousands of digits
 
 
 def lines(edges: Tensor, starts: Tensor, goals: Tensor, paths: Tensor) -> Iterator[str]:
-    """Edges (B, E, 2), start (B,), goal (B,) and path (B, l) of each problem as a line without its line end."""
+    """Each problem as a line without its newline: edges (B, E, 2), start (B,), goal (B,), path (B, l)."""
     for row, start, goal, path in zip(edges.tolist(), starts.tolist(), goals.tolist(), paths.tolist(), strict=True):
         drawn = "|".join(f"{u},{v}" for u, v in row)
         yield f"{drawn}/{start},{goal}={','.join(map(str, path))}"
@@ -37,14 +37,14 @@ def load(path: Path, graph: "PathStar") -> tuple[Tensor, Tensor, Tensor, Tensor]
     """All problems of a file, checked to be path-star graphs of this size.
 
     Returns:
-        Edges (B, E, 2) as they stand there, start (B,), goal (B,) and path (B, l).
+        Edges (B, E, 2) in file order, start (B,), goal (B,) and path (B, l).
 
     Raises:
-        UserError: the file is missing or empty, or a line is not what it should be (file, line, what was expected).
+        UserError: the file is missing or empty, or a line is invalid (names file, line and what was expected).
     """
     try:
         with open_regular(path) as file:
-            lines = file.read().decode("ascii").split("\n")  # nothing else ends a line, such as a form feed
+            lines = file.read().decode("ascii").split("\n")  # only this ends a line, not a form feed
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
         raise UserError(f"cannot read data file {path}: {reason}") from error
@@ -87,12 +87,12 @@ def load(path: Path, graph: "PathStar") -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def is_path_star(graph: "PathStar", edges: Tensor, start: Tensor, goal: Tensor, paths: Tensor) -> Tensor:
-    """Which rows are path-star problems of this size: edges (B, E, 2), start, goal (B,), paths (B, l) to (B,) bool."""
+    """Mask (B,) of valid path-star problems of this size: edges (B, E, 2), start, goal (B,), paths (B, l)."""
     rows = len(edges)
     sources, targets = edges[..., 0], edges[..., 1]
     leaves_start = sources == start[:, None]  # (B, E)
     good = leaves_start.sum(1) == graph.degree
-    onward = torch.full((rows, graph.num_nodes + 1), graph.num_nodes)  # (B, N + 1): the last label stands for "nowhere"
+    onward = torch.full((rows, graph.num_nodes + 1), graph.num_nodes)  # (B, N + 1): the last label means "nowhere"
     onward.scatter_(1, torch.where(leaves_start, graph.num_nodes, sources), targets)
     onward[:, graph.num_nodes] = graph.num_nodes
     first = leaves_start.int().topk(graph.degree, dim=1).indices

@@ -1,23 +1,23 @@
 """Token ids and the layout of one problem.
 
-The published layout, drawn for G(2,3) with start 7, goal 4 and answer 7,1,4 (one token a column):
+The published layout, for G(2,3) with start 7, goal 4 and answer 7,1,4 (one token per column):
 
     prompt                                           path
     7 1 | 1 4 | 7 3 | 3 9 / 7 4 =                    7 1 4
     edge  edge  edge  edge  start, goal              l tokens, the start among them
 
-With the query before the edges (`task.query=before`) the prompt is as long:
+With the query before the edges (`task.query=before`), at the same length:
 
     7 4 / 7 1 | 1 4 | 7 3 | 3 9 =
 
-Nodes are their own ids, 0..N-1; then "|" N, "=" N+1, "/" N+2, "$" N+3. There is no token for a comma.
+Node labels are their own ids, 0..N-1; then "|" N, "=" N+1, "/" N+2, "$" N+3. There is no token for a comma.
 
-With one token an edge (`task.edges_as=tokens`), the prompts are
+With one token per edge (`task.edges_as=tokens`), the prompts are
 
     7,1 1,4 7,3 3,9 7 4 =        and, with the query before,        7 4 7,1 1,4 7,3 3,9 =
 
-and the edge u,v has the id -1 - (u N + v): below 0, so that nothing else changes. Models read such ids
-(`Backbone.join_pairs`) and never write them.
+and the edge u,v has the id -1 - (u N + v): negative, so that no other id changes. Models read such ids
+(`Backbone.join_pairs`) but never generate them.
 """
 
 import math
@@ -58,7 +58,7 @@ class Vocab:
 
     @property
     def blank(self) -> int:
-        """ "$", a place without a token, as in teacherless training."""
+        """ "$", a blank or mask token, as in teacherless training."""
         return self.num_nodes + 3
 
     @property
@@ -68,7 +68,7 @@ class Vocab:
 
     @property
     def pairs(self) -> int | None:
-        """N where an edge is one token."""
+        """N if an edge is one token, otherwise None."""
         return self.num_nodes if self.joined else None
 
     @property
@@ -82,23 +82,23 @@ class Vocab:
         return torch.uint8 if self.size <= 256 and not self.joined else torch.int16
 
     def prompt_length(self, edges: int) -> int:
-        """Tokens of a prompt with so many edges."""
+        """Length in tokens of a prompt with `edges` edges."""
         return (edges if self.joined else 3 * edges) + 3
 
     @property
     def texts(self) -> list[str]:
-        """How each id is written in the published text format; the comma of an edge has no token."""
+        """Text of each id, as in the published text format; the comma of an edge has no token."""
         return [*map(str, range(self.num_nodes)), *SIGNS]
 
     def layout(self, edges: Tensor, start: Tensor, goal: Tensor, query: str = "after") -> Tensor:
-        """Edges (B, E, 2), start (B,) and goal (B,) as prompts (B, P), the query "after" the edges or "before"."""
+        """Prompts (B, P) from edges (B, E, 2), start (B,) and goal (B,); the query is "after" or "before" the edges."""
         if self.joined:
             codes = -1 - (edges[..., 0].to(self.dtype) * self.num_nodes + edges[..., 1].to(self.dtype))  # (B, E)
             ends, equals = torch.stack([start, goal], 1).to(self.dtype), codes.new_full((len(codes), 1), self.equals)
             return torch.cat([ends, codes, equals] if query == "before" else [codes, ends, equals], 1)
         count, number, _ = edges.shape
         prompts = torch.empty(count, 3 * number + 3, dtype=self.dtype)
-        triples = prompts.view(count, number + 1, 3)  # of the query and of each edge: two nodes and what follows them
+        triples = prompts.view(count, number + 1, 3)  # query and edges: two nodes and the sign that follows
         first, last = (triples[:, 0], triples[:, 1:]) if query == "before" else (triples[:, -1], triples[:, :-1])
         first[:, 0], first[:, 1] = start, goal
         last[:, :, :2] = edges
@@ -108,7 +108,7 @@ class Vocab:
         return prompts
 
     def split(self, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The inverse of `layout`, wherever the query is: edges (B, E, 2), start (B,) and goal (B,)."""
+        """Inverse of `layout` for either query position: edges (B, E, 2), start (B,) and goal (B,)."""
         if self.joined:
             before = len(prompts) > 0 and int(prompts[0, 0]) >= 0
             ends, codes = (prompts[:, :2], prompts[:, 2:-1]) if before else (prompts[:, -3:-1], prompts[:, :-3])
@@ -121,4 +121,4 @@ class Vocab:
 
 
 MOST_JOINED = math.isqrt(2**15)
-"""Most labels of which every pair has an id in 16 bits."""
+"""Maximum number of labels such that every pair has a 16-bit id."""

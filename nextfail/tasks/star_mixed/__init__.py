@@ -1,1 +1,1 @@
-"""Star graphs whose paths differ in length."""
+"""Star graphs with mixed path lengths."""

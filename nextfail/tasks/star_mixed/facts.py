@@ -1,4 +1,4 @@
-"""What reports say of stars with mixed lengths."""
+"""Facts about star graphs of mixed lengths, for reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +30,6 @@ def facts(settings: Mapping[str, Any]) -> Facts:
 
 
 def title(degree: int, shortest: int, longest: int, num_nodes: int, goal: str) -> str:
-    """Mixed G(2,3-5), the number of labels where it is not 50, and whether goals are anywhere."""
+    """Mixed G(2,3-5), with the number of labels if it is not 50, and whether goals are at any node."""
     labels = "" if num_nodes == 50 else f", N={num_nodes}"
     return f"Mixed G({degree},{shortest}-{longest}){labels}" + (", any goal" if goal == "any" else "")

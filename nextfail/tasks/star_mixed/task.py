@@ -1,4 +1,4 @@
-"""Star graphs with arms of a length drawn for each problem, and goals at their ends or anywhere."""
+"""Star graphs with an arm length sampled per problem, and goals at leaves or at any node."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ from nextfail.tasks.star_mixed import facts
 
 
 class MixedVocab(Vocab):
-    """The tokens of star graphs, and two more: "." ends an answer, "_" fills a short prompt up from the left."""
+    """The tokens of star graphs plus two: "." ends an answer, "_" pads short prompts on the left."""
 
     @property
     def end(self) -> int:  # type: ignore[override]
@@ -27,7 +27,7 @@ class MixedVocab(Vocab):
 
     @property
     def fill(self) -> int:
-        """ "_", a place before the first edge."""
+        """ "_", padding before the first edge."""
         return self.num_nodes + 5
 
     @property
@@ -42,24 +42,24 @@ class MixedVocab(Vocab):
 @public("star_mixed")
 @dataclass(frozen=True)
 class StarMixed(Star):
-    """G(degree, l) with l drawn from `shortest`..`longest` for every problem, each equally likely.
+    """G(degree, l) with l sampled uniformly from `shortest`..`longest` for each problem.
 
-    A prompt of G(2,3) where the longest is 4, and its answer:
+    A prompt of G(2,3), with a longest arm of 4, and its answer:
 
         _ _ _ _ _ _ 7 1 | 1 4 | 7 3 | 3 9 / 7 4 =        7 1 4 . .
 
-    Answers end in "."; short prompts begin with "_", so that every prompt ends at the same place.
+    Answers end in "."; short prompts are left-padded with "_", so that all prompts end at the same position.
 
     Args:
-        degree: arms d of the star.
-        shortest: nodes of the shortest arms, counting the start; all arms of one graph have the same.
-        longest: nodes of the longest arms.
-        num_nodes: labels N to draw from.
-        goal: the last node of an arm ("leaf"), or any node but the start, each equally likely ("any").
-        edges_as: an edge is three tokens ("triples"), or one ("tokens").
+        degree: number of arms d.
+        shortest: minimum nodes per arm, including the start; all arms of a graph have the same length.
+        longest: maximum nodes per arm.
+        num_nodes: number of node labels N to sample from.
+        goal: the last node of an arm ("leaf"), or a uniformly random node except the start ("any").
+        edges_as: three tokens per edge ("triples") or one ("tokens").
 
     Raises:
-        UserError: as `PathStar` for the shortest and the longest; or they are the wrong way round.
+        UserError: as for `PathStar`, for any of the lengths; or `shortest` is above `longest`.
     """
 
     degree: AtLeast2
@@ -72,7 +72,7 @@ class StarMixed(Star):
     def __post_init__(self) -> None:
         if self.shortest > self.longest:
             raise UserError(f"task.shortest={self.shortest} is above task.longest={self.longest}")
-        assert self.sizes  # each of which checks itself
+        assert self.sizes  # each size validates itself
 
     def __str__(self) -> str:
         return self.title
@@ -83,13 +83,13 @@ class StarMixed(Star):
 
     @cached_property
     def sizes(self) -> list[PathStar]:
-        """Every size that is drawn, shortest first."""
+        """All sizes, shortest first."""
         lengths = range(self.shortest, self.longest + 1)
         return [PathStar(self.degree, length, self.num_nodes, edges_as=self.edges_as) for length in lengths]
 
     @property
     def metrics(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The hard token, and the exact match on graphs of each length."""
+        """Hard-token accuracy, and exact match for each path length."""
         return "hard_token_accuracy", *(f"length_{size.path_length}_accuracy" for size in self.sizes)
 
     @property
@@ -131,9 +131,9 @@ class StarMixed(Star):
         return Batch(prompts, answers, up_to_end(answers, vocab.end))
 
     def keys(self, batch: Batch) -> Tensor:
-        """As of `PathStar`: equal for the same undirected edges and start, whatever the goal."""
+        """As for `PathStar`: equal for the same undirected edges and start, whatever the goal."""
         padded = batch.prompts.long()
-        pair = -1 if self.edges_as == "tokens" else 0  # any edge: it is left out below
+        pair = -1 if self.edges_as == "tokens" else 0  # any edge: masked below
         edges, start, _ = self.vocab.split(padded.masked_fill(padded == self.vocab.fill, pair))
         width = 1 if self.edges_as == "tokens" else 3
         real = padded[:, : width * edges.shape[1]].unflatten(1, (-1, width))[..., 0] != self.vocab.fill

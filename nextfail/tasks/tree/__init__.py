@@ -1,1 +1,1 @@
-"""Random trees, and the way from the root to a leaf."""
+"""Random trees: the path from the root to a leaf."""

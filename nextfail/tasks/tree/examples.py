@@ -1,16 +1,16 @@
-"""Test problems of a run on trees as examples.json holds them, checked before they are drawn."""
+"""Test problems of a run on trees, as in examples.json, validated before drawing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-MOST = 1000  # edges of a tree that can be drawn
+MOST = 1000  # maximum edges of a tree that is drawn
 
 
 @dataclass(frozen=True)
 class Example:
-    """A test problem and the path that a model generated for it, each without its end token."""
+    """A test problem and the path that a model generated, both without end tokens."""
 
     edges: tuple[tuple[int, int], ...]
     root: int
@@ -20,12 +20,12 @@ class Example:
 
     @property
     def problem(self) -> tuple[Any, ...]:
-        """What was asked, whoever answered."""
+        """The problem, without the generated path."""
         return self.edges, self.root, self.leaf
 
 
 def examples(items: Sequence[Any]) -> list[Example]:
-    """Problems that are trees; none if any is not as expected."""
+    """Problems that are trees; empty if any item is malformed."""
     try:
         return [_example(item) for item in items]
     except (LookupError, TypeError, ValueError):
@@ -44,7 +44,7 @@ def _example(item: dict[str, Any]) -> Example:
 
 
 def depths(example: Example) -> dict[int, int]:
-    """Each node that is reached from the root, once, and how many edges below the root it is."""
+    """Depth of each node reachable from the root, in edges."""
     below = children(example)
     found, order = {example.root: 0}, [example.root]
     for node in order:
@@ -57,7 +57,7 @@ def depths(example: Example) -> dict[int, int]:
 
 
 def children(example: Example) -> dict[int, list[int]]:
-    """The children of each node that has any."""
+    """Children of each node that has any."""
     below: dict[int, list[int]] = {}
     for tail, head in example.edges:
         below.setdefault(tail, []).append(head)

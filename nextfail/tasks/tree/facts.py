@@ -1,4 +1,4 @@
-"""What reports say of trees."""
+"""Facts about trees, for reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def facts(settings: Mapping[str, Any]) -> Facts:
     sizes = {key: whole(settings, key) for key in SIZES}
     return Facts(
         title=title(sizes),
-        chance=None,  # estimated when a run is evaluated, and in its result
+        chance=None,  # estimated at evaluation and stored in the result
         length=sizes["longest"] + 1,
         sizes=sizes,
         places=PLACES,
@@ -33,7 +33,7 @@ def facts(settings: Mapping[str, Any]) -> Facts:
 
 
 def title(sizes: Mapping[str, int]) -> str:
-    """Tree(12, 2): nodes and children, and what is not as usual, the longest path or the number of labels."""
+    """Tree(12, 2): nodes and children, with the longest path and number of labels if not the defaults."""
     longest = "" if sizes["longest"] == 6 else f", paths to {sizes['longest']}"
     labels = "" if sizes["num_nodes"] == 50 else f", N={sizes['num_nodes']}"
     return f"Tree({sizes['nodes']}, {sizes['children']}{longest}){labels}"

@@ -1,4 +1,4 @@
-"""Trees as they are drawn in a report: from the root down, the true path, and what each model generated."""
+"""Figures of trees for reports: from the root down, with the true path and what each model generated."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,7 +27,7 @@ Points = dict[int, tuple[float, float]]
 
 @matplotlib.rc_context(STYLE)
 def trees(groups: Sequence[Group]) -> Figure | None:
-    """For each size of tree one test problem, and what every model generated for it; None without examples."""
+    """For each tree size one test problem, with what every model generated for it; None without examples."""
     panels: list[Panel] = []
     for namesakes in group_by(groups, lambda group: group.task):
         for group, seed, example in telling(namesakes):
@@ -39,7 +39,7 @@ def trees(groups: Sequence[Group]) -> Figure | None:
 
 @matplotlib.rc_context(STYLE)
 def answers(examples: Sequence[Example], objective: str) -> Figure:
-    """What one model answered, a panel for each problem."""
+    """What one model generated, one panel per problem."""
     words = {True: "right", False: "wrong"}
     return _figure([(each, f"from {each.root} to {each.leaf}: {words[each.generated == each.path]}", objective)
                     for each in examples])  # fmt: skip
@@ -82,7 +82,7 @@ def _draw(axes: Axes, example: Example, title: str, objective: str) -> None:
 
 
 def _points(example: Example) -> Points:
-    """Leaves beside each other, every other node above the middle of its children."""
+    """Leaves side by side, every other node centred above its children."""
     deep, below = depths(example), children(example)
     down, left = [], [example.root]  # depth first, so that no two edges cross
     while left:

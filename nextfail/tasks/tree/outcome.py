@@ -1,4 +1,4 @@
-"""What the metrics of a run on trees say in one word. Every rule stands here and nowhere else."""
+"""Outcome of a run on trees from its metrics. All rules are defined here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from nextfail.tasks import facts
 from nextfail.tasks.facts import SOLVED
 
-LEARNED = 0.95  # accuracy from which tokens that need no choice count as learned
-MARGIN = 0.05  # how far the whole interval of the first choice may lie from a guess and still be one
+LEARNED = 0.95  # accuracy at which tokens that need no choice count as learned
+MARGIN = 0.05  # largest distance of the first choice's confidence interval from guessing that still counts as a guess
 
 OUTCOMES = {
     "solved": "exact match is at least 0.95",
@@ -26,11 +26,11 @@ NOTES = (
 
 
 def judge(metrics: Mapping[str, Any], finite: bool, guess: float) -> str:
-    """The first outcome that holds of the metrics of a test set.
+    """The first outcome that matches the metrics of a test set.
 
     Args:
-        finite: whether the loss stayed so.
-        guess: accuracy of the first choice of a model that takes any child.
+        finite: whether the loss stayed finite.
+        guess: first-choice accuracy of a model that picks any child.
     """
     first, copies = metrics["first_choice_accuracy"], metrics["copy_accuracy"]
     if not finite:

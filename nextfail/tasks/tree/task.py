@@ -1,4 +1,4 @@
-"""Random trees with shuffled edges: the path from the root to a leaf, a choice wherever a node has several children."""
+"""Random trees with shuffled edges: the path from the root to a leaf, with a choice at every branching node."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from nextfail.tasks.sampling import any_of, draw_without_replacement, mix
 from nextfail.tasks.tree import facts
 from nextfail.tasks.tree.outcome import judge
 
-_MOST_NODES = 2**15 - 5  # labels, for all ids must fit in int16
-_CHUNK = 4096  # trees drawn at a time
-_ESTIMATE = 2**14  # problems from which chance is estimated
+_MOST_NODES = 2**15 - 5  # maximum labels: all ids must fit in int16
+_CHUNK = 4096  # trees sampled at a time
+_ESTIMATE = 2**14  # problems to estimate chance from
 
 
 class TreeVocab(Vocab):
-    """The tokens of star graphs, and one more: "." ends an answer."""
+    """The tokens of star graphs plus one: "." ends an answer."""
 
     @property
     def end(self) -> int:  # type: ignore[override]
@@ -45,23 +45,23 @@ class TreeVocab(Vocab):
 class Tree(Task):
     """The path from the root of a random tree to one of its leaves.
 
-    A prompt of 5 nodes, where 7 is the root and the leaf 9 is asked for, and its answer:
+    A prompt of 5 nodes, with root 7 and goal leaf 9, and its answer:
 
         3 9 | 7 1 | 3 5 | 7 3 / 7 9 =        7 3 9 . .
 
-    Nodes are added one by one, each below one that is drawn uniformly from those that have room: fewer than `children`
-    children, and at a depth at which a path of `longest` nodes can pass. Labels, the order of the edges and the leaf
-    are uniform; a leaf right below the root is never asked for, since it would leave nothing to look for.
+    Nodes are added one by one, each below a uniformly random node that has room: fewer than `children` children, and a
+    depth that allows a path of at most `longest` nodes. Labels, edge order and the goal leaf are uniform; leaves
+    directly below the root are never the goal, as there would be nothing to search for.
 
     Args:
-        nodes: of a tree.
-        children: that a node has at most; a token after a node with several is a choice.
-        longest: nodes of the longest path.
-        num_nodes: labels N to draw from.
-        edges_as: an edge is three tokens ("triples"), or one ("tokens").
+        nodes: nodes per tree.
+        children: maximum children per node; a token after a node with several is a choice.
+        longest: maximum nodes in a path.
+        num_nodes: number of node labels N to sample from.
+        edges_as: three tokens per edge ("triples") or one ("tokens").
 
     Raises:
-        UserError: a size that is no whole number, too small or too large, or more nodes than such a tree has room for.
+        UserError: a size is not a whole number, too small or too large, or such a tree has no room for so many nodes.
     """
 
     metrics: ClassVar = ("first_choice_accuracy",)
@@ -111,19 +111,19 @@ class Tree(Task):
 
     @property
     def chance(self) -> float:
-        """The share of paths that are right if every choice is a guess, estimated from drawn problems."""
+        """Expected exact match if every choice is a guess, estimated from sampled problems."""
         return self._guesses[0]
 
     @cached_property
     def _guesses(self) -> tuple[float, float]:
-        """How often a model that takes any child is right: in every choice of a path, and in the first of them."""
+        """Accuracy of a model that picks any child: on all choices of a path, and on the first one."""
         ways = self.ways(self.sample(_ESTIMATE, torch.Generator().manual_seed(0)))
         first, asked = _first(1 / ways, ways > 1)
         return float((1 / ways).prod(1).mean()), float(first.sum() / asked.sum())
 
     @property
     def distinct(self) -> int:
-        """At least so many: labelled nodes of one shape, whose leaves may all be alike."""
+        """A lower bound: labellings of one tree shape, whose leaves may all be interchangeable."""
         return perm(self.num_nodes, self.nodes) // perm(self.nodes - 1)
 
     def sample(self, count: int, generator: torch.Generator, group: int = 1) -> Batch:
@@ -134,7 +134,7 @@ class Tree(Task):
 
     def _sample(self, count: int, generator: torch.Generator) -> Batch:
         rows, vocab = torch.arange(count), self.vocab
-        parents = torch.zeros(count, self.nodes, dtype=torch.long)  # of each node, by its number; node 0 is the root
+        parents = torch.zeros(count, self.nodes, dtype=torch.long)  # index of each node's parent; node 0 is the root
         depth, below = torch.zeros_like(parents), torch.zeros_like(parents)
         for node in range(1, self.nodes):
             has_room = (below[:, :node] < self.children) & (depth[:, :node] < self.longest - 1)  # (B, node)
@@ -143,7 +143,7 @@ class Tree(Task):
             depth[:, node] = depth[rows, parent] + 1
             below[rows, parent] += 1
         leaves = (below == 0) & (depth > 1)
-        at = any_of(leaves, generator)  # the leaf that is asked for
+        at = any_of(leaves, generator)  # the goal leaf
         length = depth[rows, at] + 1
         path = torch.full((count, self.answer_length), -1)
         for _ in range(self.longest):
@@ -158,7 +158,7 @@ class Tree(Task):
         return Batch(prompts, answers, up_to_end(answers, vocab.end))
 
     def ways(self, batch: Batch) -> Tensor:
-        """How many continuations the tree allows at each place of the answers (B, L): children of the node before.
+        """Number of continuations that the tree allows at each answer position (B, L): children of the previous node.
 
         1 at the root, which the query names, at the end token, and after it.
         """
@@ -168,7 +168,7 @@ class Tree(Task):
         return torch.cat([torch.ones_like(ways[:, :1]), ways.clamp(min=1)], 1)
 
     def keys(self, batch: Batch) -> Tensor:
-        """Equal for the same edges, whatever their order, and whatever the leaf; see `PathStar.keys`."""
+        """Equal for the same edges in any order, whatever the leaf; see `PathStar.keys`."""
         edges, root, _ = self.vocab.split(batch.prompts.long())
         return mix(edges[..., 0] * self.num_nodes + edges[..., 1]).sum(1) + mix(-1 - root)
 
@@ -186,7 +186,7 @@ class Tree(Task):
         return judge(metrics, finite, self._guesses[1])
 
     def resized(self, settings: Mapping[str, Any]) -> "Tree":
-        """The same with other sizes; labels are always those that the model knows."""
+        """The same with other sizes; labels are always those of the trained model."""
         if unknown := sorted({*settings} - {*facts.SIZES}):
             raise UserError(f"task.{unknown[0]} cannot be changed for a trained model: only sizes can")
         return Tree(**{key: getattr(self, key) for key in facts.SIZES} | dict(settings) | {"num_nodes": self.num_nodes},
@@ -201,7 +201,7 @@ class Tree(Task):
 
 
 def _first(values: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row, the value at the first place where something holds, or 0; and whether there is such a place."""
-    place = where.long().argmax(1, keepdim=True)  # of equal ones the first
+    """For each row, the value at the first position where `where` holds, or 0; and whether there is one."""
+    place = where.long().argmax(1, keepdim=True)  # the first of equal values
     asked = where.any(1)
     return values.gather(1, place)[:, 0] * asked, asked
