@@ -6,12 +6,13 @@
 Every part is a separate process with a time limit: if one fails, hangs or is killed, the others still run. Each row is
 saved as soon as it is measured.
 
-A machine without access to a package registry needs torch, lightning, torchmetrics, numba, scipy, transformers and
-pytest installed. Copy the other dependencies of `import nextfail` there as pure Python wheels: hydra-core, omegaconf,
-antlr4-python3-runtime (distributed as source, so a wheel must be built) and cloudpickle:
+A machine without access to a package registry needs torch, lightning, torchmetrics, numba, scipy, transformers, psutil
+and pytest installed. Copy the other dependencies of `import nextfail` there as wheels for its Python: hydra-core,
+omegaconf, antlr4-python3-runtime (distributed as source, so a wheel must be built), cloudpickle and msgspec; and
+mamba-ssm, built against its torch, to have Mamba's kernels:
 
-    pip wheel --no-deps -w wheels hydra-core==1.3.8 omegaconf==2.3.1 antlr4-python3-runtime==4.9.3 cloudpickle  # here
-    pip install --no-index --no-deps --target site wheels/*.whl                                                 # there
+    pip wheel --no-deps -w wheels hydra-core==1.3.8 omegaconf==2.3.1 antlr4-python3-runtime==4.9.3 cloudpickle msgspec
+    pip install --no-index --no-deps --target site wheels/*.whl              # there
     PYTHONPATH=site python -m benchmarks.gpu --commit HASH                   # in the checkout, which is not installed
 """
 

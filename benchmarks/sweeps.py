@@ -17,7 +17,7 @@ from nextfail.files import Inside
 from nextfail.paths import CONF
 from nextfail.runs import lock, naming, table
 from nextfail.runs.folder import RunFolder, record
-from nextfail.runs.identity import Identity
+from nextfail.runs.identity import SCHEMA, Identity
 from nextfail.training import callbacks, checkpoints
 
 RUNS = 1000  # runs of a finished sweep
@@ -135,7 +135,15 @@ def done_run(path: Path, seed: int) -> None:
     proportion = {"value": 0.5, "low": 0.48, "high": 0.52, "n": 2000}
     Inside(path).write_json("run.json", record(identity, {"choices": {"model": "transformer", "objective": "reverse"}}))
     Inside(path).write_json(
-        "result.json", {"outcome": "clever_hans", "identity": identity.hash, "exact_match": proportion}
+        "result.json",
+        {
+            "schema": SCHEMA,
+            "outcome": "clever_hans",
+            "identity": identity.hash,
+            "exact_match": proportion,
+            "steps": 1,
+            "samples_seen": 1,
+        },
     )
 
 

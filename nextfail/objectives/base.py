@@ -206,7 +206,7 @@ class Objective(nn.Module):
             UserError: a prefix is given and `takes_given` is False.
         """
         if given is not None and not self.takes_given:
-            raise UserError(f"{type(self).__name__} does not go on from a true prefix, so no prefix can be given to it")
+            raise UserError(f"{type(self).__name__} cannot continue a true prefix")
 
     @torch.no_grad()
     def predict(self, backbone: Backbone, batch: Batch) -> Predictions:

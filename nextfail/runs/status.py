@@ -12,7 +12,7 @@ from nextfail.runs.records import Status
 STATES = ("done", "running", "pending", "cut", "failed", "missing")
 COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
 
-ON = "the same command goes on from"
+ON = "the same command resumes from"
 LONGEST_ERROR = 500  # characters
 VAGUE = "status.json is missing or not whole"
 
@@ -61,7 +61,7 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.JobState] | No
     if said == "failed":
         return status | {"reason": f"{status.get('error')}{log_of(run)}"}
     if _held(run, jobs):
-        return status | {"state": "running", "reason": f"{progress(status)}, last sign of life {_ago(status)} ago"}
+        return status | {"state": "running", "reason": f"{progress(status)}, last heartbeat {_ago(status)} ago"}
     if job and (job.waits or (job.live and status.get("sent"))):
         return status | {"state": "pending", "reason": f"job {name}: {job}"}
     if jobs is None and status.get("sent"):  # it may be in the queue, whatever its last state

@@ -87,7 +87,7 @@ class NeverBegun:
 
     path: Path
     folder: Path
-    why: str = "never begun: its entry in the sweep's record"
+    why: str = "never started: its entry in the sweep's record"
 
     def size(self) -> int:
         return 0

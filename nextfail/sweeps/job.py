@@ -89,7 +89,7 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
         if folder.claim(identity, _extra(config, hydra, shorter), _on_existing(config, folder)) is not State.DONE:
             with _recorded(folder, lock):
                 if stop.requested is not None:
-                    raise RunCut("not begun; the same command goes on from here")
+                    raise RunCut("not started; the same command resumes from here")
                 from nextfail.training.run import train  # takes seconds; not needed for a finished run
 
                 return train(config, folder, lock, shorter.run if shorter else None), folder
@@ -249,7 +249,7 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
                 note(folder, "cut", error=None)
         if isinstance(error, RunCut):
             raise
-        raise RunCut("cut; the same command goes on from the last checkpoint") from error
+        raise RunCut("cut; the same command resumes from the last checkpoint") from error
     except Exception as error:
         with suppress(UserError, OSError):  # a full disk may be the cause
             note(folder, "failed", error=str(error).strip() or type(error).__name__)

@@ -205,7 +205,7 @@ def work(context: HydraContext, config: DictConfig, singletons: dict[Any, Any], 
     again = slurm.restarts()
     if again > requeue:
         note(RunFolder(folder), "cut", error=f"requeued {again} times, and hydra.launcher.requeue={requeue}")
-        raise RunCut(f"not begun again: requeued {again} times already")
+        raise RunCut(f"not requeued: requeued {again} times already")
     try:
         return perform(context, config, singletons)
     except RunCut:

@@ -33,7 +33,7 @@ WORDS = {
     "elsewhere": "left to others",
     "sent": "sent to SLURM",
     "refused": "refused",
-    "todo": "not begun",
+    "todo": "not started",
 }
 """Job states as the summary line names them."""
 
@@ -117,7 +117,7 @@ class Sweep:
             finally:
                 stop.unlisten(handlers)
         if self.signals:
-            raise RunCut("stopped; the same command goes on from here")
+            raise RunCut("stopped; the same command resumes from here")
 
     def _drive(self, waiting: deque[Job]) -> None:
         while True:

@@ -125,7 +125,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 def _leave(trainer: L.Trainer) -> NoReturn:
-    raise RunCut(f"cut at step {trainer.global_step:,} and saved; the same command goes on from there")
+    raise RunCut(f"cut at step {trainer.global_step:,} and saved; the same command resumes from there")
 
 
 def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:

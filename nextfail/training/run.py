@@ -62,7 +62,7 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock, shorter: RunFol
     run, commit = folder.run(), git_commit()
     resume, complaints = latest_whole(folder.checkpoints, run["hash"])
     for complaint in complaints:
-        log.warning("%s; going on from the one before", complaint)
+        log.warning("%s; resuming from the previous one", complaint)
     if shorter and not resume:
         resume = adopt(folder, shorter, run["hash"])
         log.info("continuing %s", shorter.path)

@@ -22,7 +22,7 @@ def test_cut_run_ends_as_the_uncut_one(run_folder: Path, tmp_path: Path, number:
         assert (code, state) == (-9, "running")
     else:
         assert (code, state) == (130, "cut")
-        assert "the same command goes on" in errors and "Traceback" not in errors
+        assert "the same command resumes" in errors and "Traceback" not in errors
     train(f"hydra.run.dir={folder}", GRAPH, cwd=tmp_path)
     assert_same(run_folder, folder)
 

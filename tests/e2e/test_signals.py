@@ -45,7 +45,7 @@ def test_a_run_in_a_session_that_closes_is_saved(tmp_path: Path) -> None:
     assert (status["state"], status["checkpoint"]) == ("cut", status["step"]) and status["step"] >= 20
     assert not (folder / "error.txt").exists()
     said = call("status", folder, cwd=tmp_path).stdout
-    assert f"the same command goes on from step {status['step']:,}" in said
+    assert f"the same command resumes from step {status['step']:,}" in said
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ def test_sweep_that_is_asked_to_stop_saves_its_runs(tmp_path: Path, number: sign
     trained(tmp_path, 0), trained(tmp_path, 1)
     process.send_signal(number)
     told = end(process, code=130)
-    assert "3 runs: 2 cut, 1 not begun" in told and "Traceback" not in told
+    assert "3 runs: 2 cut, 1 not started" in told and "Traceback" not in told
     assert states(tmp_path / "runs") == {"0": "cut", "1": "cut", "2": "missing"}
 
 

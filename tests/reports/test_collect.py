@@ -116,10 +116,14 @@ def test_one_run_in_two_folders_counts_once_and_done(tmp_path: Path) -> None:
 
 
 STATES: dict[str, tuple[dict[str, object] | None, str, str]] = {
-    "running": ({"state": "running", "step": 1500, "max_steps": 2000}, "running", "at step 1,500 of 2,000, last sign"),
-    "not begun": ({"state": "starting", "step": ...}, "running", "before its first step"),
-    "killed": ({"state": "running", "time": 0}, "cut", "min, at step 20 of 20; the same command goes on"),
-    "cut": ({"state": "cut"}, "cut", "at step 20 of 20; the same command goes on"),
+    "running": (
+        {"state": "running", "step": 1500, "max_steps": 2000},
+        "running",
+        "at step 1,500 of 2,000, last heartbeat",
+    ),
+    "not started": ({"state": "starting", "step": ...}, "running", "before its first step"),
+    "killed": ({"state": "running", "time": 0}, "cut", "min, at step 20 of 20; the same command resumes"),
+    "cut": ({"state": "cut"}, "cut", "at step 20 of 20; the same command resumes"),
     "failed": ({"state": "failed", "error": "no space"}, "failed", "no space"),
     "without a result": ({"state": "done"}, "cut", "its result is missing or not whole"),
     "no status": (None, "cut", "status.json is missing or not whole"),

@@ -59,7 +59,7 @@ def test_markdown_holds_means_seeds_and_outcomes(runs: Path, tmp_path: Path) -> 
         "2,000",
     ] in table
     assert ["reverse", "transformer", "1.000", "1.000", "1/1", "1.000", "-", "1 solved", "2,000"] in table
-    assert [str(runs / "cut"), "cut", "at step 20 of 20; the same command goes on from the start"] in table
+    assert [str(runs / "cut"), "cut", "at step 20 of 20; the same command resumes from the start"] in table
     assert {f"figures/{name}" for name in FILES} <= set(text.replace("(", " ").replace(")", " ").split())
 
 
@@ -116,7 +116,7 @@ def test_the_terminal_shows_the_same_table(runs: Path) -> None:
     console = Console(file=io.StringIO(), width=160, markup=False)
     report.print_report(collect([runs]), console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    for text in ("G(2,3), chance 0.500", "0.500 0.480", "2 clever_hans", "solved it", "the same command goes on"):
+    for text in ("G(2,3), chance 0.500", "0.500 0.480", "2 clever_hans", "solved it", "the same command resumes"):
         assert text in shown
 
 

@@ -50,10 +50,10 @@ def test_done_is_the_result_whatever_else_is_said(tmp_path: Path) -> None:
 def test_running_while_its_lock_is_held(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     hold(run)
-    assert say(run) == ("running", "at step 20 of 40, last sign of life 0 s ago")
+    assert say(run) == ("running", "at step 20 of 40, last heartbeat 0 s ago")
     hold(run, started=1)  # died, and its number was given to this process
     state, reason = say(run)
-    assert state == "cut" and "at step 20 of 40; the same command goes on from its last checkpoint" in reason
+    assert state == "cut" and "at step 20 of 40; the same command resumes from its last checkpoint" in reason
 
 
 @pytest.mark.parametrize("error, state", [(errno.EIO, "running"), (errno.ESTALE, "running"), (errno.EACCES, "cut")])
@@ -78,9 +78,9 @@ def test_a_lock_that_is_a_folder_holds_nobody_up(tmp_path: Path) -> None:
 
 def test_a_cut_run_says_from_which_step_it_goes_on(tmp_path: Path) -> None:
     run = begun(tmp_path / "run", state="cut", checkpoint=1500)
-    assert say(run)[1] == "at step 20 of 40; the same command goes on from step 1,500"
+    assert say(run)[1] == "at step 20 of 40; the same command resumes from step 1,500"
     (run / "checkpoints").rmdir()
-    assert say(run)[1] == "at step 20 of 40; the same command goes on from the start"
+    assert say(run)[1] == "at step 20 of 40; the same command resumes from the start"
 
 
 def test_failed_keeps_its_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from nextfail.sweeps.records import forget, never_begun, remember, remembered
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """A run that is done, one that failed, one that was cut, and one that was never begun."""
+    """A run that is done, one that failed, one that was cut, and one that was never started."""
     folder = tmp_path / "sweep"
     done = make_run(folder / "done")
     failed = make_run(folder / "failed", seed=1, exact=None, status={"state": "failed", "error": "disk full"})
@@ -37,7 +37,7 @@ def test_without_yes_nothing_is_removed(sweep: Path, capsys: pytest.CaptureFixtu
     clean([sweep], keep_last=True, really=False)
     said = capsys.readouterr().out
     assert files(sweep) == before
-    assert "failed: disk full" in said and said.count("old checkpoint") == 2 and "never begun" in said
+    assert "failed: disk full" in said and said.count("old checkpoint") == 2 and "never started" in said
     assert "4 to remove, 5.0 MB: --yes removes them" in said
 
 

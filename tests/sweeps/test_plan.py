@@ -54,7 +54,7 @@ def test_done_runs_are_told_from_the_rest(planner: Planner) -> None:
     assert [(job.name, job.state, job.number) for job in jobs] == [
         ("seed=0", "todo", 0), ("seed=1", "before", 1), ("seed=2", "todo", 2)
     ]  # fmt: skip
-    assert counts(jobs) == "3 runs: 1 done before, 2 not begun"
+    assert counts(jobs) == "3 runs: 1 done before, 2 not started"
     assert set(remembered(planner.folder)) == {"seed=0", "seed=1", "seed=2"}
 
 
@@ -105,7 +105,7 @@ def test_same_mistake_of_many_runs_is_one_line(planner: Planner) -> None:
     refused, todo = unfinished(jobs)
     names = "seed=0,trainer.val_every=0 and 2 more"
     assert refused.startswith(f"  refused: {names}: trainer.val_every=0 is not")
-    assert todo == "  not begun: seed=9"
+    assert todo == "  not started: seed=9"
 
 
 @pytest.mark.parametrize("value", ["a/b=c", "x" * 400, "ä b", "..", "a:b|c"])
