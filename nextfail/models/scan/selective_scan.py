@@ -66,7 +66,7 @@ def selective_scan(
         delta_bias: (D,) added to delta. delta_softplus: whether to apply softplus to delta afterwards.
         return_last_state: whether to also return the state after the last step.
         initial_state: (B, D, N) before the first step; zero if None.
-        form: one of FORMS, or "auto".
+        form: one of FORMS, or "auto". With an initial state, mamba_ssm computes as parallel does.
 
     Returns:
         (B, D, T) in the type of u and, if requested, (B, D, N) in float32 (float64 for u in float64). All forms but
