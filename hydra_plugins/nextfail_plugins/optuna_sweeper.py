@@ -116,7 +116,7 @@ class OptunaSweeper(Sweeper):
         asked = {"fixed": fixed, "space": {key: repr(value) for key, value in space.items()}}
         before = study.user_attrs.setdefault(ASKED, asked)
         if before != asked:
-            raise UserError(f"the study {self.study_name} in {self.storage} was begun with {before}, not with {asked}: "
+            raise UserError(f"the study {self.study_name} in {self.storage} started with {before}, not with {asked}: "
                             "their trials cannot be compared. Choose another hydra.sweeper.study_name")  # fmt: skip
         study.set_user_attr(ASKED, asked)
         return study

@@ -164,7 +164,7 @@ def find(source: str, revision: str) -> Path:
         except ImportError as error:
             raise UserError("model=gpt2 needs transformers: pip install 'nextfail[pretrained]'") from error
         except Exception as error:  # network, name, permission: many types
-            raise UserError(f"model.source={source} is neither a folder here nor to be had from the hub: "
+            raise UserError(f"model.source={source} is neither a local folder nor available from the hub: "
                             f"{_first_line(error)}") from error  # fmt: skip
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():

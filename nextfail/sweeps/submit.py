@@ -61,7 +61,7 @@ class Slurm:
             self.executor = submitit.SlurmExecutor(folder)
         except RuntimeError:
             raise UserError("hydra/launcher=slurm needs SLURM's commands, and there is no srun on this machine; "
-                            "hydra/launcher=slurm_test goes the same way without them") from None  # fmt: skip
+                            "hydra/launcher=slurm_test works the same way without them") from None  # fmt: skip
         _set(self.executor, parameters)
         self.max_array = max_array or slurm.limit("MaxArraySize") or MOST
         self.sent: dict[str, tuple[Job, Path]] = {}

@@ -185,5 +185,5 @@ def latest_whole(folder: Path, identity: str) -> tuple[Path | None, list[str]]:
             except NotWholeError as error:
                 complaints.append(str(error))
     if complaints:
-        raise UserError(f"{'; '.join(complaints)}: on_existing=restart begins anew")
+        raise UserError(f"{'; '.join(complaints)}: on_existing=restart starts over")
     return None, complaints

@@ -238,7 +238,7 @@ def _compare_versions(began: dict[str, Any], commit: str | None) -> None:
     """Warn if the run was started by another version of nextfail."""
     then, now = (began.get("version", "of an earlier schema"), began.get("commit")), (__version__, commit)
     if then != now:
-        log.warning("begun with nextfail %s (commit %s), resumed with %s (commit %s)", *then, *now)
+        log.warning("started with nextfail %s (commit %s), resumed with %s (commit %s)", *then, *now)
 
 
 def flops_per_step(module: TaskModule, data: TaskData, rows: int = 2) -> int:

@@ -77,6 +77,6 @@ def test_checkpoints_that_cannot_be_gone_on_from_are_not_overwritten(model: tupl
     (tmp_path / "result.json").unlink()
     for path in (tmp_path / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match="on_existing=restart begins anew"):
+    with pytest.raises(UserError, match="on_existing=restart starts over"):
         train_here(tmp_path, *RUN, *model)
     assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_size == 1000

@@ -180,7 +180,7 @@ def test_resuming_under_another_version_is_noted(tmp_path: Path) -> None:
     assert began["version"] and began["id"] and set(began) == {"id", "version", "commit"}
     rewrite(folder / "run.json", began=began | {"version": "0.0.1"})
     told = train(f"hydra.run.dir={folder}", cwd=tmp_path).stderr
-    assert "begun with nextfail 0.0.1" in told
+    assert "started with nextfail 0.0.1" in told
     assert (folder / "result.json").exists()
 
 

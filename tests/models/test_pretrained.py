@@ -156,5 +156,5 @@ def test_broken_folders_are_refused(tmp_path: Path, spoil: Any, said: str) -> No
 
 def test_name_without_a_hub_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="neither a folder here nor to be had from the hub"):
+    with pytest.raises(UserError, match="neither a local folder nor available from the hub"):
         Pretrained("nobody/no-such-model", GRAPH.vocab.size, 24)

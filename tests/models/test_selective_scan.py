@@ -369,7 +369,7 @@ def test_form_that_cannot_be_is_refused(form: str, device: str, message: str) ->
 def test_form_that_is_not_installed_is_refused_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     break_import(monkeypatch, ModuleNotFoundError("No module named 'mamba_ssm'", name="mamba_ssm"))
     with pytest.raises(
-        UserError, match=r"model\.scan=mamba_ssm cannot be had: mamba-ssm is not installed\. Choose auto"
+        UserError, match=r"model\.scan=mamba_ssm is not available: mamba-ssm is not installed\. Choose auto"
     ):
         choose("mamba_ssm", "cuda")
 

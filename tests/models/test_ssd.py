@@ -112,7 +112,7 @@ def test_forms_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     with pytest.raises(UserError, match=r"model\.scan=mamba_ssm computes on cuda, not on cpu: choose auto, blocked"):
         choose("mamba_ssm", "cpu")
     monkeypatch.setattr(module, "missing", lambda: "mamba-ssm is not installed")
-    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm cannot be had: mamba-ssm is not installed"):
+    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm is not available: mamba-ssm is not installed"):
         choose("mamba_ssm", "cuda")
     assert choose("auto", "cuda") == choose("auto", "cpu") == "blocked"
     announce("auto", "cuda")

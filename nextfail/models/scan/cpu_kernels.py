@@ -35,7 +35,7 @@ def _kernel(function: Any) -> Any:
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError as error:
-        log.info("%s is compiled anew by each process, for some 20 seconds: %s", function.__name__, error)
+        log.info("%s is recompiled by each process, which takes about 20 seconds: %s", function.__name__, error)
         return njit(**options)(function)
 
 

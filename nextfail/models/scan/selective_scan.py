@@ -148,7 +148,7 @@ def choose(form: str, device: str) -> str:
         if form == bound and device != home:
             raise UserError(f"model.scan={form} computes on {home}, not on {device}: choose auto, parallel or loop")
     if reason := missing(form):
-        raise UserError(f"model.scan={form} cannot be had: {reason}. Choose auto, parallel or loop")
+        raise UserError(f"model.scan={form} is not available: {reason}. Choose auto, parallel or loop")
     return form
 
 
