@@ -15,6 +15,7 @@ RUN = ("debug=default", "model=mamba", "model.depth=1", "model.width=8", "model.
 SHORT = ("trainer.max_steps=2", "trainer.val_every=1")
 
 
+@pytest.mark.slow
 def test_a_sweep_over_both_architectures(tmp_path: Path) -> None:
     sweep("model=transformer,mamba", "objective=teacher_forcing,reverse", "name=both", cwd=tmp_path)
     folders = sorted(tmp_path.glob("runs/both/*/result.json"))

@@ -44,6 +44,7 @@ def test_eval_prints_a_table(run_folder: Path, tmp_path: Path) -> None:
     assert "best.ckpt" in printed and "exact match" in printed and "forced token accuracy 3" in printed
 
 
+@pytest.mark.slow
 def test_eval_on_a_file_and_on_another_size(run_folder: Path, tmp_path: Path) -> None:
     call("data", "--task", "g2_4", "--n", 150, "--seed", 3, "--out", "test.txt", cwd=tmp_path)
     on_file = json.loads(call("eval", run_folder, "--file", "test.txt", "--json", cwd=tmp_path).stdout)

@@ -130,6 +130,7 @@ def test_an_edited_class_is_another_run(tmp_path: Path) -> None:
     assert (folder / "result.json").read_text() != before and len(list(tmp_path.rglob("run.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_found_however_it_is_spelled(tmp_path: Path) -> None:
     short("name=f", "seed=1", "objective=reverse", cwd=tmp_path)
     (folder,) = (tmp_path / "runs/f").iterdir()
