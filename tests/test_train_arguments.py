@@ -2,7 +2,7 @@
 
 import pytest
 
-from nextfail.cli.train import flags_first, refuse_empty
+from nextfail.cli.train import flags_first, interrupted, refuse_empty
 from nextfail.errors import UserError
 
 
@@ -31,3 +31,19 @@ def test_a_group_without_an_option_is_refused(text: str) -> None:
 
 def test_what_is_no_group_is_left_to_hydra() -> None:
     refuse_empty(["--package", "model", "seed=null", "~seed", "~logger", "callbacks=none", "=x", "", "/=null", "name="])
+
+
+def test_ctrl_c_in_the_middle_of_composing_is_no_mistake_of_the_user() -> None:
+    error: BaseException = ValueError("a mistake")
+    assert not interrupted(error) and not interrupted(None)
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise TypeError("'NoneType' object has no attribute 'flags'")  # noqa: B904, as OmegaConf does
+    except TypeError as inner:
+        try:
+            raise ValueError("cannot compose") from inner
+        except ValueError as outer:
+            error = outer
+    assert interrupted(error)

@@ -59,6 +59,8 @@ def main() -> None:
         if not guarded(NAME, lambda: show_with_recipe(arguments)):
             guarded(NAME, compose_and_run)
     except Exception as error:
+        if interrupted(error):
+            sys.exit(130)
         # before the first run has started, whatever Hydra raises concerns the command
         mistake = isinstance(error, HydraException | OmegaConfBaseException | OSError | UserError) or not job.begun
         if os.environ.get("NEXTFAIL_DEBUG") or not mistake:
@@ -69,6 +71,13 @@ def main() -> None:
         tell_folders(os.environ.get(FOLDERS))
     if not complete:
         sys.exit(1)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of Ctrl-C, as where it hits Hydra in the middle of composing, which then fails otherwise."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def flags_first(arguments: list[str]) -> list[str]:
