@@ -74,10 +74,10 @@ def main() -> None:
 
 
 def interrupted(error: BaseException | None) -> bool:
-    """Whether an error came of Ctrl-C, as where it hits Hydra in the middle of composing, which then fails otherwise."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    """Whether Ctrl-C is behind an error: where it hits Hydra in the middle of composing, something else fails."""
+    if error is None or isinstance(error, KeyboardInterrupt):
+        return error is not None
+    return interrupted(error.__cause__) or interrupted(error.__context__)
 
 
 def flags_first(arguments: list[str]) -> list[str]:
