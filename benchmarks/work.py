@@ -11,6 +11,7 @@ from nextfail.paths import CONF
 from nextfail.sweeps.job import resolve
 from nextfail.tasks import Batch
 from nextfail.training.build import make_data, make_module, make_task
+from nextfail.training.optim import schedule
 
 
 def compose(*overrides: str) -> dict[str, Any]:
@@ -37,7 +38,7 @@ class Work:
         self.module = make_module(config, self.task).to(device)
         assert self.module.make_optimizer is not None and self.module.make_scheduler is not None
         self.optimizer = self.module.make_optimizer(self.module)
-        self.schedule = self.module.make_scheduler(optimizer=self.optimizer, max_steps=config["trainer"]["max_steps"])
+        self.schedule = schedule(self.module.make_scheduler, self.optimizer, config["trainer"]["max_steps"])
         self.clip = config["trainer"]["gradient_clip"]
         self.batch = self.data.train_batch(0).to(device)
 

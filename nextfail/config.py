@@ -187,8 +187,8 @@ OPTIONS = {
     "deterministic": Key("bool | Literal['warn'] | None", "whether torch uses deterministic kernels, or warns"),
     "detect_anomaly": Key("bool | None", "whether to find the operation whose gradient is NaN"),
     "inference_mode": Key("bool | None", "whether validation runs in torch.inference_mode"),
-    "limit_test_batches": Key("AtLeast1 | Share | None", "batches of the test set, or a share of them"),
-    "limit_val_batches": Key("AtLeast1 | Share | None", "batches of the validation set, or a share of them"),
+    "limit_test_batches": Key("AtLeast1 | None", "at most so many batches of the test set"),
+    "limit_val_batches": Key("AtLeast1 | None", "at most so many batches of the validation set"),
     "log_every_n_steps": Key("AtLeast1 | None", "steps between what a callback of your own logs"),
     "profiler": Key("Literal['simple', 'advanced', 'pytorch'] | None", "what took how long, into the run folder"),
 }

@@ -120,7 +120,7 @@ def show_with_recipe(arguments: Sequence[str]) -> bool:
     if not cfg.get("recipe"):
         return False
     OmegaConf.set_struct(cfg, False)
-    recipe.apply(cfg, cfg.pop("hydra"))
+    cfg, _ = recipe.applied(cfg, cfg.pop("hydra"))
     say(OmegaConf.to_yaml(cfg, resolve="--resolve" in arguments).rstrip("\n"))
     return True
 

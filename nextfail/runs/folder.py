@@ -15,6 +15,7 @@ from nextfail.runs import records
 from nextfail.runs.identity import READABLE, SCHEMA, Identity, digest, keys
 from nextfail.runs.lock import Lock
 
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 LOG = "train.log"
 """Hydra's log file."""
 

@@ -8,9 +8,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -34,6 +33,7 @@ from nextfail.sweeps.check import check
 from nextfail.sweeps.devices import NEED_GPU
 from nextfail.sweeps.effect import require_in_run
 from nextfail.sweeps.known import Known, Shorter
+from nextfail.sweeps.options import option
 from nextfail.terminal import say
 
 log = logging.getLogger(__name__)
@@ -78,13 +78,14 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     config, said = checked(cfg, hydra)
     identity = Identity.of(config)
     folder = RunFolder(Path(hydra.runtime.output_dir))
+    known = Known(folder.path.parent)
     if hydra.mode == RunMode.RUN:  # a sweep has already checked all its runs
         require_in_run(hydra)
         for text in said:
             log.warning(text)
-        folder = _known(folder, identity, str(config["on_existing"]), hydra)
+        folder = _known(folder, known, identity, str(config["on_existing"]), hydra)
         config, _ = resolve(cfg, Path(hydra.runtime.cwd), hydra)  # loggers may refer to the output folder
-    shorter = _to_continue(folder, identity, config, hydra)
+    shorter = _to_continue(folder, known, identity, config, hydra)
     with folder.locked() as lock:
         if folder.claim(identity, _extra(config, hydra, shorter), _on_existing(config, folder)) is not State.DONE:
             with _recorded(folder, lock):
@@ -124,7 +125,7 @@ def find_classes_in(folder: str) -> None:
         sys.path.append(folder)
 
 
-def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) -> RunFolder:
+def _known(folder: RunFolder, known: Known, identity: Identity, on_existing: str, hydra: Any) -> RunFolder:
     """The folder below runs/NAME that already has this run, under whatever overrides; else the given one.
 
     A folder set with hydra.run.dir is used as it is.
@@ -132,7 +133,6 @@ def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) 
     usual = Path(hydra.runtime.cwd) / folder.path.parent / run_folder(hydra.overrides.task)
     if _was_named(hydra) or folder.path != usual or folder.state(identity, on_existing) is not State.NEW:
         return folder
-    known = Known(folder.path.parent)
     if same := wanted(known, identity, on_existing):
         _move_log(folder.path, same.path)
         if hydra.job.chdir:
@@ -145,11 +145,13 @@ def _known(folder: RunFolder, identity: Identity, on_existing: str, hydra: Any) 
     return folder
 
 
-def _to_continue(folder: RunFolder, identity: Identity, config: dict[str, Any], hydra: Any) -> Shorter | None:
+def _to_continue(
+    folder: RunFolder, known: Known, identity: Identity, config: dict[str, Any], hydra: Any
+) -> Shorter | None:
     """The same run with a smaller budget, which this one continues; None if hydra.run.dir was set."""
     if config["on_existing"] == "restart" or _was_named(hydra) or folder.result() is not None:
         return None
-    shorter = Known(folder.path.parent).shorter(identity)
+    shorter = known.shorter(identity)
     return shorter if shorter and shorter.obstacle is None else None
 
 
@@ -204,7 +206,9 @@ def choices(hydra: Any, config: dict[str, Any]) -> dict[str, str]:
     chosen = {str(group): str(option) for group, option in hydra.runtime.choices.items() if option is not None}
     for section in (*SECTIONS[:-1], "trainer"):
         target = config[section].get("_target_")
-        if section in chosen and (target is None or _target_of(section, chosen[section], hydra) in (None, target)):
+        if section in chosen and (
+            target is None or option(hydra, section, chosen[section]).get("_target_") in (None, target)
+        ):
             continue
         for text in hydra.overrides.task:
             key, _, value = text.partition("=")
@@ -214,20 +218,6 @@ def choices(hydra: Any, config: dict[str, Any]) -> dict[str, str]:
         made = find(str(target))
         chosen[section] = (made and made.name) or str(target or section).rpartition(".")[2]
     return chosen
-
-
-def _target_of(section: str, option: str, hydra: Any) -> str | None:
-    """The class of an option, or None if its file names none."""
-    for each in hydra.runtime.config_sources:
-        file = Path(each.path) / section / f"{option}.yaml"
-        if each.schema == "file" and file.exists():
-            return _target_in(file)
-    return None
-
-
-@cache
-def _target_in(file: Path) -> str | None:
-    return cast(str | None, OmegaConf.select(OmegaConf.load(file), "_target_"))
 
 
 def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
@@ -279,8 +269,7 @@ def resolve(cfg: DictConfig, where: Path, hydra: Any) -> tuple[dict[str, Any], l
         UserError: a value is missing or invalid.
     """
     try:
-        cfg = copy.deepcopy(cfg)
-        said = recipe.apply(cfg, hydra)
+        cfg, said = recipe.applied(cfg, hydra)
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} has no value: give one, as in {error.full_key}=...") from error

@@ -6,13 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nextfail import source
 from nextfail.errors import UserError
 from nextfail.runs import records
-from nextfail.runs.folder import RunFolder
+from nextfail.runs.folder import BEST, LAST, RunFolder
 from nextfail.runs.identity import Identity
-
-ANY_BUDGET = ("constant",)
-"""Schedulers whose learning rate at a step does not depend on trainer.max_steps."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +98,14 @@ class Known:
 
 def obstacle(identity: Identity, other: Identity, run: RunFolder) -> str | None:
     """Why a run cannot continue another one that differs only in its number of steps and validation interval."""
-    schedule = identity.classes["scheduler"]["name"]
-    if schedule not in ANY_BUDGET:
-        return f"its rate at each step depends on trainer.max_steps (scheduler={schedule}; {ANY_BUDGET[0]} does not)"
+    schedule = source.find(str(identity.settings["scheduler"]["_target_"]))
+    if schedule is None or schedule.parameters is None or "max_steps" in schedule.parameters:
+        name = identity.classes["scheduler"]["name"]
+        return f"its learning rate depends on trainer.max_steps (scheduler={name}; constant does not)"
     intervals = [each.settings["budget"]["val_every"] for each in (other, identity)]
     if intervals[0] != intervals[1]:
         return f"it was validated every {intervals[0]} steps, and this one every {intervals[1]}"
     if run.result() is None:
         return "it is not done"
-    whole = all((run.checkpoints / name).exists() for name in ("last.ckpt", "best.ckpt"))
+    whole = all((run.checkpoints / name).exists() for name in (LAST, BEST))
     return None if whole else "its checkpoints are gone"

@@ -5,9 +5,9 @@ a number, such as the path length, so recipes are merged after Hydra has compose
 first: defaults, recipe, experiment, debug, command line.
 """
 
+import copy
+import difflib
 from collections.abc import Iterator, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,41 +16,43 @@ from nextfail import source
 from nextfail.config import RECIPE, shown
 from nextfail.errors import UserError
 from nextfail.runs.identity import leaves
+from nextfail.sweeps.options import option
 
 FITTED = ("task", "model", "objective")
 """Sections that select settings; a recipe does not change the options of these groups."""
 
 
-def apply(cfg: DictConfig, hydra: Any) -> list[str]:
-    """Apply the recipe of a composed configuration to it, in place.
+def applied(cfg: DictConfig, hydra: Any) -> tuple[DictConfig, list[str]]:
+    """A composed configuration with the settings of its recipe.
 
     Args:
         cfg: composed configuration without the `hydra` section.
         hydra: the `hydra` section, with the chosen options and the overrides.
 
     Returns:
-        Messages to print before the run: that the recipe was not made for it, and which settings were left out.
+        The configuration, and messages to print before the run: that the recipe was not made for it, which names in the
+        recipe may be misspelt, and which settings were left out.
 
     Raises:
         UserError: the recipe is malformed.
     """
     if not (node := cfg.get("recipe")):
-        return []
+        return cfg, []
     name = f"recipe={hydra.runtime.choices.get('recipe')}"
     if not isinstance(node, DictConfig):
         raise UserError(f"{name}: {shown(node)} is not a section of {', '.join(RECIPE)}")
     recipe: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
     require_whole(name, recipe)
-    run, said = facts(cfg), []
+    cfg, run = copy.deepcopy(cfg), facts(cfg)
+    said = [*misspelt(recipe)]
     if not fits(recipe["made_for"], run):
         made_for, given = described(recipe["made_for"]), described(_of_it(run, recipe))
-        said.append(f"{name} was made for {made_for}; this run has {given}")
-    kept = set(set_elsewhere(hydra))
-    chosen = chosen_elsewhere(hydra)
+        said.append(f"was made for {made_for}; this run has {given}")
+    kept, chosen = set(set_elsewhere(hydra)), chosen_elsewhere(hydra)
     for entry in recipe["settings"]:
         if fits(entry.get("for", {}), run):
-            said += [f"{name}: {text}" for text in _merge(cfg, entry["set"], kept, chosen)]
-    return said
+            said += _merge(cfg, entry["set"], kept, chosen)
+    return cfg, [f"{name} {text}" for text in said]
 
 
 def require_whole(name: str, recipe: Mapping[str, Any]) -> None:
@@ -75,6 +77,33 @@ def require_whole(name: str, recipe: Mapping[str, Any]) -> None:
     for key, condition in conditions:
         if not isinstance(condition, dict) or condition.keys() - {*FITTED}:
             raise UserError(f"{name}: {key}={shown(condition)} is not a section of {', '.join(FITTED)}")
+        if not all(isinstance(each, dict) for each in _tasks(condition)):
+            raise UserError(f"{name}: {key}.task={shown(condition['task'])} is not a section of the task's settings")
+
+
+def _tasks(condition: Mapping[str, Any]) -> list[Any]:
+    """The sections of a condition on the task."""
+    tasks = condition.get("task", {})
+    return tasks if isinstance(tasks, list) else [tasks]
+
+
+def misspelt(recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Names in conditions that nextfail does not have, and that are nearly those of something it has."""
+    for condition in [recipe["made_for"], *(entry.get("for", {}) for entry in recipe["settings"])]:
+        named = {"task": [key for each in _tasks(condition) for key in each]}
+        named |= {key: value if isinstance(value := condition.get(key, []), list) else [value] for key in FITTED[1:]}
+        for section, names in named.items():
+            known = set(_names(section))
+            for each in {*map(str, names)} - known:
+                if near := difflib.get_close_matches(each, known, n=1, cutoff=0.8):
+                    yield f"has the {section} {each}, which nextfail does not have: did you mean {near[0]}?"
+
+
+def _names(section: str) -> Iterator[str]:
+    """Settings of tasks, or names of models and objectives."""
+    for name, made in source.own().items():
+        if made.path.startswith(f"nextfail.{section}s."):
+            yield from made.parameters or () if section == "task" else [name]
 
 
 def facts(cfg: DictConfig) -> dict[str, Any]:
@@ -111,8 +140,7 @@ def described(condition: Any) -> str:
 def _of_it(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The properties of a run that its recipe's `made_for` mentions."""
     asked = recipe["made_for"]
-    tasks = asked.get("task", {})
-    numbers = {key for each in (tasks if isinstance(tasks, list) else [tasks]) for key in each}
+    numbers = {key for each in _tasks(asked) for key in each}
     task = {key: value for key, value in run["task"].items() if key in numbers}
     name = str(run["task"].get("_target_")).rpartition(".")[2]
     return {key: (task or name) if key == "task" else run[key] for key in asked}
@@ -129,7 +157,7 @@ def _merge(cfg: DictConfig, settings: Mapping[str, Any], kept: set[str], chosen:
                 continue
             name = key.partition(".")[2]
             if made and made.parameters is not None and name not in made.parameters and not name.startswith("_"):
-                yield f"{key} is left out, since {made.name or target} has no such setting"
+                yield f"sets {key}, which is left out, since {made.name or target} has no such setting"
                 continue
             OmegaConf.update(cfg, key, value, force_add=True)
 
@@ -159,17 +187,8 @@ def chosen_elsewhere(hydra: Any) -> set[str]:
 
 def _contents(hydra: Any, group: str) -> Iterator[dict[str, Any]]:
     """Content of the chosen option of a group, and of the options of that group in its defaults."""
-    folders = [Path(each.path) for each in hydra.runtime.config_sources if each.schema == "file"]
-    waiting = [str(option)] if (option := hydra.runtime.choices.get(group)) else []
+    waiting = [str(chosen)] if (chosen := hydra.runtime.choices.get(group)) else []
     while waiting:
-        name = waiting.pop().removeprefix(f"/{group}/")
-        file = next((path for each in folders if (path := each / group / f"{name}.yaml").exists()), None)
-        content = _content(file) if file else {}
+        content = option(hydra, group, waiting.pop().removeprefix(f"/{group}/"))
         waiting += [each for each in content.get("defaults", []) if isinstance(each, str) and each != "_self_"]
         yield content
-
-
-@cache
-def _content(file: Path) -> dict[str, Any]:
-    content = OmegaConf.to_container(OmegaConf.load(file))
-    return content if isinstance(content, dict) else {}  # type: ignore[return-value]

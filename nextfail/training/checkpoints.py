@@ -18,11 +18,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from nextfail import stop
 from nextfail.errors import RunCut, UserError
 from nextfail.files import Inside, open_regular
-from nextfail.runs.folder import RunFolder
+from nextfail.runs.folder import BEST, LAST, PREVIOUS, RunFolder
 from nextfail.runs.identity import READABLE, SCHEMA
 from nextfail.runs.lock import Lock
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 NEW = "new.ckpt"
 """A complete checkpoint that has not yet replaced the last one."""
 

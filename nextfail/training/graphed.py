@@ -45,7 +45,8 @@ def measured(loss: Loss) -> Measured:
     asked = loss.labels != IGNORE
     right = (loss.logits.detach().argmax(-1) == loss.labels) & asked
     parts = {name: part.detach() for name, part in loss.parts.items()}
-    return {"loss": loss.total, "token_accuracy": right.sum() / asked.sum().clamp(min=1), **parts}
+    accuracy = right.sum() / asked.sum().clamp(min=1)
+    return {"loss": loss.total, "token_accuracy": accuracy} | parts | {"loss": loss.total}  # whatever a part is called
 
 
 def graphed(step: Step, batch: Batch, seed: int) -> Callable[..., Measured]:

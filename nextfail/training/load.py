@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.objectives import Objective
-from nextfail.runs.folder import RunFolder
+from nextfail.runs.folder import BEST, LAST, RunFolder
 from nextfail.runs.identity import file_digest, model_digest
 from nextfail.runs.records import ODD
 from nextfail.source import digest, own
@@ -20,7 +20,7 @@ from nextfail.tasks.base import Task
 from nextfail.tasks.data import TaskData
 from nextfail.text import line
 from nextfail.training.build import fit, make, whole_task
-from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
+from nextfail.training.checkpoints import read_checkpoint
 from nextfail.training.module import TaskModule
 
 log = logging.getLogger(__name__)

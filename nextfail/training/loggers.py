@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
 
+from nextfail.errors import UserError
+
 TAG = "nextfail.id"
 SQLITE = "sqlite:///"
 
@@ -28,12 +30,20 @@ class MLflow(MLFlowLogger):
 
     def __init__(self, id: str, experiment_name: str, run_name: str, tracking_uri: str, **more: Any) -> None:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it is read on import
-        with _one_at_a_time(tracking_uri):  # parallel runs would create the same tables
-            super().__init__(experiment_name, run_name, tracking_uri, tags={TAG: id}, **more)
-            client = self._mlflow_client
-            experiment = client.get_experiment_by_name(experiment_name)
-            number = experiment.experiment_id if experiment else client.create_experiment(experiment_name)
-            found = client.search_runs([number], filter_string=f"tags.`{TAG}` = '{id}'")
+        try:
+            from mlflow.exceptions import MlflowException
+        except ModuleNotFoundError as error:
+            raise UserError("logger=mlflow needs mlflow: pip install 'nextfail[mlflow]'") from error
+        try:
+            with _one_at_a_time(tracking_uri):  # parallel runs would create the same tables
+                super().__init__(experiment_name, run_name, tracking_uri, tags={TAG: id}, **more)
+                client = self._mlflow_client
+                experiment = client.get_experiment_by_name(experiment_name)
+                number = experiment.experiment_id if experiment else client.create_experiment(experiment_name)
+                found = client.search_runs([number], filter_string=f"tags.`{TAG}` = '{id}'")
+        except (MlflowException, OSError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"logger.mlflow.tracking_uri={tracking_uri} cannot be used: {reason}") from error
         self._run_id = found[0].info.run_id if found else None
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from nextfail.runs.folder import RunFolder
+from nextfail.runs.folder import BEST, LAST, RunFolder
 from nextfail.runs.table import Table, read_rows
-from nextfail.training.checkpoints import BEST, LAST, read_checkpoint
+from nextfail.training.checkpoints import read_checkpoint
 
 
 def adopt(folder: RunFolder, shorter: RunFolder, identity: str) -> Path:

@@ -16,6 +16,7 @@ from nextfail.seeding import derive
 from nextfail.tasks.base import Batch, Task
 from nextfail.training.graphed import Measured, Step, graphed
 from nextfail.training.metrics import AnswerMetrics, flat
+from nextfail.training.optim import schedule
 
 OptimizerFactory = Callable[[torch.nn.Module], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
@@ -72,10 +73,10 @@ class TaskModule(L.LightningModule):
         assert self.make_optimizer is not None and self.make_scheduler is not None, "made for evaluation alone"
         try:
             optimizer = self.make_optimizer(self)
-            schedule = self.make_scheduler(optimizer=optimizer, max_steps=self.trainer.max_steps)
+            scheduler = schedule(self.make_scheduler, optimizer, self.trainer.max_steps)
         except (TypeError, ValueError) as error:
             raise UserError(f"optimizer and scheduler cannot be made: {error}") from error
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(
         self,

@@ -2,15 +2,23 @@
 
 import math
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from nextfail.config import AtLeast0, Betas, NotNegative, Share
 from nextfail.source import public
+
+
+def schedule(make: Callable[..., LRScheduler], optimizer: Optimizer, max_steps: int) -> LRScheduler:
+    """The schedule of an optimizer. `max_steps` is passed to schedules that take it; others do not depend on it."""
+    parameters = signature(make).parameters.values()
+    takes = any(each.name == "max_steps" or each.kind is each.VAR_KEYWORD for each in parameters)
+    return make(optimizer=optimizer, **({"max_steps": max_steps} if takes else {}))
 
 
 def decaying(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -111,12 +119,11 @@ class MuonAdamW(Optimizer):
 
 
 @public("constant")
-def constant(optimizer: Optimizer, max_steps: int, warmup: AtLeast0 = 100) -> LambdaLR:
+def constant(optimizer: Optimizer, warmup: AtLeast0 = 100) -> LambdaLR:
     """Linear warm-up, then a constant learning rate.
 
     Args:
         optimizer: the optimizer to schedule.
-        max_steps: training steps.
         warmup: warm-up steps.
     """
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))

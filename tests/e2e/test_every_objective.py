@@ -11,11 +11,11 @@ from inside import train_here
 from nextfail.objectives import ALL
 from nextfail.paths import CONF
 from nextfail.reports.record import read_run
-from nextfail.runs.folder import RunFolder
+from nextfail.runs.folder import LAST, RunFolder
 from nextfail.seeding import generator
 from nextfail.tasks import PathStar
 from nextfail.training.callbacks import Heartbeat
-from nextfail.training.checkpoints import LAST, read_checkpoint
+from nextfail.training.checkpoints import read_checkpoint
 from nextfail.training.evaluate import evaluate, own_problems
 from nextfail.training.load import own_class, remake_module, remake_task
 

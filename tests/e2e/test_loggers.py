@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import TINY, call, command, until, wait_for
+from commands import TINY, call, command, refused, until, wait_for
 from inside import compose, train_here
 from omegaconf import OmegaConf
 
@@ -91,6 +91,13 @@ def test_mlflow_goes_on_with_its_run(tmp_path: Path) -> None:
     ]
     assert {*steps} == {*range(10, 401, 10)} and steps[-1] == 400
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uri", ["nonsense", "sqlite:////no/such/folder/x.db"])
+def test_a_store_that_cannot_be_used_is_one_message(uri: str, tmp_path: Path) -> None:
+    told = refused("train", *TINY, "logger=mlflow", f"logger.mlflow.tracking_uri={uri}", cwd=tmp_path)
+    assert f"logger.mlflow.tracking_uri={uri} cannot be used: " in told
 
 
 @pytest.mark.slow

@@ -22,11 +22,11 @@ import nextfail
 from nextfail.errors import UserError
 from nextfail.reports.collect import collect
 from nextfail.reports.report import page, records
-from nextfail.runs.folder import RunFolder
+from nextfail.runs.folder import LAST, RunFolder
 from nextfail.runs.identity import digest
 from nextfail.runs.status import describe, survey
 from nextfail.sweeps.known import Known
-from nextfail.training.checkpoints import LAST, read_checkpoint
+from nextfail.training.checkpoints import read_checkpoint
 from nextfail.training.load import load, remake_task
 
 JSON = ("run.json", "status.json", "result.json", "examples.json")

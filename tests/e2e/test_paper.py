@@ -105,7 +105,7 @@ def test_cost_is_counted_from_the_published_budget() -> None:
 
 def test_published_recipe() -> None:
     cfg = compose("experiment=pitfalls/failure", "recipe=paper")
-    recipe.apply(cfg, cfg.hydra)
+    cfg, _ = recipe.applied(cfg, cfg.hydra)
     assert (cfg.model.depth, cfg.model.width, cfg.model.heads, cfg.data.batch_size) == (12, 384, 6, 256)
     assert (cfg.data.train, cfg.data.test, cfg.optimizer.lr) == (200_000, 20_000, 5e-4)
     assert cfg.trainer.max_steps * cfg.data.batch_size == 500 * cfg.data.train

@@ -125,6 +125,11 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(override: str, mess
         ),
         ("trainer.options.deterministic=yes", "trainer.options.deterministic='yes' is not true or false, warn or null"),
         ("trainer.options.limit_val_batches=-1", "trainer.options.limit_val_batches=-1 is not a whole number"),
+        ("trainer.options.limit_val_batches=0", "limit_val_batches=0 is not a whole number of at least 1 or null"),
+        (
+            "trainer.options.limit_test_batches=0.5",
+            "limit_test_batches=0.5 is not a whole number of at least 1 or null",
+        ),
         ("trainer.options.accumulate_grad_batches=0", "accumulate_grad_batches=0 is not a whole number of at least 1"),
         ("trainer.options=3", "trainer.options=3 is not a group of settings"),
         ("trainer.val_every=0", "trainer.val_every=0 is not a whole number of at least 1"),

@@ -128,11 +128,29 @@ def test_settings_that_an_option_does_not_have_are_left_out_and_named(tmp_path: 
     config, said = composed_from(tmp_path, text)
     assert config["scheduler"]["warmup"] == 3 and "final" not in config["scheduler"]
     assert said == [
-        "recipe=mine: scheduler.final is left out, since constant has no such setting",
-        "recipe=mine: model.d_state is left out, since transformer has no such setting",
+        "recipe=mine sets scheduler.final, which is left out, since constant has no such setting",
+        "recipe=mine sets model.d_state, which is left out, since transformer has no such setting",
     ]
     config, said = composed_from(tmp_path, text, "scheduler=cosine", "model=mamba")
     assert config["scheduler"]["final"] == 0.2 and config["model"]["d_state"] == 4 and not said
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("task: {degre: 2}", "recipe=mine has the task degre, which nextfail does not have: did you mean degree?"),
+        (
+            "model: transfomer",
+            "recipe=mine has the model transfomer, which nextfail does not have: did you mean t",
+        ),
+        ("objective: [revers]", "recipe=mine has the objective revers, which nextfail does not have: did you mean rev"),
+    ],
+)
+def test_a_misspelt_condition_is_told(condition: str, message: str, tmp_path: Path) -> None:
+    """It would never be met, in silence."""
+    text = f"{OWN}    - {{for: {{{condition}}}, set: {{seed: 3}}}}\n"
+    config, said = composed_from(tmp_path, text)
+    assert config["seed"] == 0 and len(said) == 1 and said[0].startswith(message)
 
 
 def test_a_wrong_value_in_a_recipe_is_refused_like_any_other(tmp_path: Path) -> None:
@@ -157,6 +175,7 @@ def test_a_wrong_value_in_a_recipe_is_refused_like_any_other(tmp_path: Path) -> 
         ("{made_for: {}, settings: [{for: {}}]}", "recipe=mine: settings[0] is not an entry"),
         ("{made_for: {}, settings: [{sets: {}}]}", "recipe=mine: settings[0] is not an entry"),
         ("{made_for: {graph: g2_5}, settings: []}", "recipe=mine: made_for={'graph': 'g2_5'} is not a section of task"),
+        ("{made_for: {task: g2_5}, settings: []}", "recipe=mine: made_for.task='g2_5' is not a section of the task's"),
         ("{made_for: {}, settings: [{for: 3, set: {}}]}", "recipe=mine: settings[0].for=3 is not a section of task"),
     ],
 )

@@ -47,6 +47,12 @@ def test_a_step_yields_the_loss_and_its_parts() -> None:
     assert float(values["token_accuracy"]) == pytest.approx(float(right))
 
 
+def test_a_part_of_the_loss_may_be_called_loss() -> None:
+    total = torch.tensor(3.0, requires_grad=True)
+    loss = Loss(total, torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long), {"loss": torch.tensor(1.0)})
+    assert measured(loss)["loss"] is total
+
+
 def recorded_by(monkeypatch: pytest.MonkeyPatch, record: Callable[[Step], Any]) -> list[int]:
     """Have a function record steps on the CPU, which has no graphs; returns a list with an entry for each call."""
     calls: list[int] = []

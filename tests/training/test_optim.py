@@ -2,6 +2,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.optim import AdamW, Optimizer
 from nextfail.errors import UserError
 from nextfail.objectives import TeacherForcing
 from nextfail.training.module import TaskModule
-from nextfail.training.optim import MuonAdamW, adamw, constant, cosine, decaying, wsd
+from nextfail.training.optim import MuonAdamW, adamw, constant, cosine, decaying, schedule, wsd
 
 ADAMW = partial(adamw, lr=0.1, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.5)
 MUON = partial(MuonAdamW, lr=0.1, betas=[0.9, 0.95], eps=1e-8, momentum=0.9, weight_decay=0.5)
@@ -65,7 +66,10 @@ def test_matrix_tied_to_the_embedding_is_trained_once_and_does_not_decay() -> No
     assert [len(group) for group in decaying(nn.ModuleList([embedding, head]))] == [0, 1]
 
 
-@pytest.mark.parametrize("make", [ADAMW, MUON])
+STEP = torch.optim.lr_scheduler.StepLR
+
+
+@pytest.mark.parametrize(("make", "given"), [(constant, False), (cosine, True), (STEP, False)])"make", [ADAMW, MUON])
 def test_decay_is_applied_to_matrices_alone(make: partial[Optimizer]) -> None:
     made = module()
     for parameter in made.parameters():
@@ -93,8 +97,8 @@ def rates(schedule: partial[torch.optim.lr_scheduler.LambdaLR], steps: int) -> l
 
 
 def test_constant_rate_warms_up() -> None:
-    assert rates(partial(constant, max_steps=9, warmup=4), 6) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    assert rates(partial(constant, max_steps=9, warmup=0), 3) == [1.0, 1.0, 1.0]
+    assert rates(partial(constant, warmup=4), 6) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert rates(partial(constant, warmup=0), 3) == [1.0, 1.0, 1.0]
 
 
 def test_cosine_rate_at_steps_by_hand() -> None:
@@ -165,7 +169,7 @@ def test_closure_is_called_with_gradients_on() -> None:
 
 def test_schedule_reaches_both() -> None:
     optimizer = MUON(module())
-    scheduler = constant(optimizer, max_steps=10, warmup=4)
+    scheduler = constant(optimizer, warmup=4)
     for factor in (0.25, 0.5, 0.75, 1.0):
         seen = [group["lr"] for inner in (optimizer.muon, optimizer.adamw) for group in inner.param_groups]
         assert seen == pytest.approx([0.1 * factor] * len(seen))
@@ -181,7 +185,10 @@ def test_zero_grad_reaches_both() -> None:
     assert all(parameter.grad is None for parameter in made.parameters())
 
 
-@pytest.mark.parametrize("make", [ADAMW, MUON])
+STEP = torch.optim.lr_scheduler.StepLR
+
+
+@pytest.mark.parametrize(("make", "given"), [(constant, False), (cosine, True), (STEP, False)])"make", [ADAMW, MUON])
 def test_continuation_from_a_state_is_exact(make: partial[Optimizer], tmp_path: Path) -> None:
     whole = module()
     optimizer = make(whole)
@@ -206,11 +213,14 @@ def test_continuation_from_a_state_is_exact(make: partial[Optimizer], tmp_path: 
         assert torch.equal(one, other)
 
 
-BELOW_ZERO = {"warmup": lambda o: constant(o, 10, -5), "final": lambda o: cosine(o, 10, 2, -0.1),
+BELOW_ZERO = {"warmup": lambda o: constant(o, -5), "final": lambda o: cosine(o, 10, 2, -0.1),
               "decay": lambda o: wsd(o, 10, 2, -3)}  # fmt: skip
 
 
-@pytest.mark.parametrize("make", BELOW_ZERO.values(), ids=BELOW_ZERO)
+STEP = torch.optim.lr_scheduler.StepLR
+
+
+@pytest.mark.parametrize(("make", "given"), [(constant, False), (cosine, True), (STEP, False)])"make", BELOW_ZERO.values(), ids=BELOW_ZERO)
 def test_negative_schedule_is_refused(make: Callable[[torch.optim.Optimizer], object]) -> None:
     with pytest.raises(UserError, match=r"scheduler\..*=-.* is not a .*number of at least 0"):
         make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
@@ -221,8 +231,29 @@ def test_negative_decay_is_refused() -> None:
         adamw(torch.nn.Linear(2, 2), lr=1.0, betas=(0.9, 0.99), eps=1e-8, weight_decay=-1)
 
 
-@pytest.mark.parametrize("betas", [0.9, [0.9], [0.9, 0.99, 0.999], ["a", "b"], [0.9, 1.0], [-0.1, 0.9]])
-@pytest.mark.parametrize("make", [adamw, MuonAdamW])
+STEP = torch.optim.lr_scheduler.StepLR
+
+
+@pytest.mark.parametrize(("make", "given"), [(constant, False), (cosine, True), (STEP, False)])"betas", [0.9, [0.9], [0.9, 0.99, 0.999], ["a", "b"], [0.9, 1.0], [-0.1, 0.9]])
+STEP = torch.optim.lr_scheduler.StepLR
+
+
+@pytest.mark.parametrize(("make", "given"), [(constant, False), (cosine, True), (STEP, False)])"make", [adamw, MuonAdamW])
 def test_betas_that_are_no_pair_are_refused_by_name(make: Any, betas: Any) -> None:
     with pytest.raises(UserError, match=r"optimizer\.betas=.* is not two numbers from 0 to below 1"):
         make(torch.nn.Sequential(torch.nn.Linear(2, 2)), betas=betas)
+
+
+STEP = torch.optim.lr_scheduler.StepLR
+
+
+@pytest.mark.parametrize(("make", "given"), [(constant, False), (cosine, True), (STEP, False)])
+    ("make", "given"), [(constant, False), (cosine, True), (torch.optim.lr_scheduler.StepLR, False)]
+)
+def test_a_schedule_that_does_not_take_the_budget_does_not_get_it(make: Any, given: bool) -> None:
+    """So any schedule of torch's can be configured, and a run with it be continued."""
+    asked = {"step_size": 1} if make is STEP else {}
+    optimizer = AdamW([nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = schedule(partial(make, **asked), optimizer, max_steps=7)
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    assert ("max_steps" in signature(make).parameters) == given
