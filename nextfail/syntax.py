@@ -29,6 +29,8 @@ DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
 def locate(dotted: str, left: int = LONGEST_CHAIN) -> Found | None:
     """The definition of a dotted name, following re-exports; None if it cannot be found."""
     parts = dotted.split(".")
+    if not all(parts):
+        return None  # such as .mine.Mine
     for cut in range(len(parts) - 1, 0, -1):  # the longest prefix that is a module
         if module_file(".".join(parts[:cut])):
             return in_module(".".join(parts[:cut]), parts[cut:], left)

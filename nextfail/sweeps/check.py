@@ -210,7 +210,7 @@ def _specs(config: dict[str, Any]) -> Iterator[Spec]:
             raise UserError(f"{key} has no _target_: choose an option of the group, as in {key}=NAME")
         made = source.find(spec["_target_"])
         package = spec["_target_"].partition(".")[0]
-        if made is None and find_spec(package) is None:
+        if made is None and not (package and find_spec(package)):
             raise UserError(f"{key}._target_={spec['_target_']}: there is no module {package}, here or installed")
         parameters = made.parameters if made else None
         if parameters is not None:

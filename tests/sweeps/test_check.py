@@ -134,6 +134,8 @@ def test_unknown_keys_are_refused_with_the_nearest_right_one(override: str, mess
         ("trainer.options=3", "trainer.options=3 is not a group of settings"),
         ("trainer.val_every=0", "trainer.val_every=0 is not a whole number of at least 1"),
         ("objective._target_=null", "objective has no _target_"),
+        ("objective._target_=''", "objective._target_=: there is no module"),
+        ("objective._target_=.mine.Mine", "objective._target_=.mine.Mine: there is no module"),
         ("callbacks.progress=3", "callbacks.progress=3 is not a group of settings with a _target_"),
         ("+logger.mine=[a]", "logger.mine=['a'] is not a group of settings with a _target_"),
         ("+logger.mine={a: b}", "logger.mine has no _target_"),
