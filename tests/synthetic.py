@@ -18,6 +18,7 @@ AS_PUBLISHED = {
     "direction": "away",
     "edges_as": "triples",
     "goals": 1,
+    "copies": 1,
 }
 LOOKS_LIKE = {
     "precision": "32-true",

@@ -226,7 +226,7 @@ def in_schema_2(identity: Identity, recorded: str) -> dict[str, Any]:
     run = record(identity, {}) | {"schema": 2, "hash": recorded}
     task = run.pop("task")
     run["graph"] = {key: task.pop(key) for key in ("degree", "path_length", "num_nodes")}
-    run["data"] |= {key: value for key, value in task.items() if key != "_target_"}
+    run["data"] |= {key: task[key] for key in ("query", "edges", "direction", "goals", "edges_as")}
     run["classes"]["graph"] = run["classes"].pop("task")
     del run["checksum"]
     return run | {"checksum": digest(run)}

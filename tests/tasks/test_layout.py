@@ -128,6 +128,38 @@ def test_text_files_are_read_as_the_task_writes(
     ]
 
 
+@given(graph=written(), copies=st.integers(2, 3), seed=seeds)
+@settings(max_examples=20)
+def test_copies_of_the_edges_change_the_prompt_alone(
+    graph: PathStar, copies: int, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Same draws, the edges written several times: keys, answers, lines and examples are the same."""
+    graph = replace(graph, direction="away")
+    more = replace(graph, copies=copies)
+    one, many = (each.sample(3, generator("tests", seed)) for each in (graph, more))
+    edges, starts, goals = graph.vocab.split(one.prompts)
+    repeated = graph.vocab.split(many.prompts)
+    assert torch.equal(repeated[0], torch.cat([edges] * copies, 1))
+    assert torch.equal(repeated[1], starts) and torch.equal(repeated[2], goals)
+    assert many.prompts.shape[1] == more.prompt_length
+    assert torch.equal(more.keys(many), graph.keys(one))
+    assert torch.equal(many.answers, one.answers)
+    assert more.example(many, many.answers) == graph.example(one, one.answers)
+    path = tmp_path_factory.mktemp("layout") / "problems.txt"
+    path.write_text("".join(f"{line}\n" for line in more.lines(many)))
+    assert path.read_text() == "".join(f"{line}\n" for line in graph.lines(one))
+    assert torch.equal(more.read(path).prompts, many.prompts)
+
+
+def test_copies_by_hand() -> None:
+    """G(2,3) as in the docstring of vocab.py, with the edges twice."""
+    edges = torch.tensor([[[7, 1], [1, 4], [7, 3], [3, 9]]])
+    graph = PathStar(2, 3, 10, copies=2)
+    batch = graph._written(edges, torch.tensor([7]), torch.tensor([4]), torch.tensor([[7, 1, 4]]))
+    once = "7 1 | 1 4 | 7 3 | 3 9"
+    assert " ".join(graph.vocab.texts[each] for each in batch.prompts[0]) == f"{once} | {once} / 7 4 ="
+
+
 # the edges
 
 

@@ -63,6 +63,7 @@ class PathStar(Star):
         edges_as: three tokens per edge, as published ("triples"), or one ("tokens"); see `vocab`.
         goals: number of distinct goals per graph, otherwise identical, that stay together in training; from 1
             (independent problems) to the degree. Validation and test problems are always independent.
+        copies: how often the prompt has the list of edges, in the same order.
 
     Raises:
         UserError: a size leaves no choice to make, no cheat to learn, or too few labels; or a value is not among the
@@ -79,6 +80,7 @@ class PathStar(Star):
     direction: Literal["away", "random"] = "away"
     edges_as: Literal["triples", "tokens"] = "triples"
     goals: AtLeast1 = 1
+    copies: AtLeast1 = 1
 
     def __post_init__(self) -> None:
         if self.num_nodes < self.size:
@@ -112,8 +114,8 @@ class PathStar(Star):
 
     @property
     def prompt_length(self) -> int:
-        """Prompt length: three tokens per edge, or one, plus start, goal and "="."""
-        return self.vocab.prompt_length(self.num_edges)
+        """Prompt length: three tokens per edge and copy, or one, plus start, goal and "="."""
+        return self.vocab.prompt_length(self.copies * self.num_edges)
 
     @property
     def answer_length(self) -> int:
@@ -171,9 +173,18 @@ class PathStar(Star):
             edges = torch.where(turned.unsqueeze(-1), edges.flip(-1), edges)
         labels, edges = (each.repeat_interleave(goals, 0) for each in (labels, edges))
         paths = labels.gather(1, arms[arm])  # (B goals, l)
+        return self._written(edges, paths[:, 0], paths[:, -1], paths)
+
+    def _written(self, edges: Tensor, starts: Tensor, goals: Tensor, paths: Tensor) -> Batch:
+        """Problems in the format of this task, from edges (B, E, 2), starts (B,), goals (B,) and paths (B, l)."""
         vocab = self.vocab
-        prompts = vocab.layout(edges, paths[:, 0], paths[:, -1], self.query)
+        prompts = vocab.layout(edges.repeat(1, self.copies, 1), starts, goals, self.query)
         return Batch.full(prompts, paths.to(vocab.dtype))
+
+    def _split(self, prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Edges (B, E, 2), each once, starts (B,) and goals (B,) of prompts."""
+        edges, starts, goals = self.vocab.split(prompts)
+        return edges[:, : self.num_edges], starts, goals
 
     def _order(self, graphs: int, generator: torch.Generator) -> Tensor:
         """Edge indices (B, E) in prompt order; edges of an arm have consecutive indices, from the start on."""
@@ -193,7 +204,7 @@ class PathStar(Star):
         The key is a 64-bit hash, summed over the edges so that their order does not matter. Two different graphs
         collide with probability 2**-64, which could only exclude an allowed graph.
         """
-        edges, start, _ = self.vocab.split(batch.prompts.long())
+        edges, start, _ = self._split(batch.prompts.long())
         one, other = edges.unbind(-1)  # (B, E); amin and amax over such a short axis are fifty times slower
         low, high = torch.minimum(one, other), torch.maximum(one, other)
         return mix(low * self.num_nodes + high).sum(1) + mix(-1 - start)
@@ -204,7 +215,7 @@ class PathStar(Star):
 
     def known_prefix(self, prompts: Tensor) -> Tensor:
         """The start (B, 1), which the query names."""
-        return self.vocab.split(prompts)[1].unsqueeze(1)
+        return self._split(prompts)[1].unsqueeze(1)
 
     def resized(self, settings: Mapping[str, Any]) -> "PathStar":
         """The same with another degree and path_length; labels are always those of the trained model."""
@@ -218,8 +229,7 @@ class PathStar(Star):
         return replace(other, num_nodes=self.num_nodes)
 
     def read(self, path: Path) -> Batch:
-        edges, starts, goals, paths = textfile.load(path, self)
-        return Batch.full(self.vocab.layout(edges, starts, goals, self.query), paths.to(self.vocab.dtype))
+        return self._written(*textfile.load(path, self))
 
     def require_files(self) -> None:
         for key, usual in (("edges", "shuffled"), ("direction", "away"), ("goals", 1)):
@@ -227,10 +237,10 @@ class PathStar(Star):
                 raise UserError(f"task.{key}={value} has no effect on problems from files: leave it out")
 
     def lines(self, batch: Batch) -> Iterator[str]:
-        return textfile.lines(*self.vocab.split(batch.prompts), batch.answers)
+        return textfile.lines(*self._split(batch.prompts), batch.answers)
 
     def example(self, batch: Batch, decoded: Tensor) -> list[dict[str, Any]]:
-        edges, starts, goals = self.vocab.split(batch.prompts)
+        edges, starts, goals = self._split(batch.prompts)
         columns = zip(edges, starts, goals, batch.answers, decoded, strict=True)
         keys = ("edges", "start", "goal", "path", "generated")
         return [dict(zip(keys, (value.tolist() for value in row), strict=True)) for row in columns]
