@@ -145,6 +145,14 @@ class Backbone(nn.Module, ABC):
         """Apply the final norm to hidden states (..., C). Needs `before_norm`."""
         raise UserError(f"{type(self).__name__} cannot do {BEFORE_NORM!r}")
 
+    def remove_blocks(self, count: int) -> None:
+        """Remove the last `count` blocks, for objectives whose heads replace them.
+
+        Raises:
+            UserError: fewer than one block would be left, or this backbone cannot do that.
+        """
+        raise UserError(f"{type(self).__name__} has no remove_blocks, which this objective needs")
+
     def new_block(self) -> nn.Module:
         """One more residual block of this kind, newly initialised, for additional heads.
 

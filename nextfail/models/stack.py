@@ -159,6 +159,12 @@ class Stack(Backbone):
         block.initialise(self.init_std, self._residuals)
         return block
 
+    def remove_blocks(self, count: int) -> None:
+        if count >= self.depth:
+            raise UserError(f"model.depth={self.depth} is too small to remove {count} blocks")
+        del self.blocks[-count:]
+        self.depth -= count
+
     def adapt(self, device: str) -> None:
         for block in self._blocks():
             block.mixer.adapt(device)

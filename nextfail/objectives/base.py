@@ -5,6 +5,8 @@ the hard token, the last one the goal). Inputs are drawn above their labels; `.`
 Shorter answers end in the task's end token; positions after it have no label.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,7 +51,7 @@ class Objective(nn.Module):
 
     To define another objective, override only what differs: `write` and `read` (token order), `inputs` (what the model
     reads), `states` (how hidden states are computed), `loss` (the targets), `answer` (hidden states to logits),
-    `generate` (decoding), `build` (additional heads).
+    `generate` (decoding, with `pick`), `build` (additional heads).
     """
 
     extra_tokens: int = 0
@@ -70,6 +72,7 @@ class Objective(nn.Module):
 
     task: Task
     vocab: Vocabulary
+    _sampler: "Sampler | None" = None
 
     def attach(self, task: Task, backbone: Backbone) -> None:
         """Bind this objective to a task and a backbone, once, before training.
@@ -191,13 +194,36 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
-        """Greedy answers (B, length), first token first, continuing the true prefix `given` (B, g) if there is one.
+        """Answers (B, length), first token first, continuing the true prefix `given` (B, g) if there is one.
 
         Tokens after an end token are undefined.
         """
         self.refuse_prefix(given)
         hidden, cache = backbone.step(prompts, last=1)
         return self.read(self._continue(backbone, hidden, cache, self.written_length(length), given))
+
+    def pick(self, logits: Tensor) -> Tensor:
+        """Next tokens (...) from their logits (..., V): the most probable ones, or drawn ones while `sampling`."""
+        return logits.argmax(-1) if self._sampler is None else self._sampler(logits)
+
+    @contextmanager
+    def sampling(self, temperature: float, generator: torch.Generator) -> Iterator[None]:
+        """Within this context, `generate` samples tokens instead of taking the most probable ones.
+
+        Args:
+            temperature: divides the logits, above 0.
+            generator: on the device of the model.
+
+        Raises:
+            UserError: `generate` chose its tokens without `pick`, so that nothing was sampled.
+        """
+        self._sampler = sampler = Sampler(temperature, generator)
+        try:
+            yield
+        finally:
+            self._sampler = None
+        if not sampler.used:
+            raise UserError(f"{type(self).__name__} does not choose its tokens with `pick`: it cannot be sampled")
 
     def refuse_prefix(self, given: Tensor | None) -> None:
         """Refuse a true prefix that this objective cannot continue.
@@ -230,7 +256,7 @@ class Objective(nn.Module):
     def _continue(
         self, backbone: Backbone, hidden: Tensor, cache: Any, length: int, given: Tensor | None = None
     ) -> Tensor:
-        """Write `length` tokens greedily; hidden (B, 1, C) and cache are those of the prompt.
+        """Write `length` tokens; hidden (B, 1, C) and cache are those of the prompt.
 
         Once all answers have ended, the rest is filled with end tokens.
         """
@@ -239,12 +265,30 @@ class Objective(nn.Module):
             written = given
             hidden, cache = backbone.step(given, cache, last=1)
         while written.shape[1] < length:
-            written = torch.cat([written, self.answer(backbone, hidden).argmax(-1)], 1)
+            written = torch.cat([written, self.pick(self.answer(backbone, hidden))], 1)
             if self.vocab.end is not None and bool((written == self.vocab.end).any(1).all()):
                 return F.pad(written, (0, length - written.shape[1]), value=self.vocab.end)
             if written.shape[1] < length:
                 hidden, cache = backbone.step(written[:, -1:], cache)
         return written
+
+
+class Sampler:
+    """Draws tokens from softmax(logits / temperature).
+
+    Args:
+        temperature: above 0.
+        generator: on the device of the logits.
+    """
+
+    def __init__(self, temperature: float, generator: torch.Generator) -> None:
+        self.temperature, self.generator, self.used = temperature, generator, False
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Tokens (...) from logits (..., V)."""
+        self.used = True
+        shares = (logits.float() / self.temperature).softmax(-1)
+        return torch.multinomial(shares.flatten(0, -2), 1, generator=self.generator).view(logits.shape[:-1])
 
 
 def _overridden(cls: type) -> set[str]:

@@ -1,9 +1,12 @@
 """The tokens on either side of any gap in the path, from the prefix and the suffix."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from nextfail.models.backbone import Backbone
+from nextfail.models.mlp import SwiGLU
 from nextfail.objectives.base import IGNORE, Loss, Objective
 from nextfail.source import public
 from nextfail.tasks.base import Batch
@@ -19,18 +22,31 @@ class BeliefState(Objective):
 
     The loss covers all l(l + 1)/2 pairs, with both tokens of each; all predictions have equal weight. At test time the
     suffix is empty (b_5 for a path of 5): next tokens are predicted from f_i and that state, a constant of the model.
-    As published, the encoders are two models of equal size, and an MLP over both states, with one hidden layer and
-    LeakyReLU, has one output for each of the two tokens. Choices of ours: only path tokens are predicted; the backward
-    encoder does not read the prompt, which precedes every suffix; "$" starts it.
+    As published, the encoders are two models of equal size. By default, an MLP over both states, with one hidden layer
+    and LeakyReLU, has one output for each of the two tokens. The released code (microsoft/BST) shares the token
+    embedding of the encoders (`shared_embedding`) and has another head (`head=swiglu`). As there, only tokens of the
+    path are predicted on star graphs, and the backward encoder need not read the prompt, which precedes every suffix.
+
+    Differs from the released code in: "$" takes the place of its end token, which only the backward encoder reads;
+    positions and norms are those of the backbone (there: rotary positions and RMSNorm); the MLP of the head is 8/3
+    wide up to a multiple of 8 (there 128).
+
+    Args:
+        shared_embedding: whether both encoders have the same token embedding.
+        head: mlp; or swiglu: a residual SwiGLU layer over both states and an RMSNorm, whose halves one unembedding maps
+            to the two tokens.
     """
 
+    def __init__(self, shared_embedding: bool = False, head: Literal["mlp", "swiglu"] = "mlp") -> None:
+        super().__init__()
+        self.shared_embedding, self.kind = shared_embedding, head
+
     def build(self, backbone: Backbone) -> None:
-        width = backbone.width
         self.backward_encoder = backbone.fresh()
+        if self.shared_embedding:
+            self.backward_encoder.tokens = backbone.tokens
         self.backward_encoder.name_tokens(self.vocab.texts)
-        self.head = nn.Sequential(
-            nn.Linear(2 * width, width), nn.LeakyReLU(), nn.Linear(width, 2 * backbone.vocab_size)
-        )
+        self.head = (MLPHead if self.kind == "mlp" else SwiGLUHead)(backbone.width, backbone.vocab_size)
 
     def pairs(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (..., V) of the tokens after the prefix and before the suffix, from their states (..., C)."""
@@ -70,3 +86,27 @@ class BeliefState(Objective):
         empty = first * length - first * (first - 1) // 2 + (last - first).clamp(min=0)  # (B, l): index of the pair
         logits = after_prefix.gather(1, empty.unsqueeze(-1).expand(-1, -1, after_prefix.shape[-1]))
         return Loss(torch.stack(list(parts.values())).sum(), logits, self.labels(paths), parts)
+
+
+class MLPHead(nn.Sequential):
+    """Two states (..., 2 C) to the logits (..., 2 V) of two tokens: one hidden layer."""
+
+    def __init__(self, width: int, vocab_size: int) -> None:
+        super().__init__(nn.Linear(2 * width, width), nn.LeakyReLU(), nn.Linear(width, 2 * vocab_size))
+
+
+class SwiGLUHead(nn.Module):
+    """Two states (..., 2 C) to the logits (..., 2 V) of two tokens: as in the released code of BST."""
+
+    def __init__(self, width: int, vocab_size: int) -> None:
+        super().__init__()
+        self.mlp, self.norm = SwiGLU(2 * width), nn.RMSNorm(2 * width, eps=1e-5)
+        self.unembed = nn.Linear(width, vocab_size, bias=False)
+        self.mlp.initialise(0.02, 1)
+        nn.init.normal_(self.unembed.weight, std=0.02)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(..., 2 C) to (..., 2 V)."""
+        halves = self.norm(states + self.mlp(states)).unflatten(-1, (2, -1))  # (..., 2, C)
+        logits: Tensor = self.unembed(halves).flatten(-2)
+        return logits

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nextfail.config import AtLeast2
+from nextfail.config import AtLeast0, AtLeast2
 from nextfail.models.backbone import BEFORE_NORM, Backbone
 from nextfail.objectives.base import Loss, Objective
 from nextfail.source import public
@@ -19,25 +19,37 @@ class MultiToken(Objective):
         head 1   .    r1  r2  r3  r4  .
         head 2   .    r2  r3  r4  .   .
 
-    As published, a head is one block over the trunk's hidden states before the final norm, all heads share that norm
-    and the unembedding, and the loss is the sum of the heads' cross-entropies, each averaged over its positions. Only
-    head 0 is used for decoding. Differs from the paper in: the trunk keeps its depth, so decoding costs one block more
-    than next-token prediction (the paper takes the heads' blocks from the trunk).
+    As published, a head is one block over the trunk, all heads share the unembedding, and the loss is the sum of the
+    heads' cross-entropies, each averaged over its positions. Only head 0 is used for decoding. That heads read the
+    trunk before its final norm, which they share, is read in the code of the TOP paper (Zuhri et al. 2025) and in ports
+    of the released models; the paper does not say.
+
+    Differs from the paper in:
+        - By default the trunk keeps its depth, so that decoding costs one block more than next-token prediction. The
+          paper removes as many blocks from the trunk as there are heads (`removed=k`), the TOP paper one (`removed=1`).
+        - Only tokens of the path are predicted, and a head has no label beyond its end. In the TOP paper, later heads
+          also predict the first tokens of the path from the last positions of the prompt.
 
     Args:
         k: number of heads, at least 2; capped at the number of path tokens.
+        removed: number of blocks to remove from the end of the backbone.
+
+    Raises:
+        UserError: the backbone has no more blocks than are removed.
     """
 
     requires = frozenset({BEFORE_NORM})
     reads_prompt_once = False  # a head looks back over all states
 
-    def __init__(self, k: AtLeast2 = 4) -> None:
+    def __init__(self, k: AtLeast2 = 4, removed: AtLeast0 = 0) -> None:
         super().__init__()
-        self.k = k
+        self.k, self.removed = k, removed
 
     def build(self, backbone: Backbone) -> None:
         count = min(self.k, self.task.answer_length)  # further heads would have no labels
         self.heads = nn.ModuleList(backbone.new_block() for _ in range(count))
+        if self.removed:
+            backbone.remove_blocks(self.removed)
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
         paths, length = batch.answers, batch.answers.shape[1]
@@ -56,7 +68,7 @@ class MultiToken(Objective):
         paths = prompts[:, :0] if given is None else given
         trunk, cache = backbone.step(torch.cat([prompts, paths], 1), before_norm=True)
         while paths.shape[1] < length:
-            paths = torch.cat([paths, self._next(backbone, trunk, 1)], 1)
+            paths = torch.cat([paths, self.pick(self._next(backbone, trunk, 1))], 1)
             if paths.shape[1] < length:
                 state, cache = backbone.step(paths[:, -1:], cache, before_norm=True)
                 trunk = torch.cat([trunk, state], 1)
@@ -65,8 +77,8 @@ class MultiToken(Objective):
     @torch.no_grad()
     def forced(self, backbone: Backbone, batch: Batch) -> Tensor:
         trunk = backbone(self.inputs(batch.prompts, batch.answers), before_norm=True)
-        return self._next(backbone, trunk, batch.answers.shape[1])
+        return self._next(backbone, trunk, batch.answers.shape[1]).argmax(-1)
 
     def _next(self, backbone: Backbone, trunk: Tensor, last: int) -> Tensor:
-        """Tokens (B, last) predicted by head 0 from the trunk's last states (B, T, C)."""
-        return backbone.logits(backbone.final_norm(self.heads[0](trunk, last=last))).argmax(-1)
+        """Logits (B, last, V) of head 0 at the last positions of the trunk's states (B, T, C)."""
+        return backbone.logits(backbone.final_norm(self.heads[0](trunk, last=last)))

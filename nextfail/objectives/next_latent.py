@@ -23,19 +23,33 @@ class NextLatent(Objective):
     f(h, x) = h + MLP(LN([h; emb(x)])) is applied up to `horizon` times. Each predicted state g is compared with the
     true state h, which is detached: smooth L1 (mean over channels), and KL(p(h) || p(g)) between the token predictions
     of the two, with the unembedding frozen. Both losses are averaged over the steps ahead and added to the next-token
-    cross-entropy. Decoding is that of teacher-forcing: f is dropped. Choices of ours: the MLP has three layers of the
-    model's width, with GELU; only states of the path are predicted, none beyond its end (as we read the paper, it also
-    predicts those of the prompt).
+    cross-entropy. Decoding is that of teacher-forcing: f is dropped. As published, h is the state after the final norm,
+    and the MLP has three layers of the model's width, with GELU.
+
+    Differs from the paper in:
+        - The default horizon is 4; on star graphs the paper's is l - 2.
+        - By default only states of the path are predicted. The paper's smooth L1 loss also covers those of the prompt,
+          and its rollouts start there (`prompt=true`).
+        - The paper ends a path with an end token, which is trained; star graphs here have none.
+        - The norm of f is a LayerNorm, and its layers have biases (there: RMSNorm, no biases); token embedding and
+          unembedding are one matrix (there: two).
 
     Args:
         horizon: number of states ahead, at least 1; states beyond the end of the path are ignored.
         latent_weight: of the smooth L1 loss.
         kl_weight: of the KL divergence.
+        prompt: whether states of the prompt are predicted, and predict, too.
     """
 
-    def __init__(self, horizon: AtLeast1 = 4, latent_weight: NotNegative = 1.0, kl_weight: NotNegative = 1.0) -> None:
+    def __init__(
+        self,
+        horizon: AtLeast1 = 4,
+        latent_weight: NotNegative = 1.0,
+        kl_weight: NotNegative = 1.0,
+        prompt: bool = False,
+    ) -> None:
         super().__init__()
-        self.horizon = horizon
+        self.horizon, self.prompt = horizon, prompt
         self.latent_weight, self.kl_weight = latent_weight, kl_weight
 
     def build(self, backbone: Backbone) -> None:
@@ -51,23 +65,26 @@ class NextLatent(Objective):
 
     def loss(self, backbone: Backbone, batch: Batch) -> Loss:
         paths, length = batch.answers, batch.answers.shape[1]
-        counts = self.counts(paths)
-        hidden = self.states(backbone, batch.prompts, paths)  # (B, l, C)
-        true, embedded = hidden.detach(), backbone.embed(paths)
-        predicted = F.log_softmax(backbone.logits(true, frozen=True).float(), -1)  # (B, l, V)
+        inputs = self.inputs(batch.prompts, paths)
+        count = inputs.shape[1] if self.prompt else length  # K states, of which the last l predict the path
+        hidden = backbone(inputs, last=count)  # (B, K, C)
+        counts = F.pad(self.counts(paths), (count - length, 0), value=True)  # (B, K)
+        true, embedded = hidden.detach(), backbone.embed(inputs[:, inputs.shape[1] - count + 1 :])  # (B, K - 1, C)
+        predicted = F.log_softmax(backbone.logits(true[:, -length:], frozen=True).float(), -1)  # (B, l, V)
         guess, latent, divergence = hidden, [], []
-        for ahead in range(1, min(self.horizon, length - 1) + 1):
-            guess = self.foretell(guess[:, : length - ahead], embedded[:, ahead - 1 : length - 1])  # (B, l - ahead, C)
+        for ahead in range(1, min(self.horizon, count - 1) + 1):
+            guess = self.foretell(guess[:, : count - ahead], embedded[:, ahead - 1 :])  # (B, K - ahead, C)
             if self.vocab.end is None:
                 latent.append(F.smooth_l1_loss(guess, true[:, ahead:]))
             else:
                 apart = F.smooth_l1_loss(guess, true[:, ahead:], reduction="none").mean(-1)
                 latent.append(self.mean(apart, counts[:, ahead:]))
-            logits = backbone.logits(guess, frozen=True).float()
-            each = F.kl_div(F.log_softmax(logits, -1), predicted[:, ahead:], reduction="none", log_target=True)
-            divergence.append(self.mean(each.sum(-1), counts[:, ahead:]))
+            last = min(length, count - ahead)  # only states that predict the path have a token distribution to match
+            logits = backbone.logits(guess[:, -last:], frozen=True).float()
+            each = F.kl_div(F.log_softmax(logits, -1), predicted[:, -last:], reduction="none", log_target=True)
+            divergence.append(self.mean(each.sum(-1), counts[:, -last:]))
         parts = {
             "latent": self.latent_weight * torch.stack(latent).mean(),
             "divergence": self.kl_weight * torch.stack(divergence).mean(),
         }
-        return self.next_token(backbone, hidden, paths).plus(**parts)
+        return self.next_token(backbone, hidden[:, -length:], paths).plus(**parts)

@@ -35,7 +35,7 @@ class Teacherless(Objective):
     @torch.no_grad()
     def generate(self, backbone: Backbone, prompts: Tensor, length: int, given: Tensor | None = None) -> Tensor:
         self.refuse_prefix(given)
-        return self.answer(backbone, self.at_once(backbone, prompts, length)).argmax(-1)
+        return self.pick(self.answer(backbone, self.at_once(backbone, prompts, length)))
 
     def forced(self, backbone: Backbone, batch: Batch) -> None:
         return None

@@ -20,8 +20,10 @@ class TokenOrder(Objective):
 
     The ranking loss is ListNet's: cross-entropy between a softmax over the vocabulary, from a second unembedding, and a
     target distribution in which the token k positions ahead (0 is the next) has probability proportional to exp(-k),
-    and tokens that do not follow have none. As published, the two losses are summed and the second unembedding is
-    dropped at test time. A choice of ours: both losses cover the path only, so the paper's window ends with the path.
+    and tokens that do not follow have none. As published, the two losses are summed, the second unembedding is dropped
+    at test time, and on star graphs both losses cover the positions of the path only.
+
+    Differs from the paper in: nothing that we know of.
     """
 
     def build(self, backbone: Backbone) -> None:

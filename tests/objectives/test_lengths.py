@@ -283,19 +283,22 @@ def test_any_order_hides_and_asks_no_place_after_the_end(seed: int) -> None:
     assert losses[0].total.isfinite()
 
 
-def test_any_order_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of [3, 1] the end is hidden; of [2], where chance hides none of two, its lowest draw; of [] all there is."""
-    objective, backbone = attached(AnyOrder, WORDS)
+@pytest.mark.parametrize("mean", ["example", "token"])
+def test_any_order_by_hand(mean: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of [3, 1] with its end two of three are hidden, of [2] the end, of [] all there is."""
+    objective, backbone = attached(AnyOrder, WORDS, mean=mean)
     batch = FIVE.rows(slice(3))
     tokens = torch.tensor([[0.9, 0.6, 0.3, 0.1, 0.2], [0.8, 0.7, 0.0, 0.0, 0.0], [0.9, 0.0, 0.0, 0.0, 0.0]])
     draws = iter([tokens, torch.tensor([[0.5], [0.1], [0.1]])])  # of each token, and the rates
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: next(draws))
     losses: list[Loss] = []
     (seen,) = read_by(backbone, lambda: losses.append(objective.loss(backbone, batch)))
-    assert seen[:, 3:].tolist() == [[3, 1, *[BLANK] * 3], [2, *[BLANK] * 4], [BLANK] * 5]
-    assert losses[0].labels.tolist() == [[X, X, END, X, X], [X, END, X, X, X], [END, X, X, X, X]]
+    assert seen[:, 3:].tolist() == [[3, *[BLANK] * 4], [2, *[BLANK] * 4], [BLANK] * 5]
+    assert losses[0].labels.tolist() == [[X, 1, END, X, X], [X, END, X, X, X], [END, X, X, X, X]]
     logits = backbone.logits(backbone(seen, causal=False))[:, -5:]
-    costs = [surprise(logits[0, 2], END), surprise(logits[1, 1], END), surprise(logits[2, 0], END)]
+    one, two = surprise(logits[0, 1], 1), surprise(logits[0, 2], END)
+    others = [surprise(logits[1, 1], END), surprise(logits[2, 0], END)]
+    costs = [one, two, *others] if mean == "token" else [(one + two) / 2, *others]
     assert torch.allclose(losses[0].total, torch.stack(costs).mean(), atol=1e-5)
 
 

@@ -250,9 +250,10 @@ def test_any_order_hides_at_least_one_and_as_many_as_said(by_hand: Batch) -> Non
     labels = objective.loss(backbone, batch).labels
     hidden = (labels != -100).sum(1)
     assert hidden.min() == 1
-    # u uniform: 0, 1, 2 or 3 of three tokens are each a quarter, and none becomes one
-    shares_of = torch.bincount(hidden, minlength=4) / 3000
-    assert torch.allclose(shares_of, torch.tensor([0, 0.5, 0.25, 0.25]), atol=0.04)
+    # 1, 2 or 3 of three tokens are each a third, and each token is hidden as often
+    third = torch.full((3,), 1 / 3)
+    assert torch.allclose(torch.bincount(hidden, minlength=4)[1:] / 3000, third, atol=0.04)
+    assert torch.allclose((labels != -100).float().mean(0), 2 * third, atol=0.04)
     assert torch.equal(labels[labels != -100], batch.answers[labels != -100])
 
 
@@ -284,6 +285,20 @@ def test_any_order_fills_the_surest_place_first() -> None:
 
 
 @torch.no_grad()
+def test_any_order_decodes_from_left_to_right() -> None:
+    objective, backbone = attached(AnyOrder, decode="left_to_right")
+    batch = drawn(SMALL, 16)
+    for first in (0, 2):
+        found = objective.generate(backbone, batch.prompts, 3, batch.answers[:, :first])
+        path = torch.full_like(batch.answers, BLANK)
+        path[:, :first] = batch.answers[:, :first]
+        for place in range(first, 3):
+            read = torch.cat([batch.prompts, path], 1)
+            path[:, place] = backbone.logits(backbone(read, causal=False))[:, place - 3].argmax(-1)
+        assert torch.equal(found, path)
+
+
+@torch.no_grad()
 def test_any_order_at_once_looks_once() -> None:
     objective, backbone = attached(AnyOrder, decode="at_once")
     batch = drawn(SMALL, 8)
@@ -293,7 +308,9 @@ def test_any_order_at_once_looks_once() -> None:
     assert passes[0][:, -3:].unique().tolist() == [BLANK]
     logits = backbone.logits(backbone(passes[0], causal=False, last=3))
     assert torch.equal(found[0], logits.argmax(-1))
-    with pytest.raises(UserError, match=r"objective\.decode='slowly' is unknown: choose confident or at_once"):
+    with pytest.raises(
+        UserError, match=r"objective\.decode='slowly' is unknown: choose left_to_right, confident or at_once"
+    ):
         AnyOrder("slowly")
 
 
