@@ -173,6 +173,9 @@ TRAINER = {
         f"Literal{[*SUPPORTED]}", "of numbers in training, as Lightning calls them; 32 and bf16 are short forms"
     ),
     "max_steps": Key("AtLeast1", "training steps; the batch is data.batch_size"),
+    "max_flops": Key(
+        "Positive | None", "ends training after so many FLOPs, as in result.json; lowers max_steps; null for no limit"
+    ),
     "val_every": Key("AtLeast1", "steps between validations"),
     "stop_at": Key(
         "Accuracy | None", "ends training when exact match on the validation set gets there; null for never"

@@ -105,11 +105,12 @@ class Identity:
         trainer = config["trainer"]
         options = {key: value for key, value in trainer.get("options", {}).items() if key not in HARMLESS}
         options = {"options": options} if options else {}
+        flops = {} if trainer.get("max_flops") is None else {"max_flops": trainer["max_flops"]}
         settings = {
             **{section: config[section] for section in SECTIONS},
             "data": {k: file_digest(v) if k.endswith("_file") else v for k, v in config["data"].items()},
             "model": {k: model_digest(v) if k == "source" else v for k, v in config["model"].items()},
-            "budget": {key: trainer[key] for key in BUDGET} | options,
+            "budget": {key: trainer[key] for key in BUDGET} | options | flops,
             "precision": trainer["precision"],
             "threads": trainer["threads"],
         }

@@ -79,11 +79,12 @@ def train(config: dict[str, Any], folder: RunFolder, lock: Lock, shorter: RunFol
     torch.manual_seed(derive("weights", config["seed"]))
     task = make_task(config)
     data, module = make_data(config, task), make_module(config, task)
+    settings = within_budget(settings, module, data)
     diverged = StopWhenDiverged()
     checkpoints = Checkpoints(folder, run["hash"], settings["val_every"], lock, heartbeat.saved)
     rehearsal = Rehearsal(data)
     own = [rehearsal, diverged, StopAt(settings["stop_at"]), heartbeat, checkpoints]
-    trainer = make_trainer(config, folder, own, step)
+    trainer = make_trainer(config | {"trainer": settings}, folder, own, step)
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     steps = trainer.global_step
     trainer.test(module, datamodule=data, verbose=False)
@@ -154,6 +155,23 @@ def _trainer(settings: dict[str, Any], folder: RunFolder, loggers: list[Any], ca
         enable_model_summary=False,
         **options,
     )
+
+
+def within_budget(settings: dict[str, Any], module: TaskModule, data: TaskData) -> dict[str, Any]:
+    """The trainer's settings, with max_steps lowered to what max_flops allows.
+
+    Raises:
+        UserError: it does not allow one step.
+    """
+    most = settings.get("max_flops")
+    if most is None:
+        return settings
+    data.setup()
+    flops = settings["options"].get("accumulate_grad_batches", 1) * flops_per_step(module, data)
+    if flops > most:
+        raise UserError(f"trainer.max_flops={most:g} is less than one step of this run, which takes {flops:.2g} FLOPs")
+    steps = min(settings["max_steps"], int(most // flops))
+    return settings | {"max_steps": steps, "val_every": min(settings["val_every"], steps)}
 
 
 def make_logger(name: str, spec: dict[str, Any], config: dict[str, Any], folder: RunFolder) -> Any:
