@@ -59,7 +59,8 @@ class Run:
         """Columns of metrics.csv, such as `step` and `exact_match`, with NaN for empty cells.
 
         Args:
-            split: train (means since the last validation), validation, test, or train_set if it was measured.
+            split: train (means since the last validation), validation, test; train_set and sampled if they were
+                measured.
         """
         rows = [row for row in read_rows(RunFolder(self.folder).metrics_csv) if row.get("split") == split]
         columns = dict.fromkeys(key for row in rows for key in row if key != "split")
@@ -167,7 +168,13 @@ def load(folder: str | Path, trust: bool = False) -> Run:
 
 
 def evaluate(
-    run: Run, task: Mapping[str, Any] | None = None, file: str | Path | None = None, checkpoint: str = "last"
+    run: Run,
+    task: Mapping[str, Any] | None = None,
+    file: str | Path | None = None,
+    checkpoint: str = "last",
+    samples: int = 0,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Evaluate a run on its test set or on other problems; returns what `nextfail-eval --json` prints.
 
@@ -175,6 +182,8 @@ def evaluate(
         task: task settings to override, by name.
         file: problems in the task's text format, instead of sampled ones.
         checkpoint: last, best, or a path.
+        samples: answers to sample per problem, beside greedy decoding.
+        temperature, seed: of the samples.
 
     Raises:
         UserError: the run, task, file or checkpoint cannot be used.
@@ -183,7 +192,16 @@ def evaluate(
 
     sizes = None if task is None else dict(task)
     where = None if file is None else Path(file)
-    return measure(RunFolder(run.folder), checkpoint=checkpoint, sizes=sizes, file=where, trust=run.trust)
+    return measure(
+        RunFolder(run.folder),
+        checkpoint=checkpoint,
+        sizes=sizes,
+        file=where,
+        trust=run.trust,
+        samples=samples,
+        temperature=temperature,
+        seed=seed,
+    )
 
 
 def collect(*folders: str | Path) -> list[dict[str, Any]]:

@@ -28,6 +28,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of that task")
     parser.add_argument("--checkpoint", default="last", metavar="last|best|PATH", help="weights to evaluate "
                         "(best was chosen among noisy scores, which biases it upwards)")  # fmt: skip
+    parser.add_argument("--samples", type=int, default=0, metavar="N", help="also sample N answers to each problem")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="of the samples (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the samples (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--trust", action="store_true", help="import classes that the run folder names and that are "
                         "not nextfail's own: this runs their code")  # fmt: skip
@@ -55,7 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
         sys.path.append(here)  # a user's own modules, as nextfail-train finds them
     from nextfail.training.evaluate import evaluate
 
-    result = evaluate(folder, checkpoint=arguments.checkpoint, sizes=sizes, file=arguments.file, trust=arguments.trust)
+    keys = ("checkpoint", "file", "trust", "samples", "temperature", "seed")
+    given = {key: getattr(arguments, key) for key in keys}
+    result = evaluate(folder, sizes=sizes, **given)
     if arguments.json:
         say(json.dumps(result, indent=1))
     else:
@@ -68,7 +73,9 @@ def table(result: dict[str, Any]) -> Table:
     """The metrics with their 95 % intervals."""
     drawn = Table("", "value", "95 % interval", "n")
     for key, value in result.items():
-        overall = key == "exact_match" or (key.endswith("_accuracy") and not key.endswith("token_accuracy"))
+        overall = key in ("exact_match", "sampled_exact_match", "best_of_samples") or (
+            key.endswith("_accuracy") and not key.endswith("token_accuracy")
+        )
         if overall or key == "hard_token_accuracy":
             _row(drawn, key.replace("_", " "), value)
     for key in ("token_accuracy", "forced_token_accuracy"):

@@ -27,7 +27,7 @@ class NextLatent(Objective):
     and the MLP has three layers of the model's width, with GELU.
 
     Differs from the paper in:
-        - The default horizon is 4; on star graphs the paper's is l - 2.
+        - The default horizon is 4; on star graphs the paper's is l - 2 (`horizon=null`).
         - By default only states of the path are predicted. The paper's smooth L1 loss also covers those of the prompt,
           and its rollouts start there (`prompt=true`).
         - The paper ends a path with an end token, which is trained; star graphs here have none.
@@ -35,7 +35,8 @@ class NextLatent(Objective):
           unembedding are one matrix (there: two).
 
     Args:
-        horizon: number of states ahead, at least 1; states beyond the end of the path are ignored.
+        horizon: number of states ahead, at least 1; states beyond the end of the path are ignored; null for the length
+            of the longest answer - 2.
         latent_weight: of the smooth L1 loss.
         kl_weight: of the KL divergence.
         prompt: whether states of the prompt are predicted, and predict, too.
@@ -43,7 +44,7 @@ class NextLatent(Objective):
 
     def __init__(
         self,
-        horizon: AtLeast1 = 4,
+        horizon: AtLeast1 | None = 4,
         latent_weight: NotNegative = 1.0,
         kl_weight: NotNegative = 1.0,
         prompt: bool = False,
@@ -53,6 +54,7 @@ class NextLatent(Objective):
         self.latent_weight, self.kl_weight = latent_weight, kl_weight
 
     def build(self, backbone: Backbone) -> None:
+        self.steps = max(1, self.task.answer_length - 2) if self.horizon is None else self.horizon
         width = backbone.width
         self.norm = nn.LayerNorm(2 * width)
         layers = (nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
@@ -72,7 +74,7 @@ class NextLatent(Objective):
         true, embedded = hidden.detach(), backbone.embed(inputs[:, inputs.shape[1] - count + 1 :])  # (B, K - 1, C)
         predicted = F.log_softmax(backbone.logits(true[:, -length:], frozen=True).float(), -1)  # (B, l, V)
         guess, latent, divergence = hidden, [], []
-        for ahead in range(1, min(self.horizon, count - 1) + 1):
+        for ahead in range(1, min(self.steps, count - 1) + 1):
             guess = self.foretell(guess[:, : count - ahead], embedded[:, ahead - 1 :])  # (B, K - ahead, C)
             if self.vocab.end is None:
                 latent.append(F.smooth_l1_loss(guess, true[:, ahead:]))

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from nextfail.config import parse
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
 from nextfail.runs.folder import RunFolder
@@ -16,10 +17,19 @@ from nextfail.training.load import load, remake_data, remake_task, require_uncha
 from nextfail.training.metrics import AnswerMetrics
 from nextfail.training.module import TaskModule
 from nextfail.training.run import one_process, quieten, record_of
+from nextfail.training.sampled import sampled
 
 
 def evaluate(
-    folder: RunFolder, *, checkpoint: str, sizes: dict[str, Any] | None, file: Path | None, trust: bool
+    folder: RunFolder,
+    *,
+    checkpoint: str,
+    sizes: dict[str, Any] | None,
+    file: Path | None,
+    trust: bool,
+    samples: int = 0,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Evaluate a run, without executing code that its folder names unless it is trusted.
 
@@ -29,13 +39,22 @@ def evaluate(
         sizes: task settings that differ from the run's.
         file: problems in the task's text format, instead of sampled ones.
         trust: whether the user's own classes named in run.json may be imported.
+        samples: answers to sample per problem, beside greedy decoding.
+        temperature, seed: of the samples.
 
     Returns:
         The metrics, the outcome, and what was evaluated.
 
     Raises:
-        UserError: the folder, checkpoint, size or file cannot be used.
+        UserError: the folder, checkpoint, size or file cannot be used; or answers cannot be sampled.
     """
+    for name, value, annotation in (
+        ("samples", samples, "AtLeast0"),
+        ("temperature", temperature, "Positive"),
+        ("seed", seed, "AtLeast0"),
+    ):
+        if refusal := parse(annotation).refusal(name, value):
+            raise UserError(refusal)
     quieten()
     one_process()
     run = folder.run()
@@ -57,8 +76,14 @@ def evaluate(
     for each in module.modules():
         if isinstance(each, Backbone):
             each.adapt(trainer.strategy.root_device.type)
-    trainer.test(module, fixed_loader(problems, run["data"].get("eval_batch_size", 1000)), verbose=False)
+    loader = fixed_loader(problems, run["data"].get("eval_batch_size", 1000))
+    trainer.test(module, loader, verbose=False)
     task = module.task
+    drawn = {}
+    if samples:
+        module.to(trainer.strategy.root_device)  # Lightning moves it off at the end of a test
+        with trainer.precision_plugin.val_step_context():
+            drawn = sampled(module.eval(), loader, samples, temperature, seed)
     finite = all(bool(p.isfinite().all()) for p in module.parameters())
     return {
         "identity": run["hash"],
@@ -70,6 +95,7 @@ def evaluate(
         "problems": str(file) if file else f"{task} test set",
         "task": record_of(task),
         **module.results,
+        **drawn,
         "outcome": task.outcome(module.results, finite, module.objective.judged_by),
     }
 

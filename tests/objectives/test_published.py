@@ -155,6 +155,16 @@ def test_a_rate_is_a_share_or_uniform(wrong: Any) -> None:
 # next_latent
 
 
+def test_a_horizon_of_null_ends_at_the_hard_token() -> None:
+    objective = NextLatent(horizon=None)
+    objective.attach(PUBLISHED, full_size(objective, depth=1, width=16))
+    other = NextLatent(horizon=3)  # l - 2: from the goal's parent back to the hard token
+    other.attach(PUBLISHED, backbone := full_size(other, depth=1, width=16))
+    other.load_state_dict(objective.state_dict())
+    batch = drawn(PUBLISHED, 4)
+    assert torch.equal(objective.loss(backbone, batch).total, other.loss(backbone, batch).total)
+
+
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_next_latent_of_the_prompt_by_hand(horizon: int, by_hand: Batch) -> None:
     """Smooth L1 at every state that has one `ahead` before it, KL at those that predict the path."""
