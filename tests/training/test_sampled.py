@@ -93,8 +93,11 @@ def test_shares_of_samples_and_of_problems() -> None:
 
 def test_the_callback_does_not_affect_a_run(tmp_path: Path) -> None:
     results: dict[str, Any] = {}
-    for name in ("default", "sampled"):
-        results[name] = train_here(tmp_path / name, *SHORT, f"callbacks={name}")
+    for name, more in {
+        "default": (),
+        "sampled": ("+callbacks.sampled._target_=nextfail.training.sampled.Sampled",),
+    }.items():
+        results[name] = train_here(tmp_path / name, *SHORT, *more)
     timing = {"seconds", "samples_per_second"}
     plain, more = ({k: v for k, v in each.items() if k not in timing} for each in results.values())
     assert plain == more
