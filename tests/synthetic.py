@@ -120,3 +120,12 @@ def cut_short(path: Path) -> None:
     """Leave half of a file."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+
+
+def curve(folder: Path, exact: dict[int, float]) -> None:
+    """Replace metrics.csv: exact match on the validation set by step."""
+    (folder / "metrics.csv").unlink()
+    table = Table(Inside(folder), "metrics.csv", 0)
+    for step, value in exact.items():
+        table.add({"step": str(step), "split": "train", "loss": "1.5"})
+        table.add({"step": str(step), "split": "validation", "exact_match": str(value), "token_accuracy_0": "1"})

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
+
+from scipy.stats import binomtest
 
 from nextfail.reports.collect import Group
 from nextfail.reports.record import Run
@@ -23,7 +25,8 @@ COLUMNS = (
 )
 NOTES = (
     "to 0.95: training problems, and FLOPs of training on them, until the first validation with an exact match (of "
-    "first_hop_only, a hard token) of at least 0.95; means over the seeds that came so far",
+    "first_hop_only, a hard token) of at least 0.95; medians over the seeds that came so far",
+    "solved: of all seeds, with the 95 % Wilson interval of the share; five seeds or fewer are few",
     "FLOPs a problem, time a problem (validation included): times those of teacher_forcing with all else the same; "
     "extra parameters: beyond its",
 )
@@ -60,7 +63,7 @@ def cost(group: Group, others: Sequence[Group]) -> Cost:
     """Costs of a group, relative to the teacher-forced group among `others` with otherwise equal settings."""
     done = [run for run in group.runs if run.result]
     reached = [(run, seen) for run in done if (seen := to_solved(run)) is not None]
-    flops = [each * flops_a_problem for run, each in reached if (flops_a_problem := _per_problem(run, "flops"))]
+    flops = [seen * each for run, seen in reached if (each := flops_a_problem(run))]
     baseline = next((each for each in others if each.results and each.objective == BASELINE
                      and _setting(each) == _setting(group)), None)  # fmt: skip
     flops_ratio, time_ratio = (_ratio(group, baseline, key) for key in ("flops", "seconds"))
@@ -76,12 +79,19 @@ def row(group: Group, others: Sequence[Group]) -> list[str]:
         group.objective,
         group.model,
         "-" if exact is None else f"{exact:.3f}",
-        f"{group.outcomes.get('solved', 0)}/{len(group.runs)}",
-        f"{fmean(took.problems):,.0f}" if took.problems else "-",
-        f"{fmean(took.flops):.1e}" if took.flops else "-",
+        solved_share(group),
+        f"{median(took.problems):,.0f}" if took.problems else "-",
+        f"{median(took.flops):.1e}" if took.flops else "-",
         *("-" if ratio is None else f"{ratio:.2f}" for ratio in (took.flops_ratio, took.time_ratio)),
         "-" if took.parameters is None else f"{took.parameters:,}",
     ]
+
+
+def solved_share(group: Group) -> str:
+    """`2/3 [0.21, 0.94]`: seeds that solved the task, of all, with the 95 % Wilson interval of their share."""
+    solved, count = group.outcomes.get("solved", 0), len(group.runs)
+    interval = binomtest(solved, count).proportion_ci(0.95, method="wilson")
+    return f"{solved}/{count} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def ranked(groups: Sequence[Group]) -> list[Group]:
@@ -94,7 +104,7 @@ def ranked(groups: Sequence[Group]) -> list[Group]:
         problems = cost(group, ()).problems
         share = group.outcomes.get("solved", 0) / len(group.runs)
         exact = group.mean("exact_match") or 0
-        return group.runs[0].judged_by != "exact_match", -share, fmean(problems) if problems else math.inf, -exact
+        return group.runs[0].judged_by != "exact_match", -share, median(problems) if problems else math.inf, -exact
 
     return sorted(groups, key=place)
 
@@ -113,6 +123,11 @@ def _ratio(group: Group, baseline: Group | None, key: str) -> float | None:
             return None
         medians.append(median(values))
     return medians[0] / medians[1]
+
+
+def flops_a_problem(run: Run) -> float | None:
+    """FLOPs of training on one problem; None if the run is not done, or does not say."""
+    return _per_problem(run, "flops")
 
 
 def _per_problem(run: Run, key: str) -> float | None:

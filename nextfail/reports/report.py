@@ -14,6 +14,7 @@ from nextfail.errors import UserError
 from nextfail.files import Inside, read_text
 from nextfail.reports import leaderboard
 from nextfail.reports.collect import Collection, Group, group_by, telling
+from nextfail.reports.formats import Grid, as_markdown
 from nextfail.reports.record import COSTS, Run
 from nextfail.runs.identity import SECTIONS
 from nextfail.runs.table import csv_text
@@ -25,6 +26,8 @@ FIGURES = {
     "objective.",
     "tokens": "Accuracy of each generated position on the validation set, over training; bold the mean over seeds, in "
     "which a run that ended early keeps its last value. The labels at the right say what ended where.",
+    "costs": "Left: exact match on the validation set against FLOPs of training, a line per seed. Right: FLOPs until "
+    "0.95, a dot per seed and a bar at the median; hollow if it was never reached.",
     "paths": "One test problem, and what each model generated for it; of the first ones, the one that tells the models "
     "apart best. Wrong tokens are set off.",
 }
@@ -83,16 +86,30 @@ def _sentence(groups: Sequence[Group]) -> str:
     return "; ".join(clauses)
 
 
+def grids(collection: Collection) -> list[Grid]:
+    """The tables: of each task, what its groups scored and, if there are several, what they took."""
+    made = []
+    for task, groups in collection.by_task.items():
+        columns, rows = table(groups)
+        made.append(Grid(heading(task, groups), columns, rows, task))
+        if took := _took(collection, task):
+            made.append(Grid(f"{task}, what it took, best first", leaderboard.COLUMNS, took, task))
+    return made
+
+
 def print_report(collection: Collection, console: Console) -> None:
     """Print tables, sentences and problems."""
-    for task, groups in collection.by_task.items():
-        _print_table(console, heading(task, groups), *table(groups))
-        if took := _took(collection, task):
-            _print_table(console, f"{task}, what it took", leaderboard.COLUMNS, took)
+    for grid in grids(collection):
+        print_grid(console, grid)
+    print_words(collection, console)
+
+
+def print_words(collection: Collection, console: Console) -> None:
+    """Print sentences and problems."""
     for sentence in in_words(collection):
         console.print(line(sentence))
     if collection.problems:
-        _print_table(console, "not done, or not whole", PROBLEM_COLUMNS, _problem_rows(collection))
+        print_grid(console, _problems(collection))
 
 
 def _took(collection: Collection, task: str) -> list[list[str]]:
@@ -101,11 +118,12 @@ def _took(collection: Collection, task: str) -> list[list[str]]:
     return [leaderboard.row(group, groups) for group in leaderboard.ranked(groups)] if len(groups) > 1 else []
 
 
-def _print_table(console: Console, title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
+def print_grid(console: Console, grid: Grid) -> None:
+    """Print a table in a terminal."""
+    table = Table(title=grid.title, title_justify="left")
+    for column in grid.columns:
         table.add_column(column, overflow="fold")
-    for row in rows:
+    for row in grid.rows:
         table.add_row(*row)
     console.print(table)
 
@@ -155,14 +173,12 @@ def write(collection: Collection, files: Inside) -> list[Path]:
 
 def draw(collection: Collection) -> dict[str, dict[str, bytes]]:
     """Every figure for which there is data, by name and suffix."""
-    from nextfail.reports import (  # slow to import; tables do not need them
-        figures,
-        style,
-    )
+    from nextfail.reports import budget, figures, style  # slow to import; tables do not need them
 
     drawn = {
         "exact_match": figures.exact_match(collection.groups),
         "tokens": figures.tokens(collection.groups),
+        "costs": budget.costs(collection.groups),
     }
     for made in group_by(collection.groups, lambda group: group.runs[0].facts.figure):
         if draws := made[0].runs[0].facts.figure:
@@ -221,10 +237,8 @@ def _record(group: Group, run: Run, sizes: Sequence[str], others: Sequence[str] 
 def page(collection: Collection, figures: Iterable[str]) -> str:
     """The text of report.md, with the given figures embedded."""
     parts = [MARK, "# Report", *map(markdown, in_words(collection))]
-    for task, groups in collection.by_task.items():
-        parts += [f"## {markdown(heading(task, groups))}", _markdown(*table(groups))]
-        if took := _took(collection, task):
-            parts += [f"What it took on {markdown(task)}, best first:", _markdown(leaderboard.COLUMNS, took)]
+    for grid in grids(collection):
+        parts += [f"## {markdown(grid.title)}", as_markdown(grid)]
     seen = dict.fromkeys(outcome for group in collection.groups for outcome in group.outcomes)
     known = {outcome: words for group in collection.groups for outcome, words in group.runs[0].facts.outcomes.items()}
     notes = dict.fromkeys(note for group in collection.groups for note in group.runs[0].facts.notes)
@@ -234,17 +248,13 @@ def page(collection: Collection, figures: Iterable[str]) -> str:
         caption = FIGURES.get(name, FIGURES["paths"])
         parts.append(f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))")
     if collection.problems:
-        parts += ["## Not done, or not whole", _markdown(PROBLEM_COLUMNS, _problem_rows(collection))]
+        parts += ["## Not done, or not whole", as_markdown(_problems(collection))]
     return "\n\n".join([*parts, "Every run is a row of [results.csv](results.csv)."]) + "\n"
 
 
-def _markdown(columns: Sequence[str], rows: list[list[str]]) -> str:
-    escaped = [[markdown(cell) for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *escaped])
-
-
-def _problem_rows(collection: Collection) -> list[list[str]]:
-    return [[str(problem.folder), problem.state, line(problem.reason)] for problem in collection.problems]
+def _problems(collection: Collection) -> Grid:
+    rows = [[str(problem.folder), problem.state, line(problem.reason)] for problem in collection.problems]
+    return Grid("not done, or not whole", PROBLEM_COLUMNS, rows)
 
 
 def _number(value: float | None) -> str:

@@ -3,22 +3,11 @@
 from pathlib import Path
 
 import pytest
-from synthetic import change, make_run
+from synthetic import change, curve, make_run
 
-from nextfail.files import Inside
-from nextfail.reports import leaderboard, report
+from nextfail.reports import budget, leaderboard, report
 from nextfail.reports.collect import Collection, Group, collect
 from nextfail.reports.record import read_run
-from nextfail.runs.table import Table
-
-
-def curve(folder: Path, exact: dict[int, float]) -> None:
-    """Replace metrics.csv: exact match on the validation set by step."""
-    (folder / "metrics.csv").unlink()
-    table = Table(Inside(folder), "metrics.csv", 0)
-    for step, value in exact.items():
-        table.add({"step": str(step), "split": "train", "loss": "1.5"})
-        table.add({"step": str(step), "split": "validation", "exact_match": str(value), "token_accuracy_0": "1"})
 
 
 @pytest.fixture
@@ -49,6 +38,34 @@ def test_first_validation_at_the_target_counts(tmp_path: Path) -> None:
     assert leaderboard.to_solved(read_run(made)) is None
 
 
+def test_costs_are_medians_over_seeds(tmp_path: Path) -> None:
+    for seed, step in enumerate((4, 8, 20)):
+        made = make_run(tmp_path / str(seed), seed=seed, exact=0.97, outcome="solved")
+        curve(made, {step: 0.96})
+        change(made / "result.json", flops=2000.0)  # one a problem
+    (only,) = collect([tmp_path]).groups
+    row = leaderboard.row(only, [only])
+    assert row[3:6] == ["3/3 [0.44, 1.00]", "800", "8.0e+02"]
+
+
+def test_the_figure_of_costs_has_a_dot_a_seed_and_hollow_ones_that_never_came(found: Collection) -> None:
+    figure = budget.costs(found.groups)
+    assert figure is not None
+    left, right = figure.axes
+    assert [list(line.get_ydata()) for line in left.lines if line.get_linestyle() == "-"][:3] == [
+        [0.5, 0.96, 0.94], [0.95], [0.5, 0.9]
+    ]  # fmt: skip
+    flops = 3e9 / 2000  # of a problem
+    dots = [list(line.get_xdata()) for line in right.lines if line.get_marker() == "o" and line.get_mfc() != "white"]
+    assert dots[0] == pytest.approx([800 * flops, 400 * flops])
+    hollow = [line.get_ydata()[0] for line in right.lines if line.get_mfc() == "white"]
+    assert hollow == [0, 1, 1]  # one seed of zigzag, two of teacher_forcing; a run that was cut says nothing
+    bars = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "|"]
+    assert bars == pytest.approx([600 * flops])
+    assert [label.get_text() for label in right.get_yticklabels()] == ["zigzag", "teacher_forcing"]
+    assert budget.costs(found.groups[:1]) is None
+
+
 def test_costs_by_hand(found: Collection) -> None:
     cost = leaderboard.cost(group(found, "zigzag"), found.groups)
     assert cost.problems == [800, 400]
@@ -64,7 +81,7 @@ def test_the_row_says_it(found: Collection) -> None:
         "objective": "zigzag",
         "model": "transformer",
         "exact match": "0.947",
-        "solved": "2/4",
+        "solved": "2/4 [0.15, 0.85]",
         "problems to 0.95": "600",
         "FLOPs to 0.95": "9.0e+08",
         "FLOPs a problem": "3.00",
@@ -114,7 +131,7 @@ def test_what_is_judged_on_the_hop_comes_last_and_by_the_hop(tmp_path: Path) -> 
     found = collect([tmp_path])
     assert [each.objective for each in leaderboard.ranked(found.groups)] == ["reverse", "first_hop_only"]
     row = leaderboard.row(group(found, "first_hop_only"), found.groups)
-    assert (row[3], row[4]) == ("3/3", "800")
+    assert (row[3], row[4]) == ("3/3 [0.44, 1.00]", "800")
     (sentence,) = report.in_words(found)
     assert "first_hop_only with transformer (3 of 3 seeds, hard token 0.990)" in sentence
 
@@ -126,11 +143,12 @@ def test_what_has_not_ended_is_counted_and_shown(tmp_path: Path) -> None:
     make_run(tmp_path / "two of two", objective="reverse", exact=0.97, outcome="solved")
     make_run(tmp_path / "none", objective="spiral", exact=None, status={"state": "cut"})
     text = report.page(collect([tmp_path]), ())
-    lines = text.partition("What it took")[2].partition("\n\n- ")[0].splitlines()
+    lines = text.partition("what it took")[2].partition("\n\n- ")[0].splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
-    assert [(row[0].strip("| "), row[3]) for row in rows] == [("reverse", "1/1"), ("zigzag", "1/3"), ("spiral", "0/1")]
+    shown = [(row[0].strip("| "), row[3].partition(" ")[0]) for row in rows]
+    assert shown == [("reverse", "1/1"), ("zigzag", "1/3"), ("spiral", "0/1")]
 
 
 def test_nothing_to_compare_is_no_table(tmp_path: Path) -> None:
     make_run(tmp_path / "alone")
-    assert "What it took" not in report.page(collect([tmp_path]), ())
+    assert "what it took" not in report.page(collect([tmp_path]), ())
