@@ -24,8 +24,8 @@ class FutureSummary(Objective):
     end of the path, and the head is dropped at test time.
 
     Differs from the paper in (second-hand):
-        - The default weight is 0.1. The paper has no weight, that is 1: with it, the gradient of the bag is 145 times
-          that of the next token at the start and 1 to 7 times in the first hundreds of steps (LOG.md).
+        - The default weight is 0.1. The paper has no weight, that is 1: with it, the gradient of the bag is 137 times
+          that of the next token at the first step of the demo's model, and twice that after a hundred (LOG.md).
         - All tokens have equal weight; the paper weights them by importance, which says little about node labels.
         - The loss is averaged over the positions of the path, except the last, whose bag is empty. Whether the paper's
           covers the prompt, and whether its head is linear, is unknown to us.
