@@ -107,7 +107,7 @@ class Run:
             raise UserError(f"{known.title} has no figure of its answers")
         examples = known.examples(self.task.example(problems, answers))
         if not examples:
-            raise UserError(f"there is nothing to draw of {len(answers)} problems of {known.title}")
+            raise UserError(f"there is nothing to draw for {len(answers)} problems of {known.title}")
         figure: Figure = known.draw(examples, self.config["choices"]["objective"])
         return figure
 

@@ -158,7 +158,7 @@ SUPPORTED = ("32-true", "bf16-mixed", "bf16-true", "16-true", "64-true")
 
 TOP = {
     "name": Key("str", "folder of the run below runs/; an experiment sets its own"),
-    "seed": Key("AtLeast0", "of weights, of the order of training problems, and of whatever an objective draws"),
+    "seed": Key("AtLeast0", "seed of the weights, of the order of training problems, and of what an objective samples"),
     "on_existing": Key(
         "Literal['resume', 'restart', 'fail']",
         "what to do with a folder that has a run: skip what is done and continue what was cut; remove it first; refuse",
@@ -168,32 +168,35 @@ TOP = {
 
 TRAINER = {
     "accelerator": Key("Literal['cpu', 'gpu', 'cuda', 'mps', 'auto']", "where to train"),
-    "threads": Key("Threads", "of torch, for one run"),
+    "threads": Key("Threads", "number of torch threads of a run"),
     "precision": Key(
-        f"Literal{[*SUPPORTED]}", "of numbers in training, as Lightning calls them; 32 and bf16 are short forms"
+        f"Literal{[*SUPPORTED]}", "precision of training, in Lightning's terms; 32 and bf16 are short forms"
     ),
     "max_steps": Key("AtLeast1", "training steps; the batch is data.batch_size"),
     "max_flops": Key(
-        "Positive | None", "ends training after so many FLOPs, as in result.json; lowers max_steps; null for no limit"
+        "Positive | None",
+        "ends training after this many FLOPs, as counted in result.json; lowers max_steps; null for no limit",
     ),
     "val_every": Key("AtLeast1", "steps between validations"),
     "stop_at": Key(
-        "Accuracy | None", "ends training when exact match on the validation set gets there; null for never"
+        "Accuracy | None", "ends training when exact match on the validation set reaches this; null for never"
     ),
     "gradient_clip": Key("Positive | None", "largest norm of the gradient; null for none"),
-    "cuda_graphs": Key("bool", "whether a CUDA GPU repeats training steps by itself: quicker for small models"),
+    "cuda_graphs": Key("bool", "whether training steps are replayed as CUDA graphs: faster for small models"),
 }
 
 OPTIONS = {
     "accumulate_grad_batches": Key("AtLeast1 | None", "batches whose gradients are added before an optimizer step"),
-    "benchmark": Key("bool | None", "whether cuDNN tries which of its algorithms is the quickest"),
+    "benchmark": Key("bool | None", "whether cuDNN benchmarks its algorithms and takes the fastest"),
     "deterministic": Key("bool | Literal['warn'] | None", "whether torch uses deterministic kernels, or warns"),
     "detect_anomaly": Key("bool | None", "whether to find the operation whose gradient is NaN"),
     "inference_mode": Key("bool | None", "whether validation runs in torch.inference_mode"),
-    "limit_test_batches": Key("AtLeast1 | None", "at most so many batches of the test set"),
-    "limit_val_batches": Key("AtLeast1 | None", "at most so many batches of the validation set"),
+    "limit_test_batches": Key("AtLeast1 | None", "maximum number of batches of the test set"),
+    "limit_val_batches": Key("AtLeast1 | None", "maximum number of batches of the validation set"),
     "log_every_n_steps": Key("AtLeast1 | None", "steps between what a callback of your own logs"),
-    "profiler": Key("Literal['simple', 'advanced', 'pytorch'] | None", "what took how long, into the run folder"),
+    "profiler": Key(
+        "Literal['simple', 'advanced', 'pytorch'] | None", "Lightning's profiler, which writes into the run folder"
+    ),
 }
 """Keys of trainer.options, which are passed to Lightning's Trainer; null keeps Lightning's default."""
 
@@ -226,7 +229,7 @@ SIZE = {
 }
 
 RECIPE = {
-    "made_for": Key("dict", "the task sizes, models and objectives that it was tried with; another run is told so"),
+    "made_for": Key("dict", "the task sizes, models and objectives that it was tried with; other runs get a note"),
     "settings": Key("list", "entries with `set`, and perhaps `for`, the runs that it is for; later ones win"),
     "sweep": Key("dict", "values of an experiment's axes: `task: ${recipe.sweep.task}`"),
     "name": Key("str", "folder of an experiment below runs/: `name: ${recipe.name}`"),
@@ -235,14 +238,14 @@ RECIPE = {
 
 _SLURM_TEST = {
     "array_parallelism": Key("AtLeast1", "runs at once"),
-    "timeout_min": Key("Positive", "minutes a run until it has to save and queue again"),
+    "timeout_min": Key("Positive", "minutes per run before it saves and is queued again"),
     "signal_delay_s": Key("AtLeast1", "seconds before the time limit in which to save"),
-    "requeue": Key("AtLeast0", "how often a run may queue again after its time limit or preemption; 0 for never"),
+    "requeue": Key("AtLeast0", "how often a run is queued again after its time limit or preemption; 0 for never"),
     "folder": Key("str", "where scripts and logs of the jobs are"),
 }
 LAUNCHERS = {
     "local": {
-        "n_jobs": Key("AtLeast1 | Literal[-1]", "runs at once; -1 for one a core, or per_gpu on each GPU"),
+        "n_jobs": Key("AtLeast1 | Literal[-1]", "runs at once; -1 for one per core, or per_gpu on each GPU"),
         "per_gpu": Key("AtLeast1", "runs at once on one GPU, each of which sees only that"),
     },
     "slurm": {
@@ -251,15 +254,15 @@ LAUNCHERS = {
         "qos": Key("str | int | None", "quality of service"),
         "constraint": Key("str | int | None", "features of nodes, such as a100"),
         **_SLURM_TEST,
-        "timeout_min": Key("AtLeast1", "minutes a run until it has to save and queue again"),
+        "timeout_min": Key("AtLeast1", "minutes per run before it saves and is queued again"),
         "cpus_per_task": Key("AtLeast1", "cores of a run"),
         "mem_gb": Key("Positive | None", "GiB of memory of a run"),
         "gpus": Key("AtLeast1 | None", "GPUs of a run, of which it uses one"),
         "setup": Key("list | None", "shell lines before each run, such as module load cuda"),
         "max_array": Key("AtLeast1 | None", "longest array; null asks the cluster"),
         "detach": Key("bool", "send the jobs and return"),
-        "job_name": Key("str | int", "of every job"),
-        "extra": Key("dict", "more of sbatch's options"),
+        "job_name": Key("str | int", "name of every job"),
+        "extra": Key("dict", "further options of sbatch"),
     },
     "slurm_test": _SLURM_TEST,
 }
@@ -267,10 +270,10 @@ LAUNCHERS = {
 
 OPTUNA = {
     "storage": Key("str", "file of the study, an Optuna journal"),
-    "study_name": Key("str", "of the study in it"),
+    "study_name": Key("str", "name of the study in that file"),
     "n_trials": Key("AtLeast1", "runs in all, those of earlier commands included"),
     "n_jobs": Key("AtLeast1", "runs proposed at once"),
-    "seed": Key("AtLeast0", "of the proposals"),
+    "seed": Key("AtLeast0", "seed of the proposals"),
     "params": Key("dict", "axes, as on the command line"),
 }
 """Settings of hydra/sweeper=optuna: `hydra.sweeper.KEY`."""

@@ -46,7 +46,7 @@ class Inside:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make {self.root}: {error.strerror}") from error
+            raise UserError(f"cannot create {self.root}: {error.strerror}") from error
         if name:
             with self._at(f"{name}/.", make=True):
                 pass
@@ -133,7 +133,7 @@ class Inside:
         """Open the parent folder of a name, without following links below the root; yields it and the last part."""
         *above, last = [part for part in name.split("/") if part] or [name]
         if PurePath(name).is_absolute() or ".." in (*above, last) or "\0" in name:
-            raise UserError(f"{name!r} leads out of {self.root}")
+            raise UserError(f"{name!r} is not inside {self.root}")
         path = self.root
         try:
             if make:

@@ -5,7 +5,7 @@ python tests/soak.py --kills 300 --sweeps 20 --seed 0 --out soak.json      # mak
 A run is killed, and looked at, and gone on with, over and over until it ends; then it must be the same, bit for bit, as
 one that was never killed, and the next begins. In the second part it is sweeps of three runs at two at a time of which
 one worker is killed, or the whole command. Lost is: a run whose end differs; a run that cannot go on; a kill that
-costs more than the steps since the last checkpoint; a checkpoint, table, status or result that is not whole.
+costs more than the steps since the last checkpoint; a checkpoint, table, status or result that is damaged.
 """
 
 import argparse
@@ -191,7 +191,7 @@ def losses(folder: Path, step: int) -> list[str]:
     run, found = RunFolder(folder), []
     for path in (run.run_json, run.status_json, run.result_json, run.examples_json):
         if path.exists() and lenient(path, Any) is None:
-            found.append(f"{path.name} is not whole")
+            found.append(f"{path.name} is damaged")
     try:
         now = checkpoint_step(folder)
     except UserError as error:

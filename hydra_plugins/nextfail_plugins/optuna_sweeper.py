@@ -89,8 +89,8 @@ class OptunaSweeper(Sweeper):
             if refusal := OPTUNA[key].type.refusal(f"hydra.sweeper.{key}", value):
                 raise UserError(refusal)
         if getattr(self.launcher, "settings", {}).get("detach"):
-            raise UserError("hydra.launcher.detach=true does not go with hydra/sweeper=optuna, which proposes runs by "
-                            "the results of others")  # fmt: skip
+            raise UserError("hydra.launcher.detach=true cannot be used with hydra/sweeper=optuna, which proposes runs "
+                            "from the results of earlier ones")  # fmt: skip
         if find_spec("optuna") is None:
             raise UserError("hydra/sweeper=optuna needs optuna: pip install 'nextfail[search]'")
 
@@ -108,7 +108,7 @@ class OptunaSweeper(Sweeper):
         try:
             storage = JournalStorage(JournalFileBackend(str(self.storage)))
         except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{self.storage} is no journal of Optuna's: {error}") from error
+            raise UserError(f"{self.storage} is not an Optuna journal: {error}") from error
         study = optuna.create_study(
             storage=storage, study_name=self.study_name, direction="maximize", load_if_exists=True
         )
@@ -190,7 +190,7 @@ def _overrides(trial: "FrozenTrial", fixed: list[str], space: dict[str, Any]) ->
     from nextfail.errors import UserError
 
     if trial.distributions != space:
-        raise UserError(f"trial {trial.number} of the study has other axes than this command")
+        raise UserError(f"trial {trial.number} of the study has different axes from this command")
     return [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
 
 

@@ -16,8 +16,8 @@ def main() -> None:
     """Entry point."""
     parser = parser_of("nextfail-clean", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders of sweeps")
-    parser.add_argument("--keep", choices=["last"], help="of the checkpoints of runs that are done, keep only the last")
-    parser.add_argument("--yes", action="store_true", help="remove; without it, only say what would be removed")
+    parser.add_argument("--keep", choices=["last"], help="also remove all but the last checkpoint of each finished run")
+    parser.add_argument("--yes", action="store_true", help="remove; without it, only list what would be removed")
     arguments = parser.parse_args()
     guarded(parser.prog, lambda: clean(arguments.folders, arguments.keep == "last", arguments.yes))
 

@@ -35,7 +35,7 @@ def write(name: str, sets: list[str], count: int, seed: int, out: Path) -> None:
     if count < 1:
         raise UserError(f"--n {count} is too few: needs at least 1")
     if not out.name or os.path.lexists(out):
-        raise UserError(f"{out} exists already and is left as it is: name another file, or remove it first")
+        raise UserError(f"{out} already exists and was not changed: choose another file, or remove it first")
 
     from nextfail.seeding import generator  # torch takes a second; report errors first
     from nextfail.training.build import make_task

@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
         sizes, asked = (named_task(arguments.task, arguments.set, whole) for whole in (False, True))
         sizes = {key: value for key, value in sizes.items() if key != "_target_"}
         if asked.get("_target_") != own.get("_target_"):
-            raise UserError(f"--task {arguments.task} is a {asked.get('_target_')}, and this run's is a "
-                            f"{own.get('_target_')}: choose another size of that")  # fmt: skip
+            raise UserError(f"--task {arguments.task} is a {asked.get('_target_')}, but this run's task is a "
+                            f"{own.get('_target_')}: choose another size of it")  # fmt: skip
     elif arguments.set:
-        raise UserError("--set goes with --task")
+        raise UserError("--set needs --task")
     if arguments.file and not arguments.file.is_file():
         raise UserError(f"there is no file {arguments.file}")
 

@@ -19,7 +19,7 @@ def main() -> None:
     parser = parser_of("nextfail-report", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="where to look for runs, at any depth")
     parser.add_argument("--out", type=Path, metavar="PATH", help="folder of the report (default: FOLDER/report)")
-    parser.add_argument("--format", choices=("csv", "latex", "html"), help="print the tables and nothing else, as this")
+    parser.add_argument("--format", choices=("csv", "latex", "html"), help="print only the tables, in this format")
     parser.add_argument("--metric", metavar="NAME", help="show this metric of metrics.csv, as in train/loss, instead "
                         "of the results; without a split, of the validation set")  # fmt: skip
     arguments = parser.parse_args()

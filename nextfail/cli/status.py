@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     parser = parser_of("nextfail-status", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders of sweeps")
     parser.add_argument("--watch", action="store_true", help="refresh until no run is running or pending")
-    parser.add_argument("--every", type=_seconds, default=5.0, metavar="SECONDS", help="between two looks (default 5)")
+    parser.add_argument(
+        "--every", type=_seconds, default=5.0, metavar="SECONDS", help="seconds between two refreshes (default: 5)"
+    )
     parser.add_argument("--forget", action="store_true", help="forget the runs that were requested but never started")
     parser.add_argument("--json", action="store_true", help="one JSON object for each run, in a list")
     return parser
@@ -53,7 +55,7 @@ def main() -> None:
     """Entry point."""
     arguments = parser().parse_args()
     if arguments.watch and arguments.json:
-        parser().error("--watch and --json do not go together")
+        parser().error("--watch and --json cannot be used together")
     guarded("nextfail-status", lambda: show(arguments))
 
 

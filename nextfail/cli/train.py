@@ -170,7 +170,7 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
     if "does not support sweep type" in text:
         return "an interval needs a sweeper that draws from it: hydra/sweeper=optuna, as in experiment=search"
     if "--run, --multirun, --cfg" in text:
-        return "--cfg shows one configuration, and does not go with -m"
+        return "--cfg shows one configuration and cannot be used with -m"
     return text
 
 

@@ -143,7 +143,7 @@ class Backbone(nn.Module, ABC):
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """Apply the final norm to hidden states (..., C). Needs `before_norm`."""
-        raise UserError(f"{type(self).__name__} cannot do {BEFORE_NORM!r}")
+        raise UserError(f"{type(self).__name__} does not support {BEFORE_NORM!r}")
 
     def remove_blocks(self, count: int) -> None:
         """Remove the last `count` blocks, for objectives whose heads replace them.
@@ -243,4 +243,6 @@ class Backbone(nn.Module, ABC):
         }
         for capability, wanted in asked.items():
             if wanted and capability not in self.capabilities:
-                raise UserError(f"{type(self).__name__} cannot do {capability!r}; it can {sorted(self.capabilities)}")
+                raise UserError(
+                    f"{type(self).__name__} does not support {capability!r}; it supports {sorted(self.capabilities)}"
+                )

@@ -76,7 +76,7 @@ class Hybrid(Stack):
             raise UserError(f"model.layers={layers!r} is not a list of mixers, such as [mamba,attention]")
         for name in layers:
             if not isinstance(name, str) or name not in mixers:
-                raise UserError(f"model.layers names {name!r}, which is no mixer: choose {', '.join(mixers)}")
+                raise UserError(f"model.layers names {name!r}, which is not a mixer: choose {', '.join(mixers)}")
         super().__init__(
             [mixers[name] for name in layers], width, vocab_size, max_length, depth=depth,
             positions=positions, norm=norm, mlp=mlp,

@@ -186,7 +186,7 @@ def single_tokens(tokenizer_json: Path, texts: Sequence[str]) -> list[int]:
     try:
         tokenizer = Tokenizer.from_file(str(tokenizer_json))
     except Exception as error:  # tokenizers raises nothing more specific
-        raise UserError(f"{tokenizer_json} is no tokenizer: {error}") from error
+        raise UserError(f"{tokenizer_json} is not a tokenizer: {error}") from error
     unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
     for before in ("", " "):
         ids = [tokenizer.encode(before + text, add_special_tokens=False).ids for text in texts]

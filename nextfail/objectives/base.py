@@ -223,7 +223,9 @@ class Objective(nn.Module):
         finally:
             self._sampler = None
         if not sampler.used:
-            raise UserError(f"{type(self).__name__} does not choose its tokens with `pick`: it cannot be sampled")
+            raise UserError(
+                f"{type(self).__name__} does not choose its tokens with `pick`, so its answers cannot be sampled"
+            )
 
     def refuse_prefix(self, given: Tensor | None) -> None:
         """Refuse a true prefix that this objective cannot continue.

@@ -31,7 +31,7 @@ class FutureSummary(Objective):
           covers the prompt, and whether its head is linear, is unknown to us.
 
     Args:
-        weight: of the bag loss, which is added to the next-token cross-entropy.
+        weight: weight of the bag loss, which is added to the next-token cross-entropy.
     """
 
     def __init__(self, weight: NotNegative = 0.1) -> None:

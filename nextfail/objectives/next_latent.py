@@ -37,9 +37,9 @@ class NextLatent(Objective):
     Args:
         horizon: number of states ahead, at least 1; states beyond the end of the path are ignored; null for the length
             of the longest answer - 2.
-        latent_weight: of the smooth L1 loss.
-        kl_weight: of the KL divergence.
-        prompt: whether states of the prompt are predicted, and predict, too.
+        latent_weight: weight of the smooth L1 loss.
+        kl_weight: weight of the KL divergence.
+        prompt: whether hidden states of the prompt are predicted, and predict later ones, too.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -121,8 +122,9 @@ def _took(collection: Collection, task: str) -> list[list[str]]:
 def print_grid(console: Console, grid: Grid) -> None:
     """Print a table in a terminal."""
     table = Table(title=grid.title, title_justify="left")
-    for column in grid.columns:
-        table.add_column(column, overflow="fold")
+    for column, *cells in zip(grid.columns, *grid.rows, strict=True):
+        widest = max(map(len, (*cells, *column.split())), default=1)
+        table.add_column("\n".join(wrap(column, widest)), overflow="fold")  # a header is no wider than its cells
     for row in grid.rows:
         table.add_row(*row)
     console.print(table)
@@ -248,13 +250,13 @@ def page(collection: Collection, figures: Iterable[str]) -> str:
         caption = FIGURES.get(name, FIGURES["paths"])
         parts.append(f"![{caption}](figures/{name}.png)\n\n{caption} ([SVG](figures/{name}.svg))")
     if collection.problems:
-        parts += ["## Not done, or not whole", as_markdown(_problems(collection))]
+        parts += ["## Not done, or damaged", as_markdown(_problems(collection))]
     return "\n\n".join([*parts, "Every run is a row of [results.csv](results.csv)."]) + "\n"
 
 
 def _problems(collection: Collection) -> Grid:
     rows = [[str(problem.folder), problem.state, line(problem.reason)] for problem in collection.problems]
-    return Grid("not done, or not whole", PROBLEM_COLUMNS, rows)
+    return Grid("not done, or damaged", PROBLEM_COLUMNS, rows)
 
 
 def _number(value: float | None) -> str:

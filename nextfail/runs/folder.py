@@ -117,7 +117,7 @@ class RunFolder:
             raise UserError(f"{name}: {_schemas(result.schema)}")
         run = records.lenient(self.run_json, dict[str, Any])
         if run is None or run.get("hash") != result.identity:
-            raise UserError(f"{name} is of another run than {self.run_json.name}")
+            raise UserError(f"{name} belongs to another run than {self.run_json.name}")
         return result, content
 
     def run(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class RunFolder:
             raise UserError(f"{self.path} is not a folder: give a run folder, as nextfail-train makes them")
         run = records.lenient(self.run_json, dict[str, Any])
         if not _is_run(run):
-            raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or not whole")
+            raise UserError(f"{self.path} is not a run folder: {self.run_json.name} is missing or damaged")
         if run["schema"] not in READABLE:
             raise UserError(f"{self.run_json} has {_schemas(run['schema'])}")
         if not _unchanged(run):
@@ -219,7 +219,7 @@ class RunFolder:
             return
         listed = "\n  ".join(differ.values())
         replace = "replace this one with on_existing=restart" if edited else "remove this one"
-        raise UserError(f"{self.path} holds another run, and is left as it is. They differ in\n  {listed}\n"
+        raise UserError(f"{self.path} already has another run, which was not changed. They differ in\n  {listed}\n"
                         f"Choose another with name=... or hydra.run.dir=..., or {replace}.")  # fmt: skip
 
     def require_ours(self) -> None:
@@ -236,10 +236,10 @@ class RunFolder:
             theirs = [name for name in self.files.names() if not self._before_run(name)]
             if theirs:
                 more = f" and {len(theirs) - 3} more" if len(theirs) > 3 else ""
-                raise UserError(f"{self.path} has {', '.join(theirs[:3])}{more}, and is no run of nextfail: choose "
+                raise UserError(f"{self.path} has {', '.join(theirs[:3])}{more}, and is not a run of nextfail: choose "
                                 "another folder")  # fmt: skip
         if link := trap(self.path):
-            raise UserError(f"{link} is a link that leads out of the run folder, or no file: nextfail writes nothing "
+            raise UserError(f"{link} is a link to outside of the run folder, or not a file: nextfail writes nothing "
                             "outside of the folder. Remove it, or make the whole run folder a link")  # fmt: skip
 
     def owns(self, name: str) -> bool:

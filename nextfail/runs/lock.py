@@ -149,7 +149,7 @@ class Lock:
         """
         self.lost = self.lost or not self._ours()
         if self.lost:
-            raise RunCut("left to another process, which took this run over while this one sent no heartbeat")
+            raise RunCut("another process took this run over while this one sent no heartbeat")
 
     def _ours(self) -> bool:
         try:

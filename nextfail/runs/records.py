@@ -28,7 +28,7 @@ Process = Annotated[int, Meta(gt=0, lt=2**31)]
 Name = Annotated[str, Meta(max_length=LONGEST)]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 
-ODD = "is not as nextfail writes it"
+ODD = "does not have nextfail's format"
 
 
 class Malformed(UserError):
@@ -185,7 +185,7 @@ def parse(name: str, text: str, kind: type[T]) -> T:
     except RecursionError as error:
         raise Malformed(f"{name} is nested too deeply") from error
     except ValueError as error:
-        raise Malformed(f"{name} is not whole: {error}") from error
+        raise Malformed(f"{name} is damaged: {error}") from error
     return check(name, content, kind)
 
 

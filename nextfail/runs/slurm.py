@@ -93,12 +93,14 @@ def ask(jobs: Iterable[str]) -> dict[str, JobState] | None:
             known = found.get(job)
             word = known.state if known else state.partition(" ")[0]  # "CANCELLED by 0"
             if known is None and word in LIVE:
-                found[job] = JobState("GONE", f"the accounts say {word}, and the queue does not know it")
+                found[job] = JobState("GONE", f"{word} in the accounting database, and not in the queue")
             elif (known is None or not known.live) and code != "0:0":
                 found[job] = JobState(word, f"exit code {code}")  # exit status and signal, such as "0:9"
             elif known is None:
                 found[job] = JobState(word)
-    return {job: found.get(job, JobState("GONE", "neither in the queue nor in the accounts")) for job in asked}
+    return {
+        job: found.get(job, JobState("GONE", "neither in the queue nor in the accounting database")) for job in asked
+    }
 
 
 def limit(setting: str) -> int | None:

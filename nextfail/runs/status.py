@@ -14,7 +14,7 @@ COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
 
 ON = "the same command resumes from"
 LONGEST_ERROR = 500  # characters
-VAGUE = "status.json is missing or not whole"
+VAGUE = "status.json is missing or damaged"
 
 
 def note(run: RunFolder, state: str, **more: Any) -> Status:
@@ -70,14 +70,14 @@ def look(run: RunFolder, status: Status, jobs: Mapping[str, slurm.JobState] | No
         if run.error_txt.exists():
             return status | {"state": "failed", "reason": "see error.txt there"}
         if not run.run_json.exists():
-            lost = f"sent off as job {name}, of which nothing is known" if name else ""
+            lost = f"submitted as job {name}, which SLURM does not know" if name else ""
             return status | {"state": "missing", "reason": lost}
         return status | {"state": "cut", "reason": f"begun, and {VAGUE}"}
     end = status.get("error") or (f"job {name} ended: {job}" if job and not job.live else "")
     if said == "done":
-        end = "its result is missing or not whole"
+        end = "its result is missing or damaged"
     elif not end and said != "cut":
-        end = f"no word since {_ago(status)}" if "time" in status else VAGUE
+        end = f"no heartbeat for {_ago(status)}" if "time" in status else VAGUE
     never_begun = said in ("pending", None)
     fatal = job is not None and said != "cut" and (job.state == "OUT_OF_MEMORY" or (job.fatal and never_begun))
     where = f"{end}, {progress(status)}" if end else progress(status)

@@ -76,7 +76,7 @@ class OldCheckpoint:
         run = RunFolder(self.path.parent.parent)
         with run.locked():
             if run.result() is None:
-                return "kept: the run is trained again"
+                return "kept: the run is being trained again"
             run.files.remove(f"{self.path.parent.name}/{self.path.name}")
         return ""
 

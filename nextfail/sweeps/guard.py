@@ -66,8 +66,8 @@ def require_plain(folder: Path) -> None:
         run = path.is_dir() and not path.name.startswith(".")
         odd = path.is_symlink() or not (path.is_file() or path.is_dir())
         if found := path if odd and not run else trap(path) if path.name.startswith(".") else None:
-            raise UserError(f"{found} is a link or no file, and nextfail writes nothing through links inside a folder: "
-                            "remove it")  # fmt: skip
+            raise UserError(f"{found} is a link or not a file, and nextfail writes nothing through links inside a "
+                            "folder: remove it")  # fmt: skip
 
 
 def _folder(config: DictConfig, key: str) -> Path | None:

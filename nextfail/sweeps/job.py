@@ -249,7 +249,7 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
 
 def advice(config: dict[str, Any]) -> list[str]:
     """Messages about a user's own callbacks."""
-    return [f"callbacks.{name} is no part of what identifies a run: with it or without, it counts as the same"
+    return [f"callbacks.{name} is not part of a run's identity: with it or without it, this is the same run"
             for name, spec in config["callbacks"].items()
             if spec and not str(spec.get("_target_")).startswith("nextfail.")]  # fmt: skip
 

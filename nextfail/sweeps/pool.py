@@ -162,4 +162,4 @@ def _end(worker: _Worker) -> End:
     try:
         return End(worker.job, state, str(worker.words.recv()) if worker.words.poll() else "")
     except EOFError:
-        return End(worker.job, state, f"its process ended with exit code {code} and no word" if code else "")
+        return End(worker.job, state, f"its process ended with exit code {code} and without a message" if code else "")

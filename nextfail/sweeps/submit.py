@@ -87,7 +87,7 @@ class Slurm:
                 )
             except (FailedJobError, FailedSubmissionError, OSError) as error:
                 for job in jobs[first:]:
-                    job.refuse(f"SLURM did not take it: {_said(error)}")
+                    job.refuse(f"SLURM refused it: {_said(error)}")
                 return
             for job, task in zip(chunk, tasks, strict=True):
                 self.sent[task.job_id] = job, task.paths.stderr

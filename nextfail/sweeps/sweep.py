@@ -177,7 +177,7 @@ class Sweep:
             wrote = status_of(job.folder)
             if wrote.get("state") not in ("failed", "cut"):  # it was killed, or never wrote its status
                 state = end.state or ("cut" if status["state"] == "cut" else "failed")
-                wrote = _note(job, state, end.words or "ended without a word")
+                wrote = _note(job, state, end.words or "ended without a message")
             job.state, job.reason = wrote["state"], wrote.get("error") or end.words
 
     def _set_aside(self, jobs: list[Job]) -> None:

@@ -101,7 +101,7 @@ class DrawnData(TaskData):
         require_memory(task.prompt_length + task.answer_length, validation=validation, test=test, **given)
         for key, value in {"batch_size": batch_size, **given}.items():
             if value % task.group:
-                raise UserError(f"data.{key}={value} is not a multiple of {task.group}, and {task} draws so many "
+                raise UserError(f"data.{key}={value} is not a multiple of {task.group}, and {task} samples this many "
                                 "problems together")  # fmt: skip
         # twice as many: training problems stay at least as diverse as held-out ones, and resampling stays fast
         if task.distinct < 2 * (validation + test):
@@ -257,9 +257,7 @@ def require_memory(each: int, **counts: int) -> None:
     for key, count in counts.items():
         if count * each > memory:
             taken, there = (f"{size / 2**30:,.0f} GiB" for size in (count * each, memory))
-            raise UserError(
-                f"data.{key}={count} is too large: it takes {taken} at the least, and this machine has {there}"
-            )
+            raise UserError(f"data.{key}={count} is too large: it takes at least {taken}, and this machine has {there}")
 
 
 class _Stream(IterableDataset[Batch]):

@@ -13,7 +13,7 @@ SOLVED = 0.95
 
 SAYS = {
     "solved": "solved it",
-    "undertrained": "ended undertrained, which says nothing of the objective yet",
+    "undertrained": "ended undertrained, which says nothing about the objective yet",
     "diverged": "diverged",
 }
 """Phrases for the outcomes that all tasks share."""

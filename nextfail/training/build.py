@@ -30,7 +30,7 @@ def make(section: str, spec: dict[str, Any], **more: Any) -> Any:
         factory = instantiate({**spec, "_partial_": True}, _convert_="all")
         return factory if spec.get("_partial_") else factory(**more)
     except (InstantiationException, TypeError, ValueError, RuntimeError, ImportError) as error:
-        raise UserError(f"{section} cannot be made from {spec['_target_']}: {error.__cause__ or error}") from error
+        raise UserError(f"{section} cannot be built from {spec['_target_']}: {error.__cause__ or error}") from error
 
 
 def make_task(config: dict[str, Any]) -> Task:
@@ -83,7 +83,7 @@ def whole_task(made: Any) -> Task:
     """
     task: Task = require("task", made, Task)
     if not is_dataclass(task):
-        raise UserError(f"task is a {type(task).__name__}, which is no dataclass: its settings are its fields")
+        raise UserError(f"task is a {type(task).__name__}, which is not a dataclass: its settings are its fields")
     return task
 
 

@@ -147,7 +147,7 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as error:  # torch, zipfile and pickle raise many types for damaged bytes
-        raise NotWholeError(f"{path} is not a whole checkpoint") from error
+        raise NotWholeError(f"{path} is a damaged checkpoint") from error
     own = checkpoint.get("nextfail") if isinstance(checkpoint, dict) else None
     if not isinstance(own, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
         raise UserError(f"{path} is not a checkpoint of nextfail")

@@ -80,8 +80,8 @@ def graphed(step: Step, batch: Batch, seed: int) -> Callable[..., Measured]:
             return step
     for name, value in expected.items():
         if not torch.allclose(found[name], value, rtol=1e-2, atol=1e-4, equal_nan=True):
-            log.warning("trainer.cuda_graphs: the recorded graph yields another %s, %.6g instead of %.6g: it is unused",
-                        name, found[name], value)  # fmt: skip
+            log.warning("trainer.cuda_graphs: the recorded graph gives a different %s, %.6g instead of %.6g: it is not "
+                        "used", name, found[name], value)  # fmt: skip
             return step
     sizes = [each.shape for each in batch]
     return lambda *given: (recorded if [each.shape for each in given] == sizes else step)(*given)

@@ -84,7 +84,9 @@ def _require_size(folder: RunFolder, path: Path, run_hash: str) -> None:
         if needed > MOST_HALVED * held:  # immediately: building the rest may take hours
             if held <= REST:
                 read_checkpoint(path, run_hash)  # it may raise a better error
-            raise UserError(f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes and more")
+            raise UserError(
+                f"{path} has {held:,} bytes, and is not a checkpoint of a model of {needed:,} bytes and more"
+            )
 
     hook = register_module_parameter_registration_hook(add)
     try:
@@ -93,7 +95,7 @@ def _require_size(folder: RunFolder, path: Path, run_hash: str) -> None:
     finally:
         hook.remove()
     if held > COPIES * needed + REST:
-        raise UserError(f"{path} has {held:,} bytes, and is no checkpoint of a model of {needed:,} bytes")
+        raise UserError(f"{path} has {held:,} bytes, and is not a checkpoint of a model of {needed:,} bytes")
 
 
 def remake_module(folder: RunFolder, trust: bool = False) -> TaskModule:
@@ -140,7 +142,7 @@ def remake_data(folder: RunFolder, task: Task, trust: bool = False) -> TaskData:
 def require_unchanged(run: dict[str, Any], key: str, name: str | None) -> None:
     """Raise UserError if a data file's content has changed since the run began."""
     if file_digest(name) != run["data"].get(key):
-        raise UserError(f"{name} is not the {key} of this run any more: its content has changed")
+        raise UserError(f"{name} is no longer the {key} of this run: its content has changed")
 
 
 def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: bool, **more: Any) -> Any:
@@ -154,7 +156,7 @@ def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: boo
                         "Loading it would run its code: give --trust if you trust this folder")  # fmt: skip
     if made is not None and made.revision != what["revision"]:
         _warn(f"{folder.path} was trained with revision {what['revision']} of {made.public_name}, which computes "
-              f"something else than the present revision {made.revision}")  # fmt: skip
+              f"something other than the current revision {made.revision}")  # fmt: skip
     if made is None and digest(target) != what.get("sha256"):
         _warn(f"{folder.path} was trained with another version of {target}")
     if made is None or inner:
@@ -162,7 +164,7 @@ def _remake(folder: RunFolder, section: str, changed: dict[str, Any], trust: boo
     try:
         return made(**{key: value for key, value in spec.items() if not key.startswith("_")}, **more)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
-        raise UserError(f"{folder.path}: {section} cannot be made from {target}: {error}") from error
+        raise UserError(f"{folder.path}: {section} cannot be built from {target}: {error}") from error
 
 
 @cache

@@ -75,7 +75,7 @@ class TaskModule(L.LightningModule):
             optimizer = self.make_optimizer(self)
             scheduler = schedule(self.make_scheduler, optimizer, self.trainer.max_steps)
         except (TypeError, ValueError) as error:
-            raise UserError(f"optimizer and scheduler cannot be made: {error}") from error
+            raise UserError(f"optimizer and scheduler cannot be built: {error}") from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(

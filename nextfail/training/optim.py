@@ -57,7 +57,7 @@ def adamw(
         lr: peak learning rate.
         betas: decay rates of the running means of the gradient and its square.
         eps: added to the root of the mean square.
-        weight_decay: of matrices.
+        weight_decay: weight decay of the matrices; other weights have none.
     """
     with_decay, without = decaying(module)
     groups = [{"params": with_decay, "weight_decay": weight_decay}, {"params": without, "weight_decay": 0.0}]
@@ -72,9 +72,9 @@ class MuonAdamW(Optimizer):
         module: the module to train.
         lr: peak learning rate of both; Muon's update is scaled to match AdamW's (Liu et al. 2025).
         betas: AdamW's decay rates of the running means of the gradient and its square.
-        eps: AdamW's, added to the root of the mean square.
-        momentum: Muon's.
-        weight_decay: of matrices.
+        eps: added to the root of the mean square in AdamW.
+        momentum: momentum of Muon.
+        weight_decay: weight decay of the matrices; other weights have none.
     """
 
     def __init__(

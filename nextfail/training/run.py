@@ -124,7 +124,7 @@ def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resu
         trainer = _trainer(settings, folder, loggers, own + more)
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(f"trainer.accelerator={settings['accelerator']}, trainer.precision={settings['precision']}: "
-                        f"no trainer can be made here: {error}") from error  # fmt: skip
+                        f"no trainer can be built here: {error}") from error  # fmt: skip
     if settings["precision"].startswith("16") and trainer.strategy.root_device.type == "cpu":
         raise UserError(f"trainer.precision={settings['precision']} needs a GPU, and there is none: choose bf16-mixed")
     return trainer
@@ -221,7 +221,7 @@ class Rehearsal(Callback):
             parse("result.json", json_text(rest | measured), Result)
         except (TypeError, Malformed) as error:
             raise UserError(
-                f"what {pl_module.task.title[:LONGEST]} measures has no place in a result: {error}"
+                f"the metrics of {pl_module.task.title[:LONGEST]} cannot be saved in a result: {error}"
             ) from error
         self.on_test_end(trainer, pl_module)
         pl_module.train()

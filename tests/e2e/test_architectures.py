@@ -75,6 +75,6 @@ def test_keys_of_another_model_are_refused(tmp_path: Path) -> None:
     assert "heads" in refused("train", *TINY, "model=mamba", "model.heads=2", cwd=tmp_path)
     message = refused("train", *TINY, "model=mamba", "model.scan=quick", "hydra.run.dir=run", cwd=tmp_path)
     assert "model.scan='quick' is unknown: choose auto, mamba_ssm, fused, parallel or loop" in message
-    assert "model.scan=mamba_ssm computes on cuda, not on cpu" in refused(
+    assert "model.scan=mamba_ssm runs on cuda, not on cpu" in refused(
         "train", *TINY, "model=mamba", "model.scan=mamba_ssm", "hydra.run.dir=other", cwd=tmp_path
     )

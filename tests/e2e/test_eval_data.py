@@ -68,12 +68,14 @@ def sized(name: str, *settings: str) -> list[str]:
 @pytest.mark.slow
 def test_eval_on_another_size_says_what_is_wrong_with_it(run_folder: Path, tmp_path: Path) -> None:
     for arguments, message in {
-        ("--set", "degree=3"): "--set goes with --task",
+        ("--set", "degree=3"): "--set needs --task",
         (*sized("path_star", "degree"),): "--set degree: give KEY=VALUE",
         (*sized("path_star", "degree=1"),): "task.degree=1 is not a whole number of at least 2",
         (*sized("path_star", "query=before"),): "task.query cannot be changed for a trained model",
         (*sized("path_star", "arms=3"),): "task.arms cannot be changed for a trained model",
-        (*sized("star_mixed"),): "--task star_mixed is a nextfail.tasks.star_mixed.task.StarMixed, and this run's is a",
+        (
+            *sized("star_mixed"),
+        ): "--task star_mixed is a nextfail.tasks.star_mixed.task.StarMixed, but this run's task is a",
         (*sized("path_star", "degree=[3"),): "--set degree=[3: ",
     }.items():
         assert message in refused("eval", run_folder, *arguments, cwd=tmp_path), arguments

@@ -153,7 +153,7 @@ def test_knobs_of_the_task_reach_the_run(knobs: tuple[str, ...], tmp_path: Path)
 
 def test_a_knob_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     assert "task.edges='sorted' is unknown" in refused("train", "task.edges=sorted", "hydra.run.dir=run", cwd=tmp_path)
-    assert "data.batch_size=5 is not a multiple of 2, and G(2,5) draws so many problems together" in refused(
+    assert "data.batch_size=5 is not a multiple of 2, and G(2,5) samples this many problems together" in refused(
         "train", "task.goals=2", "data.batch_size=5", "hydra.run.dir=run", cwd=tmp_path
     )
 

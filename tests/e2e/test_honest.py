@@ -215,7 +215,7 @@ def test_commands_say_what_they_are(tmp_path: Path) -> None:
 def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
     assert "2 runs: 2 done now" in call("train", *SHORT, "seed=0,1", "-m", cwd=tmp_path).stderr
     told = refused("train", "-m", "--cfg", "job", cwd=tmp_path)
-    assert "does not go with -m" in told
+    assert "cannot be used with -m" in told
 
 
 def until_closed(name: str, *arguments: object, cwd: Path, lines: int = 1) -> subprocess.CompletedProcess[str]:
@@ -254,7 +254,7 @@ def test_evaluating_on_a_file_needs_no_training_file(tmp_path: Path) -> None:
     assert json.loads(call("eval", "run", "--json", cwd=tmp_path).stdout)["exact_match"]["n"] == 50
     assert json.loads(call("eval", "run", "--task", "g2_3", "--json", cwd=tmp_path).stdout)["exact_match"]["n"] == 2000
     (tmp_path / "test.txt").write_text("7,1|1,4|7,3|3,9/7,4=7,1,4\n")
-    assert "is not the test_file of this run any more" in refused("eval", "run", cwd=tmp_path)
+    assert "is no longer the test_file of this run" in refused("eval", "run", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_holds(run_folder: Path, tmp_p
     sparse = tmp_path / "sparse.ckpt"
     with sparse.open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(UserError, match=r"1,099,511,627,776 bytes, and is no checkpoint of a model of"):
+    with pytest.raises(UserError, match=r"1,099,511,627,776 bytes, and is not a checkpoint of a model of"):
         load(RunFolder(run_folder), str(sparse))
 
 
@@ -171,7 +171,7 @@ def test_a_model_that_is_larger_than_its_checkpoint_is_not_made(run_folder: Path
     run = json.loads((folder / "run.json").read_text())
     run["model"] |= {"width": 2**20, "depth": 50}
     (folder / "run.json").write_text(json.dumps(summed(run)))
-    with pytest.raises(UserError, match="and is no checkpoint of a model of"):
+    with pytest.raises(UserError, match="and is not a checkpoint of a model of"):
         load(RunFolder(folder))
 
 
@@ -182,7 +182,7 @@ def test_models_that_no_machine_holds_are_refused_at_once(run_folder: Path, tmp_
     run = json.loads((folder / "run.json").read_text())
     run["model"] |= sizes
     (folder / "run.json").write_text(json.dumps(summed(run)))
-    with pytest.raises(UserError, match=r"and is no checkpoint of a model of|cannot be made"):
+    with pytest.raises(UserError, match=r"and is not a checkpoint of a model of|cannot be built"):
         load(RunFolder(folder))
 
 

@@ -85,7 +85,7 @@ def test_what_a_task_cannot_do_is_told_before_training(mine: Path) -> None:
     made = "    def __init__(self, length): self.length = length\n\n    @property\n    def vocab"
     plain = source.replace("@dataclass(frozen=True)\n", "").replace("    @property\n    def vocab", made)
     (mine / "copy_task.py").write_text(plain)
-    assert "is no dataclass" in refused("train", *OWN, cwd=mine)
+    assert "is not a dataclass" in refused("train", *OWN, cwd=mine)
     (mine / "copy_task.py").write_text(source.replace('"not copied"', "300 * 'x'"))
     assert "outcome: Expected `str` of length <= 200" in refused("train", *OWN, cwd=mine)
     (mine / "copy_task.py").write_text(source.replace('"not copied"', "None"))

@@ -119,3 +119,4 @@ def test_published_recipe() -> None:
     assert (cfg.model.depth, cfg.model.width, cfg.model.heads, cfg.data.batch_size) == (12, 384, 6, 256)
     assert (cfg.data.train, cfg.data.test, cfg.optimizer.lr) == (200_000, 20_000, 5e-4)
     assert cfg.trainer.max_steps * cfg.data.batch_size == 500 * cfg.data.train
+    assert (cfg.optimizer.weight_decay, cfg.trainer.gradient_clip) == (0, None)

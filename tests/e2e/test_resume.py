@@ -33,7 +33,7 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(run_folder: Path, tmp
     last = folder / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     train(f"hydra.run.dir={folder}", GRAPH, cwd=tmp_path)
-    assert "not a whole checkpoint" in (folder / "train.log").read_text()
+    assert "is a damaged checkpoint" in (folder / "train.log").read_text()
     assert_same(run_folder, folder)
 
 

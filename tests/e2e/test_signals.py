@@ -142,7 +142,7 @@ def test_a_users_own_folder_is_left_as_it_is(tmp_path: Path) -> None:
     for name in ("metrics.csv", "thesis.tex", "train.log"):
         (mine / name).write_text("mine")
     told = refused("train", *TINY, "hydra.run.dir=mine", cwd=tmp_path)
-    assert f"{mine} has metrics.csv, thesis.tex, and is no run of nextfail" in told
+    assert f"{mine} has metrics.csv, thesis.tex, and is not a run of nextfail" in told
     assert {path.name: path.read_text() for path in mine.iterdir()} == dict.fromkeys(
         ("metrics.csv", "thesis.tex", "train.log"), "mine"
     )

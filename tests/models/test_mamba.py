@@ -286,7 +286,7 @@ def test_evaluation_computes_the_scan_as_the_machine_can() -> None:
     sizes = {"depth": 2, "width": 16, "d_state": 4, "vocab_size": 14, "max_length": 18}
     torch.manual_seed(0)
     model, tokens = Mamba(**sizes, scan="mamba_ssm"), torch.randint(14, (2, 18))
-    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm computes on cuda, not on cpu"):
+    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm runs on cuda, not on cpu"):
         model(tokens)
     model.adapt("cpu")
     torch.manual_seed(0)

@@ -357,8 +357,8 @@ def test_other_devices_take_the_parallel_form() -> None:
     ("form", "device", "message"),
     [
         ("slow", "cpu", r"model\.scan='slow' does not exist: choose auto, mamba_ssm, parallel, fused, loop"),
-        ("mamba_ssm", "cpu", r"model\.scan=mamba_ssm computes on cuda, not on cpu: choose auto, parallel or loop"),
-        ("fused", "cuda", r"model\.scan=fused computes on cpu, not on cuda: choose auto, parallel or loop"),
+        ("mamba_ssm", "cpu", r"model\.scan=mamba_ssm runs on cuda, not on cpu: choose auto, parallel or loop"),
+        ("fused", "cuda", r"model\.scan=fused runs on cpu, not on cuda: choose auto, parallel or loop"),
     ],
 )
 def test_form_that_cannot_be_is_refused(form: str, device: str, message: str) -> None:

@@ -109,7 +109,7 @@ def test_types() -> None:
 def test_forms_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UserError, match=r"model\.scan='fused' does not exist: choose auto, mamba_ssm, blocked, loop"):
         choose("fused", "cpu")
-    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm computes on cuda, not on cpu: choose auto, blocked"):
+    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm runs on cuda, not on cpu: choose auto, blocked"):
         choose("mamba_ssm", "cpu")
     monkeypatch.setattr(module, "missing", lambda: "mamba-ssm is not installed")
     with pytest.raises(UserError, match=r"model\.scan=mamba_ssm is not available: mamba-ssm is not installed"):

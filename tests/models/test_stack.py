@@ -327,9 +327,9 @@ def test_weights_under_their_older_names_are_loaded(conv: int | None) -> None:
         ({"layers": "mamba"}, r"model\.layers='mamba' is not a list of mixers"),
         (
             {"layers": ["mamba", "rnn"]},
-            r"model\.layers names 'rnn', which is no mixer: choose attention, conv, mamba, m",
+            r"model\.layers names 'rnn', which is not a mixer: choose attention, conv, mamba, m",
         ),
-        ({"layers": [{"a": 1}]}, r"model\.layers names \{'a': 1\}, which is no mixer"),
+        ({"layers": [{"a": 1}]}, r"model\.layers names \{'a': 1\}, which is not a mixer"),
         ({"depth": 1}, r"model\.depth=1 is too small for the 2 mixers in model\.layers"),
         ({"depth": 0}, r"model\.depth=0 is not a whole number of at least 1 or null"),
         ({"positions": "sine"}, r"model\.positions='sine' is unknown: choose learned, rope or none"),

@@ -125,8 +125,8 @@ STATES: dict[str, tuple[dict[str, object] | None, str, str]] = {
     "killed": ({"state": "running", "time": 0}, "cut", "min, at step 20 of 20; the same command resumes"),
     "cut": ({"state": "cut"}, "cut", "at step 20 of 20; the same command resumes"),
     "failed": ({"state": "failed", "error": "no space"}, "failed", "no space"),
-    "without a result": ({"state": "done"}, "cut", "its result is missing or not whole"),
-    "no status": (None, "cut", "status.json is missing or not whole"),
+    "without a result": ({"state": "done"}, "cut", "its result is missing or damaged"),
+    "no status": (None, "cut", "status.json is missing or damaged"),
 }
 
 
@@ -153,8 +153,8 @@ def test_a_run_that_failed_before_it_had_a_status(tmp_path: Path) -> None:
 
 EMPTY = {**AS_PUBLISHED, "degree": 0, "path_length": 3, "num_nodes": 50}
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "half a run.json": (lambda folder: cut_short(folder / "run.json"), "run.json is missing or not whole"),
-    "no run.json": (lambda folder: (folder / "run.json").unlink(), "run.json is missing or not whole"),
+    "half a run.json": (lambda folder: cut_short(folder / "run.json"), "run.json is missing or damaged"),
+    "no run.json": (lambda folder: (folder / "run.json").unlink(), "run.json is missing or damaged"),
     "a later schema": (lambda folder: change(folder / "run.json", schema=99), "schema 99"),
     "no choices": (lambda folder: rewrite(folder / "run.json", choices=...), "it has no choices"),
     "no model": (lambda folder: change(folder / "run.json", model=...), "its hash is not that of its content"),
@@ -162,11 +162,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no arms": (lambda folder: change(folder / "run.json", task=EMPTY), "its hash is not that of its content"),
     "odd task, summed": (lambda folder: rewrite(folder / "run.json", task=[2, 5]), f"{ODD}: task"),
     "no arms, summed": (lambda folder: rewrite(folder / "run.json", task=EMPTY), "run.json: task.degree is '0'"),
-    "half a result": (lambda folder: cut_short(folder / "result.json"), "result.json is not whole"),
+    "half a result": (lambda folder: cut_short(folder / "result.json"), "result.json is damaged"),
     "result of a later schema": (lambda folder: change(folder / "result.json", schema=99), "result.json: schema 99"),
     "no exact match": (lambda folder: change(folder / "result.json", exact_match=...), "field `exact_match`"),
     "null exact match": (lambda folder: change(folder / "result.json", exact_match=None), f"{ODD}: exact_match"),
-    "another's result": (lambda folder: change(folder / "result.json", identity="abc"), "of another run"),
+    "another's result": (lambda folder: change(folder / "result.json", identity="abc"), "to another run"),
 }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_a_run_is_not_trained_through_links(name: str, tmp_path: Path, theirs: P
     (run.path / name).parent.mkdir(exist_ok=True)
     (run.path / name).unlink(missing_ok=True)
     (run.path / name).symlink_to(theirs if name == "checkpoints" else theirs / "notes.md")
-    with pytest.raises(UserError, match=f"{name} is a link that leads out"), run.locked():
+    with pytest.raises(UserError, match=f"{name} is a link to outside"), run.locked():
         pass
     assert untouched(theirs)
 
@@ -83,7 +83,7 @@ def test_a_users_own_folder_is_refused(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / name).write_text("mine")
-    with pytest.raises(UserError, match=f"has {name}, and is no run of nextfail"), RunFolder(folder).locked():
+    with pytest.raises(UserError, match=f"has {name}, and is not a run of nextfail"), RunFolder(folder).locked():
         pass
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
 
@@ -91,7 +91,7 @@ def test_a_users_own_folder_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_users_own_run_json_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"hash": "md5", "mine": true}')
     (tmp_path / "metrics.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"has metrics\.csv, run\.json, and is no run of nextfail"):
+    with pytest.raises(UserError, match=r"has metrics\.csv, run\.json, and is not a run of nextfail"):
         RunFolder(tmp_path).require_ours()
 
 

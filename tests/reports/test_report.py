@@ -68,7 +68,7 @@ def test_sentences_never_call_undertrained_a_failure(runs: Path) -> None:
     cheat, solved, undertrained = sentence.split("; ")
     assert "teacher_forcing with transformer (2 of 2 seeds, exact match 0.490) learned the cheat" in cheat
     assert solved == "reverse with transformer (1 of 1 seeds, exact match 1.000) solved it"
-    assert undertrained.startswith("zigzag") and "says nothing of the objective" in undertrained
+    assert undertrained.startswith("zigzag") and "says nothing about the objective" in undertrained
     assert "fail" not in sentence
 
 

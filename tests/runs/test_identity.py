@@ -260,7 +260,7 @@ def test_a_run_json_that_makes_no_sense_is_refused(spoil: dict[str, Any], tmp_pa
     run = {**deepcopy(record(DEFAULT, {})), **spoil}
     del run["checksum"]
     (tmp_path / "run.json").write_text(json.dumps(run | {"checksum": digest(run)}))
-    with pytest.raises(UserError, match=r"run\.json is not as nextfail writes it"):
+    with pytest.raises(UserError, match=r"run\.json does not have nextfail's format"):
         RunFolder(tmp_path).identity()
 
 
@@ -278,7 +278,7 @@ def done(folder: Path, identity: Identity) -> None:
 @pytest.mark.parametrize("name", ["metrics.csv", "timing.csv", "examples.json", "error.txt", "run.json"])
 def test_a_folder_with_files_of_others_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(UserError, match=f"has {name}, and is no run of nextfail: choose another folder"):
+    with pytest.raises(UserError, match=f"has {name}, and is not a run of nextfail: choose another folder"):
         RunFolder(tmp_path).claim(DEFAULT, {}, "resume")
     assert (tmp_path / name).read_text() == "{}"
 

@@ -181,7 +181,7 @@ def test_lock_that_was_taken_over_is_noticed_and_not_removed(path: Path, far: Ow
     mine = Lock(path)
     mine.acquire()
     write(path, far)
-    with pytest.raises(RunCut, match="left to another process"):
+    with pytest.raises(RunCut, match="another process took this run over"):
         mine.check()
     mine.release()
     assert owner_of(path)[0] == far  # type: ignore[index]

@@ -208,9 +208,9 @@ def test_slurm_is_asked_once_for_all_jobs_and_its_accounts_for_the_rest(commands
         "7_0": JobState("RUNNING"),
         "7_1": JobState("PENDING", "Priority"),
         "7_2": JobState("CANCELLED"),
-        "7_3": JobState("GONE", "the accounts say RUNNING, and the queue does not know it"),
+        "7_3": JobState("GONE", "RUNNING in the accounting database, and not in the queue"),
         "7_4": JobState("FAILED", "exit code 137:0"),
-        "8": JobState("GONE", "neither in the queue nor in the accounts"),
+        "8": JobState("GONE", "neither in the queue nor in the accounting database"),
     }
     assert (commands / "asked").read_text().count("--jobs=7,8") == 1
 
@@ -230,7 +230,7 @@ def test_machine_without_slurm_waits_for_no_job(tmp_path: Path, monkeypatch: pyt
 def test_job_that_slurm_forgot_is_gone(commands: Path) -> None:
     script(commands, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     script(commands, "sacct", "exit 1")
-    assert slurm.ask(["7"]) == {"7": JobState("GONE", "neither in the queue nor in the accounts")}
+    assert slurm.ask(["7"]) == {"7": JobState("GONE", "neither in the queue nor in the accounting database")}
 
 
 def test_settings_of_the_cluster(commands: Path) -> None:

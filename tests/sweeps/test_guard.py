@@ -46,7 +46,7 @@ def test_pipes_are_refused_and_runs_behind_links_are_not(tmp_path: Path, theirs:
     (tmp_path / "s/moved").symlink_to(theirs / "done")
     require_plain(tmp_path / "s")
     os.mkfifo(tmp_path / "s/study.log")
-    with pytest.raises(UserError, match=r"study\.log is a link or no file"):
+    with pytest.raises(UserError, match=r"study\.log is a link or not a file"):
         require_plain(tmp_path / "s")
     os.mkfifo(theirs / "failed/train.log")
     with pytest.raises(UserError, match=r"train\.log is a link"), RunFolder(theirs / "failed").locked():
@@ -100,7 +100,7 @@ def test_names_that_no_file_system_takes_are_no_runs(tmp_path: Path, caplog: pyt
     (tmp_path / ".sweeps/a.json").write_text(json.dumps({"runs": {"x" * 300: [], "a": []}}))
     (tmp_path / ".sweeps/b.json").write_text(json.dumps({"runs": {"\ud800": [], "b": []}}))
     (tmp_path / ".sweeps/c.json").write_text(json.dumps({"runs": {"c": "seed=1"}}))
-    assert remembered(tmp_path) == {"a": [], "b": []} and "c.json is not" in caplog.text
+    assert remembered(tmp_path) == {"a": [], "b": []} and "c.json does not have" in caplog.text
 
 
 def test_a_trial_of_a_foreign_study_decides_on_its_own_axes_alone() -> None:
@@ -114,5 +114,5 @@ def test_a_trial_of_a_foreign_study_decides_on_its_own_axes_alone() -> None:
                                  user_attrs={"overrides": ["hydra.sweep.dir=/elsewhere"]})  # fmt: skip
     assert _overrides(trial, ["seed=1"], space) == ["seed=1", "optimizer.lr=0.003"]
     trial.distributions = {"hydra.sweep.dir": space["optimizer.lr"]}
-    with pytest.raises(UserError, match="trial 3 of the study has other axes"):
+    with pytest.raises(UserError, match="trial 3 of the study has different axes"):
         _overrides(trial, ["seed=1"], space)

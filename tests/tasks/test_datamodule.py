@@ -250,7 +250,7 @@ def files(tmp_path: Path) -> Files:
 @pytest.mark.parametrize("key", ["train", "validation", "test", "batch_size", "eval_batch_size"])
 def test_what_cannot_fit_into_memory_is_refused(key: str) -> None:
     settings = {"train": 64, "validation": 4, "test": 4, "batch_size": 4, "eval_batch_size": 4, key: 10**13}
-    with pytest.raises(UserError, match=rf"data\.{key}=10000000000000 is too large: it takes [\d,]+ GiB at the least"):
+    with pytest.raises(UserError, match=rf"data\.{key}=10000000000000 is too large: it takes at least [\d,]+ GiB"):
         DrawnData(PathStar(5, 5, 50), run_seed=0, **settings)
 
 

@@ -299,7 +299,7 @@ def test_what_cannot_be_is_said(settings: dict[str, object], message: str) -> No
 
 @pytest.mark.parametrize("key", ["batch_size", "train"])
 def test_sizes_that_would_part_a_graph_are_refused(key: str) -> None:
-    message = rf"data\.{key}=61 is not a multiple of 2, and G\(2,3\) draws so many problems together"
+    message = rf"data\.{key}=61 is not a multiple of 2, and G\(2,3\) samples this many problems together"
     with pytest.raises(UserError, match=message):
         data(replace(SMALL, goals=2), **{key: 61})
     with pytest.raises(UserError, match="5 problems are not a multiple of 2 goals"):

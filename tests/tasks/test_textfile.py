@@ -107,7 +107,7 @@ def test_seed_decides_the_file(tmp_path: Path) -> None:
 
 def test_existing_file_is_left_as_it_is(path: Path) -> None:
     path.write_text("precious")
-    with pytest.raises(UserError, match=r"problems\.txt exists already and is left as it is"):
+    with pytest.raises(UserError, match=r"problems\.txt already exists and was not changed"):
         write(path, 3)
     assert path.read_text() == "precious"
     assert list(path.parent.iterdir()) == [path]

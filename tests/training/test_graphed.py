@@ -102,7 +102,7 @@ def test_what_does_not_repeat_is_not_repeated(
     step = attached(objective)
     with caplog.at_level(logging.WARNING):
         assert graphed(step, drawn(SMALL, 4), seed=0) is step
-    assert "trainer.cuda_graphs: the recorded graph yields another loss" in caplog.text
+    assert "trainer.cuda_graphs: the recorded graph gives a different loss" in caplog.text
 
 
 def test_what_cannot_be_recorded_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -63,7 +63,9 @@ class Stubborn(TeacherForcing):
 def test_an_objective_that_cannot_be_sampled_is_refused() -> None:
     """Rather than its greedy accuracy reported as a sampled one."""
     module = trainable(Stubborn())
-    with pytest.raises(UserError, match="Stubborn does not choose its tokens with `pick`: it cannot be sampled"):
+    with pytest.raises(
+        UserError, match="Stubborn does not choose its tokens with `pick`, so its answers cannot be sampled"
+    ):
         sampled(module, fixed_loader(drawn(SMALL, 4), 4), 1, 1.0, 0)
 
 

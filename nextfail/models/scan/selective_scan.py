@@ -36,7 +36,7 @@ _NEEDS = {  # module, and the package that it depends on
 }
 HINTS = {
     "mamba_ssm": "pip install --no-build-isolation 'nextfail[gpu]' builds its kernels, where there is a CUDA compiler",
-    "fused": "pip install numba brings the fused kernel",
+    "fused": "pip install numba for the fused kernel",
 }
 
 
@@ -146,7 +146,7 @@ def choose(form: str, device: str) -> str:
         return "parallel" if missing(quickest) else quickest
     for home, bound in _QUICKEST.items():
         if form == bound and device != home:
-            raise UserError(f"model.scan={form} computes on {home}, not on {device}: choose auto, parallel or loop")
+            raise UserError(f"model.scan={form} runs on {home}, not on {device}: choose auto, parallel or loop")
     if reason := missing(form):
         raise UserError(f"model.scan={form} is not available: {reason}. Choose auto, parallel or loop")
     return form

@@ -151,7 +151,7 @@ def choose(form: str, device: str) -> str:
     if form == "auto":
         return "mamba_ssm" if device == "cuda" and not missing() else "blocked"
     if form == "mamba_ssm" and device != "cuda":
-        raise UserError(f"model.scan=mamba_ssm computes on cuda, not on {device}: choose auto, blocked or loop")
+        raise UserError(f"model.scan=mamba_ssm runs on cuda, not on {device}: choose auto, blocked or loop")
     if form == "mamba_ssm" and (reason := missing()):
         raise UserError(f"model.scan=mamba_ssm is not available: {reason}. Choose auto, blocked or loop")
     return form

@@ -123,7 +123,7 @@ CLAIMS = (
     Claim(
         "indecipherable",
         "The hard token cannot be learned alone",
-        "Can the first hop be learned when nothing else is asked, so that there is no cheat?",
+        "Can the first hop be learned alone, when there is nothing to cheat with?",
         "Trained on the hard token alone, the Transformer stays at 1/d.",
         f"Table 5; {SECOND_HAND}",
         "first_hop_only",
@@ -134,7 +134,7 @@ CLAIMS = (
     Claim(
         "reverse",
         "Reversed, the task is easy",
-        "Is the same path learned when it is written from the goal to the start?",
+        "Is the path learned when it is written from the goal to the start?",
         "Every model learns the reversed path.",
         f"about 100 % on all graphs; {SECOND_HAND}",
         "reverse",
@@ -145,8 +145,8 @@ CLAIMS = (
     Claim(
         "teacherless",
         "Predicting all tokens at once repairs it",
-        "Does the model learn the path without a teacher, where with one, at the same settings, it fails?",
-        "Without a teacher small graphs are solved; where the model cannot fit the training set it learns nothing.",
+        "Does teacherless training learn the path where teacher-forcing fails with the same settings?",
+        "Teacherless training solves small graphs; where the model cannot fit the training set, it learns nothing.",
         f"near 100 % on G(2,5) and G(2,3), elsewhere “where it fits”; {SECOND_HAND}, and an issue thread of its code",
         "teacherless",
         "exact_match",
@@ -169,9 +169,9 @@ CLAIMS = (
     ),
     Claim(
         "cascade",
-        "Teacherless tokens come in from right to left",
-        "In which order are the tokens of the path learned without a teacher?",
-        "The goal's parent comes in first, then its parent, and the hard token last.",
+        "Teacherless training learns the tokens from right to left",
+        "In which order does teacherless training learn the tokens of the path?",
+        "The goal's parent is learned first, then its parent, and the hard token last.",
         "described in an issue thread of the paper's code and in arXiv 2510.26745, Figure 5; read second-hand",
         "teacherless",
         "exact_match",

@@ -20,7 +20,7 @@ from nextfail.text import terminal
 
 FOLDER = "figures/claims"
 CAPTIONS = {
-    "dots": "Every seed is a dot with its 95 % interval, hollow where its outcome says nothing of the objective; "
+    "dots": "Every seed is a dot with its 95 % interval, hollow where its outcome says nothing about the objective; "
     "grey is what was published.",
     "tokens": "Accuracy of each generated position on the validation set, over training.",
     "forced": "Accuracy of each position over training: forced (fed the truth before it) and generated (fed itself), "

@@ -24,7 +24,7 @@ NOT_RUN = "not run"
 WORDS = {
     NOT_REPRODUCED: "the runs contradict the claim",
     REPRODUCED: "the runs show what the paper says",
-    TOO_FEW: "the runs agree with the claim, and are too few or too far apart for the test",
+    TOO_FEW: "the runs agree with the claim, but are too few or too different for the test",
     UNDERTRAINED: "the runs are not trained far enough to say anything",
     NOT_RUN: "there is no finished run",
 }
@@ -178,7 +178,7 @@ def right_to_left(group: Group, others: Sequence[Group]) -> Verdict:
     arrivals = [arrived(run)[1:-1] for run in group.runs if run.result]
     whole = [[time for time in times if time is not None] for times in arrivals if None not in times]
     if len(whole) < len(arrivals):
-        return Verdict(UNDERTRAINED, f"every token came in in {_of(len(whole), len(arrivals))}")
+        return Verdict(UNDERTRAINED, f"every token was learned in {_of(len(whole), len(arrivals))}")
     backwards = sum(times == sorted(times, reverse=True) and times[0] > times[-1] for times in whole)
     word = REPRODUCED if backwards == len(whole) else NOT_REPRODUCED
     return Verdict(word, f"from right to left in {_of(backwards, len(whole))}")

@@ -36,7 +36,7 @@ Points = dict[int, tuple[float, float]]
 KEYS = [
     Line2D([], [], color=TRUTH, lw=6, label="true path"),
     Line2D([], [], color="0.3", lw=1.6, marker=">", ms=4, label="generated"),
-    Line2D([], [], color=WRONG, lw=1.4, ls="--", label="generated, and no edge"),
+    Line2D([], [], color=WRONG, lw=1.4, ls="--", label="generated, but not an edge"),
     Line2D([], [], color="0.1", marker="o", mfc="white", mew=1.6, ls="", label="goal"),
 ]
 

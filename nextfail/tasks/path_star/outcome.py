@@ -14,7 +14,7 @@ MARGIN = 0.05  # largest distance of the hard token's confidence interval from 1
 OUTCOMES = {
     "solved": "exact match (for first_hop_only, the hard token) is at least 0.95",
     "clever_hans": "every token after the first hop is right if that hop is given, and the hop itself is a guess",
-    "at_chance": "every other token that is asked is learned, and the hard one is a guess",
+    "at_chance": "every other token is learned, and the hard one is a guess",
     "undertrained": "neither solved nor failed as the paper describes: not trained long enough, or otherwise wrong",
     "diverged": "the loss was not finite",
 }

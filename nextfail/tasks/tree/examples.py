@@ -37,7 +37,7 @@ def _example(item: dict[str, Any]) -> Example:
     path, generated = (tuple(map(int, item[key])) for key in ("path", "generated"))
     example = Example(edges, int(item["root"]), int(item["leaf"]), path, generated)
     if not 0 < len(edges) <= MOST or depths(example).keys() != {example.root, *(head for _, head in edges)}:
-        raise ValueError("the edges are no tree below the root")
+        raise ValueError("the edges are not a tree below the root")
     if path[:1] + path[-1:] != (example.root, example.leaf) or not set(pairwise(path)) <= set(edges):
         raise ValueError("the path is not one of the tree's")
     return example

@@ -20,7 +20,7 @@ SAYS = {"clever_hans": "learned every token that needs no choice, and guesses th
 
 COLUMNS = {"first choice": "first_choice_accuracy", "choices": "choice_accuracy", "copies": "copy_accuracy"}
 NOTES = (
-    "first choice: accuracy of the first generated token at which the tree goes several ways",
+    "first choice: accuracy of the first generated token after a node with several children",
     "choices, copies: accuracy of tokens that need a choice, and of those that need none, given the true ones before",
 )
 
