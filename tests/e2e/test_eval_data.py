@@ -144,7 +144,7 @@ def test_data_never_writes_over_a_file(tmp_path: Path) -> None:
     arguments = ("--task", "g2_5", "--n", 20, "--seed", 1, "--out", "a.txt")
     call("data", *arguments, cwd=tmp_path)
     before = (tmp_path / "a.txt").read_text()
-    assert "exists already" in refused("data", *arguments, cwd=tmp_path)
+    assert "already exists" in refused("data", *arguments, cwd=tmp_path)
     assert (tmp_path / "a.txt").read_text() == before
     call("data", *arguments[:-1], "b.txt", cwd=tmp_path)
     assert (tmp_path / "b.txt").read_text() == before  # the seed decides
