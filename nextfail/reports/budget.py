@@ -67,13 +67,14 @@ def _rows(axes: Axes, groups: Sequence[Group], most: float) -> None:
         shade, shape = colour(group.objective), marker(group.runs[0].model)
         reached = [seen * (flops_a_problem(run) or 0) for run in group.runs if (seen := to_solved(run)) is not None]
         left = sum(run.result is not None for run in group.runs) - len(reached)
-        axes.plot(reached, [y] * len(reached), shape, ms=5, mfc=shade, mec="0.2", mew=0.5, ls="", clip_on=False)
         if reached:
+            axes.plot(reached, [y] * len(reached), shape, ms=5, mfc=shade, mec="0.2", mew=0.5, ls="", clip_on=False)
             axes.plot([median(reached)], [y], "|", ms=13, mew=1.6, color="0.15")
         for i in range(left):
             axes.plot(most * (1.08 + 0.04 * i), y, shape, ms=5, mfc="white", mec=shade, mew=1.2, clip_on=False)
     axes.axvline(most * 1.03, color="0.8", lw=0.6)
-    axes.annotate(NEVER, (most * 1.06, -0.7), annotation_clip=False, fontsize=6.5, color="0.3", va="bottom")
+    place = axes.get_xaxis_transform()
+    axes.text(most * 1.05, 1.01, NEVER, transform=place, fontsize=6.5, color="0.3", va="bottom", in_layout=False)
     axes.set(ylim=(len(groups) - 0.5, -0.6))
     alone = len({group.model for group in groups}) == 1
     names = [group.objective if alone else f"{group.objective}, {group.model}" for group in groups]

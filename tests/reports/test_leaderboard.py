@@ -63,6 +63,8 @@ def test_the_figure_of_costs_has_a_dot_a_seed_and_hollow_ones_that_never_came(fo
     bars = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "|"]
     assert bars == pytest.approx([600 * flops])
     assert [label.get_text() for label in right.get_yticklabels()] == ["zigzag", "teacher_forcing"]
+    figure.draw_without_rendering()
+    assert all(axes.get_position().width > 0.25 for axes in figure.axes)  # nothing outside a panel takes its room
     assert budget.costs(found.groups[:1]) is None
 
 
