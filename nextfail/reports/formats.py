@@ -43,10 +43,16 @@ def as_csv(grids: Sequence[Grid]) -> str:
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for grid in grids:
         for row in grid.rows:
-            cells = dict(zip(grid.columns, row, strict=True))
+            cells = dict(zip(grid.columns, map(_plain, row), strict=True))
             key = (grid.about, *(cells.get(name, "") for name in ("objective", "model", "seed")))
             rows[key] = rows.get(key, {"task": grid.about}) | cells
     return csv_text(list(columns), rows.values())
+
+
+def _plain(cell: str) -> str:
+    """A cell for programs: no thousands separators, and nothing where there is no value."""
+    digits = cell.replace(",", "")
+    return digits if digits.isdigit() else "" if cell == "-" else cell
 
 
 def as_latex(grids: Sequence[Grid]) -> str:

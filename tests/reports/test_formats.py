@@ -39,6 +39,7 @@ def test_csv_has_one_row_a_group_with_score_and_cost(runs: Path) -> None:
         ("G(3,3)", "reverse", "0.900", "0/1", "1 undertrained"),
     ]
     assert rows[1]["FLOPs a problem"] == "1.00" and rows[2]["FLOPs a problem"] == ""  # nothing to compare with
+    assert rows[0]["samples"] == "2000" and rows[0]["problems to 0.95"] == ""
 
 
 def test_latex_by_hand() -> None:
