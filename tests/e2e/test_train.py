@@ -18,7 +18,7 @@ def test_run_folder_holds_what_the_contract_lists(run_folder: Path) -> None:
     run, result = (json.loads((run_folder / f"{name}.json").read_text()) for name in ("run", "result"))
     assert run["hash"] == result["identity"] and run["schema"] == result["schema"] == 3
     settings = {"degree": 2, "path_length": 4, "num_nodes": 50, "query": "after", "edges": "shuffled",
-                "direction": "away", "edges_as": "triples", "goals": 1}  # fmt: skip
+                "direction": "away", "edges_as": "triples", "goals": 1, "copies": 1}  # fmt: skip
     assert run["task"] == {"_target_": "nextfail.tasks.path_star.task.PathStar", **settings}
     assert run["classes"]["task"] == {"name": "path_star", "revision": 1}
     assert result["task"] == {"name": "G(2,4)", "settings": settings, "hard_position": 1}

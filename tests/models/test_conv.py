@@ -141,5 +141,5 @@ def test_a_mask_is_refused_since_it_would_not_hide() -> None:
         made.capabilities == {BIDIRECTIONAL, POSITIONS, EMBEDDINGS, BEFORE_NORM}
         and CUSTOM_MASK in Transformer.capabilities
     )
-    with pytest.raises(UserError, match="cannot do 'custom_mask'"):
+    with pytest.raises(UserError, match="does not support 'custom_mask'"):
         made(ids(), mask=torch.ones(12, 12, dtype=torch.bool))

@@ -277,7 +277,9 @@ def test_impossible_size_is_refused(sizes: dict[str, int], message: str) -> None
     ],
 )
 def test_what_it_cannot_do_is_refused(model: Mamba, asked: dict[str, Tensor], capability: str) -> None:
-    with pytest.raises(UserError, match=rf"Mamba cannot do '{capability}'; it can \['before_norm', 'embeddings'\]"):
+    with pytest.raises(
+        UserError, match=rf"Mamba does not support '{capability}'; it supports \['before_norm', 'embeddings'\]"
+    ):
         model(ids(), **asked)
 
 

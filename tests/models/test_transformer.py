@@ -305,5 +305,5 @@ def test_unknown_capability_is_refused(asked: dict[str, Tensor], capability: str
     torch.manual_seed(0)
     plain = Averaging(width=16, vocab_size=VOCAB, max_length=LENGTH)
     assert plain(ids(), last=2).shape == (3, 2, 16)
-    with pytest.raises(UserError, match=rf"Averaging cannot do '{capability}'; it can \[\]"):
+    with pytest.raises(UserError, match=rf"Averaging does not support '{capability}'; it supports \[\]"):
         plain(ids(), **asked)

@@ -346,7 +346,7 @@ def test_next_latent_of_a_batch_is_the_mean_over_the_places_of_its_problems() ->
     for length, row in apart(FIVE):
         means = {name: torch.tensor(0.0) for name in found}
         for ahead in range(1, min(horizon, length - 1) + 1):
-            objective.horizon = ahead
+            objective.steps = ahead
             loss = objective.loss(backbone, row)
             for name, of_distance in found.items():  # the mean over 1 ... ahead, less what was there before
                 part = loss.parts[name] * ahead - means[name]
