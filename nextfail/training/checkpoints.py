@@ -120,7 +120,8 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = io.BytesIO()  # torch hides the error of a full disk
         torch.save(checkpoint, content)
-        Inside(Path(path).parent).write(Path(path).name, content.getbuffer())
+        with content.getbuffer() as view:  # released here: some Python 3.12 crash when they collect it after an error
+            Inside(Path(path).parent).write(Path(path).name, view)
 
 
 def _leave(trainer: L.Trainer) -> NoReturn:

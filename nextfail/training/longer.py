@@ -34,7 +34,7 @@ def adopt(folder: RunFolder, shorter: RunFolder, identity: str) -> Path:
     return folder.checkpoints / LAST
 
 
-def _bytes(checkpoint: dict[str, Any]) -> memoryview:
+def _bytes(checkpoint: dict[str, Any]) -> bytes:
     content = io.BytesIO()
     torch.save(checkpoint, content)
-    return content.getbuffer()
+    return content.getvalue()
