@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from nextfail.reports.collect import Group, group_by
-from nextfail.reports.leaderboard import flops_a_problem, ranked, to_solved
+from nextfail.reports.leaderboard import flops_a_problem, judged, ranked, to_solved
 from nextfail.reports.record import Run
 from nextfail.reports.style import CHANCE, STYLE, colour, marker
 
@@ -22,8 +22,9 @@ WIDEST = 36  # characters of a label
 def costs(groups: Sequence[Group]) -> Figure | None:
     """Two panels per task with several groups; None if there is no such task, or nothing to draw.
 
-    Left: exact match on the validation set against FLOPs of training, a line per seed. Right: FLOPs until 0.95, a dot
-    per seed and a bar at the median, best group first; seeds that never reached it are hollow, at the end.
+    Left: exact match on the validation set (of first_hop_only, the hard token) against FLOPs of training, a line per
+    seed. Right: FLOPs until 0.95, a dot per seed and a bar at the median, best group first; seeds that never reached it
+    are hollow, at the end.
     """
     tasks = [ranked(same) for same in group_by(groups, lambda group: group.task) if len(same) > 1]
     tasks = [kept for same in tasks if len(kept := [group for group in same if any(map(curve, group.runs))]) > 1]
@@ -51,8 +52,8 @@ def costs(groups: Sequence[Group]) -> Figure | None:
 
 def curve(run: Run) -> tuple[list[float], list[float]] | None:
     """FLOPs of training and exact match at each validation; None if they are unknown."""
-    each, found = flops_a_problem(run), run.curve()
-    return None if each is None or found is None else ([seen * each for seen in found.samples], found.exact)
+    each, found = flops_a_problem(run), judged(run)
+    return None if each is None or not found else ([seen * each for seen, _ in found], [value for _, value in found])
 
 
 def _curves(axes: Axes, group: Group) -> None:

@@ -52,11 +52,16 @@ class Cost:
 
 def to_solved(run: Run) -> int | None:
     """Training problems until the first validation at SOLVED, or None if it was never reached."""
+    return next((int(seen) for seen, value in judged(run) if value >= SOLVED), None)
+
+
+def judged(run: Run) -> list[tuple[float, float]]:
+    """Training problems seen and exact match at each validation; of first_hop_only, the accuracy of the hard token."""
     if (curve := run.curve()) is None:
-        return None
+        return []
     hard = run.facts.hard_position if run.judged_by == "hard_token_accuracy" else None
-    judged = curve.exact if hard is None else [row[hard] for row in curve.tokens]
-    return next((int(seen) for seen, value in zip(curve.samples, judged, strict=True) if value >= SOLVED), None)
+    values = curve.exact if hard is None else [row[hard] for row in curve.tokens]
+    return list(zip(curve.samples, values, strict=True))
 
 
 def cost(group: Group, others: Sequence[Group]) -> Cost:

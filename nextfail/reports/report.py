@@ -23,12 +23,12 @@ from nextfail.text import line, markdown
 
 MARK = "<!-- written by nextfail-report, which replaces it -->"
 FIGURES = {
-    "exact_match": "Exact match on the test set. Every seed is a dot, and hollow where its outcome says nothing of the "
-    "objective.",
+    "exact_match": "Exact match on the test set. Every seed is a dot, and hollow where its outcome says nothing about "
+    "the objective.",
     "tokens": "Accuracy of each generated position on the validation set, over training; bold the mean over seeds, in "
     "which a run that ended early keeps its last value. The labels at the right say what ended where.",
-    "costs": "Left: exact match on the validation set against FLOPs of training, a line per seed. Right: FLOPs until "
-    "0.95, a dot per seed and a bar at the median; hollow if it was never reached.",
+    "costs": "Left: exact match on the validation set (of first_hop_only, the hard token) against FLOPs of training, a "
+    "line per seed. Right: FLOPs until 0.95, a dot per seed and a bar at the median; hollow if it was never reached.",
     "paths": "One test problem, and what each model generated for it; of the first ones, the one that tells the models "
     "apart best. Wrong tokens are set off.",
 }
