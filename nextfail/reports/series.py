@@ -31,28 +31,33 @@ def full_name(metric: str) -> str:
 
 
 def series(run: Run, metric: str) -> list[tuple[float, float]]:
-    """Training problems seen and value of a metric, in this order; empty if the run has not logged it.
+    """Training problems seen and finite values of a metric, in this order; empty if the run has none.
 
     Args:
         metric: `split/column` of metrics.csv.
     """
     split, _, column = metric.partition("/")
-    batch = run.identity.settings["data"]["batch_size"]
-    found = [(number(row, "step") * batch, number(row, column)) for row in _rows(run) if row.get("split") == split]
-    return sorted((seen, value) for seen, value in found if not math.isnan(seen) and not math.isnan(value))
+    rows = [row for row in _rows(run) if row.get("split") == split]
+    try:
+        batch = run.identity.settings["data"]["batch_size"]
+        found = [(number(row, "step") * batch, number(row, column)) for row in rows]
+        return sorted(each for each in found if all(map(math.isfinite, each)))
+    except (LookupError, TypeError):  # somebody else's folder may have any settings
+        return []
 
 
 def require(collection: Collection, metric: str) -> None:
-    """Refuse a metric that no run has logged.
+    """Refuse a metric of which no run has logged a finite value.
 
     Raises:
         UserError: names the nearest ones that there are.
     """
-    every = {name for group in collection.groups for run in group.runs for name in _logged(run)}
-    if metric not in every:
+    runs = [run for group in collection.groups for run in group.runs]
+    if not any(series(run, metric) for run in runs):
+        every = {name for run in runs for name in _logged(run)} - {metric}
         near = get_close_matches(metric, sorted(every), 3, 0.4) or sorted(every)[:8]
         hint = f"choose one of those logged, such as {', '.join(near)}" if near else "they have logged nothing"
-        raise UserError(f"--metric {metric}: no run has logged it: {hint}")
+        raise UserError(f"--metric {metric}: no run has logged a finite value of it: {hint}")
 
 
 def _rows(run: Run) -> list[Row]:

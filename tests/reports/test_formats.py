@@ -109,7 +109,9 @@ def test_a_metric_of_the_validation_set_needs_no_split(runs: Path) -> None:
 
 def test_an_unknown_metric_is_refused_with_the_nearest(runs: Path) -> None:
     told = call(runs, "--metric", "exact_mach", code=2).stderr
-    assert told.startswith("nextfail-report: --metric validation/exact_mach: no run has logged it: choose one of those")
+    assert told.startswith(
+        "nextfail-report: --metric validation/exact_mach: no run has logged a finite value of it: choose one of those"
+    )
     assert "validation/exact_match" in told and told.count("\n") == 1
     assert not (runs / "report").exists()
     for path in runs.glob("*/metrics.csv"):
@@ -121,3 +123,14 @@ def test_a_damaged_table_is_no_obstacle(runs: Path) -> None:
     (runs / "tf0/metrics.csv").write_bytes(b"\xff\x00")
     change(runs / "tf1/result.json", flops=None)
     assert "G(2,3)" in call(runs, "--metric", "exact_match").stdout
+
+
+def test_what_cannot_be_drawn_is_refused_or_left_out(runs: Path) -> None:
+    make_run(runs / "odd", data={"seed": 0})  # somebody else's: no batch size
+    curve(runs / "odd", {10: 0.4})
+    for name in ("tf0", "tf1", "rev", "wide"):
+        (runs / name / "metrics.csv").write_text(
+            "step,split,loss,exact_match\n10,train,nan,\n20,train,inf,\n10,validation,,1\n"
+        )
+    assert "no run has logged a finite value of it" in call(runs, "--metric", "train/loss", code=2).stderr
+    assert "exact_match" in call(runs, "--metric", "exact_match").stdout
