@@ -48,8 +48,9 @@ def run(folders: list[Path], out: Path | None, kind: str | None = None, metric: 
     held = page.sections(collection)
     files = Inside(folders[0]).below("report") if out is None else Inside(out)
     written = [*report.write(collection, files), *page.write(collection, held, files)]
-    grids = report.grids(collection)
-    if metric is not None:
+    if metric is None:
+        grids = report.grids(collection)
+    else:
         grids, written = series.grids(collection, metric), series.write(collection, metric, files)
     if kind is not None:
         say(FORMATS[kind](grids).rstrip("\n"))
