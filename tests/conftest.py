@@ -1,5 +1,6 @@
 """What all tests share: one thread, and examples that are the same in every run."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import settings
 from nextfail.tasks import Batch, PathStar
 
 torch.set_num_threads(1)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the processes that tests start would each compile nextfail
 settings.register_profile("quick", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("quick")
 

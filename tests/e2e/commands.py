@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import warm
 
 TINY = (
     "debug=default",
@@ -30,11 +31,13 @@ def command(name: str, *arguments: object) -> list[str]:
 def call(
     name: str, *arguments: object, cwd: Path, code: int = 0, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and check its exit code."""
-    environment = os.environ | (env or {})
-    done = subprocess.run(
-        command(name, *arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    """Run a command to its end and check its exit code; with `env`, in a process that starts from nothing."""
+    if env is None:
+        done = warm.call(f"nextfail.cli.{name}", [*map(str, arguments)], cwd, dict(os.environ), timeout=300)
+    else:
+        done = subprocess.run(
+            command(name, *arguments), cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=300
+        )
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
