@@ -44,14 +44,14 @@ def run(folders: list[Path], out: Path | None, kind: str | None = None, metric: 
     if metric is not None:
         from nextfail.reports import series  # slow to import
 
-        series.require(collection, metric := series.full_name(metric))
+        tasks = series.gather(collection, metric := series.full_name(metric))
     held = page.sections(collection)
     files = Inside(folders[0]).below("report") if out is None else Inside(out)
     written = [*report.write(collection, files), *page.write(collection, held, files)]
     if metric is None:
         grids = report.grids(collection)
     else:
-        grids, written = series.grids(collection, metric), series.write(collection, metric, files)
+        grids, written = series.grids(tasks, metric), series.write(tasks, metric, files)
     if kind is not None:
         say(FORMATS[kind](grids).rstrip("\n"))
         return

@@ -2,12 +2,10 @@
 
 import math
 import re
-from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
 from textwrap import shorten
-from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -24,13 +22,16 @@ from nextfail.runs.table import Row, number, read_rows
 
 COLUMNS = ("objective", "model", "seeds", "first", "last", "smallest", "largest")
 
+Point = tuple[float, float]  # training problems seen, value
+Curves = tuple[Group, list[list[Point]]]
+
 
 def full_name(metric: str) -> str:
     """`split/column`; a column alone is of the validation set."""
     return metric if "/" in metric else f"validation/{metric}"
 
 
-def series(run: Run, metric: str) -> list[tuple[float, float]]:
+def series(run: Run, metric: str) -> list[Point]:
     """Training problems seen and finite values of a metric, in this order; empty if the run has none.
 
     Args:
@@ -46,18 +47,19 @@ def series(run: Run, metric: str) -> list[tuple[float, float]]:
         return []
 
 
-def require(collection: Collection, metric: str) -> None:
-    """Refuse a metric of which no run has logged a finite value.
+def gather(collection: Collection, metric: str) -> list[list[Curves]]:
+    """The groups of each task that have logged a metric, each with the `series` of its runs.
 
     Raises:
-        UserError: names the nearest ones that there are.
+        UserError: no run has logged a finite value of it; names the nearest metrics that there are.
     """
-    runs = [run for group in collection.groups for run in group.runs]
-    if not any(series(run, metric) for run in runs):
-        every = {name for run in runs for name in _logged(run)} - {metric}
-        near = get_close_matches(metric, sorted(every), 3, 0.4) or sorted(every)[:8]
-        hint = f"choose one of those logged, such as {', '.join(near)}" if near else "they have logged nothing"
-        raise UserError(f"--metric {metric}: no run has logged a finite value of it: {hint}")
+    held = [(group, [found for run in group.runs if (found := series(run, metric))]) for group in collection.groups]
+    if kept := [(group, curves) for group, curves in held if curves]:
+        return group_by(kept, lambda each: each[0].task)
+    every = {name for group in collection.groups for run in group.runs for name in _logged(run)} - {metric}
+    near = get_close_matches(metric, sorted(every), 3, 0.4) or sorted(every)[:8]
+    hint = f"choose one of those logged, such as {', '.join(near)}" if near else "they have logged nothing"
+    raise UserError(f"--metric {metric}: no run has logged a finite value of it: {hint}")
 
 
 def _rows(run: Run) -> list[Row]:
@@ -73,33 +75,29 @@ def _logged(run: Run) -> set[str]:
     }
 
 
-def grids(collection: Collection, metric: str) -> list[Grid]:
+def grids(tasks: list[list[Curves]], metric: str) -> list[Grid]:
     """A table per task, with a row per group: means over the seeds that have logged the metric."""
-    made = []
-    for groups in group_by(collection.groups, lambda group: group.task):
-        rows = [_row(group, metric) for group in groups if any(series(run, metric) for run in group.runs)]
-        if rows:
-            made.append(Grid(f"{groups[0].task}, {metric}", COLUMNS, rows, groups[0].task))
-    return made
+    return [
+        Grid(f"{name}, {metric}", COLUMNS, [_row(*each) for each in same], name)
+        for same in tasks
+        for name in [same[0][0].task]
+    ]
 
 
-def _row(group: Group, metric: str) -> list[str]:
-    values = [[value for _, value in found] for run in group.runs if (found := series(run, metric))]
+def _row(group: Group, curves: list[list[Point]]) -> list[str]:
+    values = [[value for _, value in curve] for curve in curves]
     shown = [fmean(pick(each) for each in values) for pick in (lambda v: v[0], lambda v: v[-1], min, max)]
     return [group.objective, group.model, str(len(values)), *(f"{value:.4g}" for value in shown)]
 
 
 @matplotlib.rc_context(STYLE)
-def draw(collection: Collection, metric: str) -> Figure:
+def draw(tasks: list[list[Curves]], metric: str) -> Figure:
     """One panel per task and a line per run, over training problems seen."""
-    panels = [[group for group in groups if any(series(run, metric) for run in group.runs)]
-              for groups in group_by(collection.groups, lambda group: group.task)]  # fmt: skip
-    panels = [groups for groups in panels if groups]
-    figure = Figure(figsize=(6.4, 2.6 * len(panels) + 0.3), layout="constrained")
-    for axes, groups in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
-        for number_of, group in enumerate(groups):
-            _lines(axes, group, metric, ("-", "--", ":", "-.")[number_of % 4] if group.differs else "-")
-        axes.set_title(groups[0].task, loc="left", fontweight="bold")
+    figure = Figure(figsize=(6.4, 2.6 * len(tasks) + 0.3), layout="constrained")
+    for axes, same in zip(figure.subplots(len(tasks), 1, squeeze=False)[:, 0], tasks, strict=True):
+        for i, (group, curves) in enumerate(same):
+            _lines(axes, group, curves, ("-", "--", ":", "-.")[i % 4] if group.differs else "-")
+        axes.set_title(same[0][0].task, loc="left", fontweight="bold")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_ylabel(metric)
@@ -108,21 +106,19 @@ def draw(collection: Collection, metric: str) -> Figure:
     return figure
 
 
-def _lines(axes: matplotlib.axes.Axes, group: Group, metric: str, dashes: str) -> None:
-    labels: Sequence[str | None] = [shorten(f"{group.objective}, {group.model}", 40, placeholder="...")]
-    for run in group.runs:
-        if found := series(run, metric):
-            seen, values = zip(*found, strict=True)
-            shape = "." if len(found) == 1 else ""
-            look: dict[str, Any] = {"color": colour(group.objective), "ls": dashes, "lw": 1.2, "marker": shape}
-            axes.plot(seen, values, label=labels[0], **look)
-            labels = [None]
+def _lines(axes: matplotlib.axes.Axes, group: Group, curves: list[list[Point]], dashes: str) -> None:
+    label: str | None = shorten(f"{group.objective}, {group.model}", 40, placeholder="...")
+    for curve in curves:
+        seen, values = zip(*curve, strict=True)
+        shape = "." if len(curve) == 1 else ""
+        axes.plot(seen, values, label=label, color=colour(group.objective), ls=dashes, lw=1.2, marker=shape)
+        label = None
 
 
-def write(collection: Collection, metric: str, files: Inside) -> list[Path]:
+def write(tasks: list[list[Curves]], metric: str, files: Inside) -> list[Path]:
     """Write the figure beside those of a report; returns its paths."""
     name = f"metric_{re.sub(r'[^A-Za-z0-9]', '_', metric)}"
-    drawn = render(draw(collection, metric))
+    drawn = render(draw(tasks, metric))
     for suffix, content in drawn.items():
         files.write(f"figures/{name}.{suffix}", content)
     return [files.root / "figures" / f"{name}.{suffix}" for suffix in drawn]

@@ -88,12 +88,13 @@ def test_any_logged_metric_is_shown(runs: Path) -> None:
         (runs / f"{name}/metrics.csv").unlink()
     found = collect([runs])
     assert series.series(found.groups[0].runs[0], "train/loss") == [(1000, 2.0), (2000, 1.0)]
-    (grid,) = series.grids(found, "train/loss")
+    tasks = series.gather(found, "train/loss")
+    (grid,) = series.grids(tasks, "train/loss")
     assert (grid.title, grid.rows) == (
         "G(2,3), train/loss",
         [["teacher_forcing", "transformer", "2", "3", "0.75", "0.75", "3"]],
     )
-    (axes,) = series.draw(found, "train/loss").axes
+    (axes,) = series.draw(tasks, "train/loss").axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[2.0, 1.0], [4.0, 0.5]]
     assert {line.get_color() for line in axes.lines} == {colour("teacher_forcing")}
     shown = call(runs, "--metric", "train/loss").stdout
