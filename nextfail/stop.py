@@ -29,19 +29,23 @@ def handle(numbers: Iterable[int], handler: Handler) -> dict[int, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []
-    return {number: signal.signal(number, handler) for number in numbers if number not in ignored}
+    before = {number: signal.signal(number, handler) for number in numbers if number not in ignored}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, before)  # blocked if this process was started in `blocked`
+    return before
 
 
 @contextmanager
-def ignored() -> Iterator[None]:
-    """Context in which started processes ignore terminal signals: Ctrl-C, and SIGHUP from a closed session."""
-    before: dict[int, Any] = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)
-    }
+def blocked(*numbers: signal.Signals) -> Iterator[None]:
+    """Context in which signals wait; to processes that are started in it, they wait until these call `listen`.
+
+    Args:
+        numbers: by default those of a terminal: Ctrl-C, and SIGHUP from a closed session.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers or (signal.SIGINT, signal.SIGHUP))
     try:
         yield
     finally:
-        unlisten(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def unlisten(before: dict[int, Any]) -> None:

@@ -42,7 +42,7 @@ DEFAULTS: dict[str, tuple[int, dict[str, Any]]] = {
     "pretrained": (1, {"revision": "main"}),
     "reverse": (1, {}),
     "scratchpad": (1, {}),
-    "star_mixed": (1, {"goal": "leaf", "edges_as": "triples"}),
+    "star_mixed": (2, {"goal": "leaf", "edges_as": "triples"}),
     "teacher_forcing": (1, {}),
     "teacherless": (1, {}),
     "token_masking": (1, {"m": 0.5, "spans": False, "random": 0.0}),

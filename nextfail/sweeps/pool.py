@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -124,14 +124,16 @@ class Pool:
 
 
 def _start_server() -> None:
-    """Start the fork server, which ignores terminal signals."""
+    """Start the fork server, to which terminal signals do nothing."""
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:  # its socket is there, and socket paths are short
         usual, tempfile.tempdir = tempfile.tempdir, SHORT_TMPDIR
         try:
             multiprocessing.util.get_temp_dir()  # cached by multiprocessing
         finally:
             tempfile.tempdir = usual
-    with stop.ignored():
+    with stop.blocked(signal.SIGHUP):
+        resource_tracker.ensure_running()  # it ignores Ctrl-C by itself, and would unblock it if started below
+    with stop.blocked():
         forkserver.ensure_running()
 
 

@@ -165,7 +165,7 @@ class Local:
 
     def start(self, jobs: list[Job]) -> None:
         """Start jobs, at most `room` of them."""
-        with stop.ignored():  # the command turns terminal signals into a request to save; submitit would kill
+        with stop.blocked():  # the command turns terminal signals into a request to save; submitit would kill
             for job in jobs:
                 try:
                     process = self.executor.submit(work, *_task(self.context, job, self.requeue))

@@ -107,9 +107,7 @@ def test_keys_are_those_of_path_star() -> None:
 def test_score_stops_at_the_end() -> None:
     end = SMALL.vocab.end
     answers = torch.tensor([[7, 1, 4, end, end], [7, 1, 4, 2, end]])
-    prompts = torch.full((2, SMALL.prompt_length), 0)
-    prompts[0, :6] = SMALL.vocab.fill
-    batch = Batch(prompts, answers, torch.tensor([[True] * 4 + [False], [True] * 5]))
+    batch = Batch(torch.zeros(2, SMALL.prompt_length), answers, torch.tensor([[True] * 4 + [False], [True] * 5]))
     decoded = torch.tensor([[7, 1, 4, end, 9], [7, 1, 4, end, 9]])
     scores = SMALL.score(decoded, batch)
     assert scores["exact_match"].right.tolist() == [True, False]
@@ -117,6 +115,17 @@ def test_score_stops_at_the_end() -> None:
     assert [scores[f"length_{length}_accuracy"].asked.tolist() for length in (3, 4)] == [[True, False], [False, True]]
     assert [scores[f"length_{length}_accuracy"].right.sum().item() for length in (3, 4)] == [1, 0]
     assert SMALL.score(torch.tensor([[7, 1, 4, 9, end]] * 2), batch)["exact_match"].right.tolist() == [False, False]
+
+
+def test_accuracy_by_length_is_by_the_nodes_of_the_path() -> None:
+    task = StarMixed(2, 5, 5, 10, "any")
+    assert task.metrics == ("hard_token_accuracy", *(f"length_{nodes}_accuracy" for nodes in (2, 3, 4, 5)))
+    batch = task.sample(200, generator("tests", 5)).long()
+    scores = task.score(batch.answers, batch)
+    paths = [len(path) for *_, path in problems(task, batch)]
+    for nodes in (2, 3, 4, 5):
+        share = scores[f"length_{nodes}_accuracy"]
+        assert share.asked.tolist() == share.right.tolist() == [length == nodes for length in paths]
 
 
 def test_sets_are_disjoint() -> None:

@@ -39,7 +39,7 @@ class MixedVocab(Vocab):
         return [*super().texts, ".", "_"]
 
 
-@public("star_mixed")
+@public("star_mixed", revision=2)
 @dataclass(frozen=True)
 class StarMixed(Star):
     """G(degree, l) with l sampled uniformly from `shortest`..`longest` for each problem.
@@ -90,7 +90,12 @@ class StarMixed(Star):
     @property
     def metrics(self) -> tuple[str, ...]:  # type: ignore[override]
         """Hard-token accuracy, and exact match for each path length."""
-        return "hard_token_accuracy", *(f"length_{size.path_length}_accuracy" for size in self.sizes)
+        return "hard_token_accuracy", *(f"length_{length}_accuracy" for length in self.lengths)
+
+    @property
+    def lengths(self) -> range:
+        """Path lengths that occur, in nodes from the start to the goal."""
+        return range(self.shortest if self.goal == "leaf" else 2, self.longest + 1)
 
     @property
     def vocab(self) -> MixedVocab:
@@ -143,11 +148,10 @@ class StarMixed(Star):
 
     def score(self, decoded: Tensor, batch: Batch) -> dict[str, Share]:
         exact, hard = all_right(decoded, batch), token_right(decoded, batch, self.hard_position)
-        tokens = (batch.prompts != self.vocab.fill).sum(1)
+        nodes = batch.mask.sum(1) - 1  # without the end token
         found = {"exact_match": exact, "hard_token_accuracy": hard}
-        for name, size in zip(self.metrics[1:], self.sizes, strict=True):
-            here = tokens == size.prompt_length
-            found[name] = Share(exact.right & here, here)
+        for name, length in zip(self.metrics[1:], self.lengths, strict=True):
+            found[name] = Share(exact.right & (nodes == length), nodes == length)
         return found
 
     def known_prefix(self, prompts: Tensor) -> Tensor:
