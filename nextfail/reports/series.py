@@ -77,11 +77,11 @@ def _logged(run: Run) -> set[str]:
 
 def grids(tasks: list[list[Curves]], metric: str) -> list[Grid]:
     """A table per task, with a row per group: means over the seeds that have logged the metric."""
-    return [
-        Grid(f"{name}, {metric}", COLUMNS, [_row(*each) for each in same], name)
-        for same in tasks
-        for name in [same[0][0].task]
-    ]
+    return [_grid(same[0][0].task, same, metric) for same in tasks]
+
+
+def _grid(task: str, groups: list[Curves], metric: str) -> Grid:
+    return Grid(f"{task}, {metric}", COLUMNS, [_row(*each) for each in groups], task)
 
 
 def _row(group: Group, curves: list[list[Point]]) -> list[str]:

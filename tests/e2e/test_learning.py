@@ -6,7 +6,7 @@ from pathlib import Path
 from commands import call
 
 
-def test_reverse_solves_a_small_graph(tmp_path: Path) -> None:
+def test_reverse_solves_the_graph_of_the_demo(tmp_path: Path) -> None:
     learned = ("experiment=demo", "objective=reverse", "hydra.mode=RUN", "trainer.max_steps=500")
     call("train", *learned, "hydra.run.dir=run", cwd=tmp_path)
     result = json.loads((tmp_path / "run" / "result.json").read_text())

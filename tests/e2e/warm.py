@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ def call(
         asked = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "streams": [*map(str, streams)]}
         server.stdin.write(json.dumps(asked) + "\n")
         server.stdin.flush()
-        limit = Timer(timeout, os.kill, (int(server.stdout.readline()), 9))
+        limit = Timer(timeout, os.kill, (int(server.stdout.readline()), signal.SIGKILL))
         limit.start()
         code = int(server.stdout.readline())
         limit.cancel()
@@ -40,7 +41,7 @@ def call(
 
 @cache
 def _server() -> subprocess.Popen[str]:
-    """Ends with the process that started it, when its stdin is closed."""
+    """The process, which ends with the one that started it: its stdin is closed then."""
     env = {"GOMP_SPINCOUNT": "5000"} | os.environ  # as nextfail sets it before torch is loaded
     return subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
