@@ -5,6 +5,7 @@ environment and streams of its own, and imports nextfail itself. Commands share 
 torch is loaded, such as PYTHONPATH and OMP_NUM_THREADS.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -77,5 +78,6 @@ if __name__ == "__main__":
     for name in IMPORTED:
         __import__(name)
     gc.freeze()  # what was imported is not collected, and so not copied, by every child
+    atexit.register(gc.unfreeze)  # or nanobind, in triton, complains of leaks when a process ends
     if request := _serve():
         _become(request)
