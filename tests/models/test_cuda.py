@@ -8,22 +8,22 @@ from torch.nn import functional as F
 
 from nextfail.models import Mamba, Mamba2
 from nextfail.models.scan import ssd
-from nextfail.models.scan.selective_scan import choose, missing, selective_scan
+from nextfail.models.scan.selective_scan import FORMS, selective_scan
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")]
-without = missing("mamba_ssm") if torch.cuda.is_available() else "no CUDA GPU here"
+without = FORMS["mamba_ssm"].missing() if torch.cuda.is_available() else "no CUDA GPU here"
 needs_kernels = pytest.mark.skipif(without is not None, reason=str(without))
 KERNELS = pytest.param("mamba_ssm", marks=needs_kernels)
 
 
 @needs_kernels
 def test_auto_takes_the_fused_kernels() -> None:
-    assert choose("auto", "cuda") == "mamba_ssm"
+    assert FORMS.choose("auto", "cuda") == "mamba_ssm"
 
 
 @pytest.mark.skipif(without is None, reason="mamba-ssm is here")
 def test_auto_takes_the_parallel_form_without_them() -> None:
-    assert choose("auto", "cuda") == "parallel"
+    assert FORMS.choose("auto", "cuda") == "parallel"
 
 
 @pytest.mark.parametrize("form", [KERNELS, "parallel"])
@@ -47,7 +47,7 @@ def test_scan_equals_the_loop(form: str, steps: int, options: tuple[str, ...]) -
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.detach().abs().max()))
 
 
-triton = ssd.missing() if torch.cuda.is_available() else "no CUDA GPU here"
+triton = ssd.FORMS["mamba_ssm"].missing() if torch.cuda.is_available() else "no CUDA GPU here"
 TRITON = pytest.param("mamba_ssm", marks=pytest.mark.skipif(triton is not None, reason=str(triton)))
 
 

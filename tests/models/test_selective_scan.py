@@ -1,11 +1,9 @@
 """All forms of the scan against the plain loop, which is checked by hand."""
 
-import logging
 import math
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,9 @@ from hypothesis import strategies as st
 from numba import njit
 from torch import Tensor
 
-from nextfail.errors import UserError
-from nextfail.models.scan import cpu_kernels, fused, selective_scan
+from nextfail.models.scan import cpu_kernels, fused
 from nextfail.models.scan.fused import _call
-from nextfail.models.scan.selective_scan import FORMS, announce, choose, loop, missing, parallel
+from nextfail.models.scan.selective_scan import loop, parallel
 from nextfail.models.scan.selective_scan import selective_scan as scan
 
 OTHERS = ("parallel", "fused")  # that run on this machine; mamba_ssm is in test_cuda.py
@@ -239,141 +236,6 @@ def test_elementary_functions_far_out() -> None:
     assert np.isnan(softplus).all(), "a loss that is not finite must not be hidden"
 
 
-# which form
-
-
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    missing.cache_clear()
-    yield
-    missing.cache_clear()
-
-
-def break_import(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def fail(name: str) -> None:
-        raise error
-
-    monkeypatch.setattr(selective_scan, "import_module", fail)
-
-
-def test_the_cpu_takes_the_fused_kernel_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        announce("auto", "cpu")
-    assert choose("auto", "cpu") == "fused"
-    assert [record.message for record in caplog.records] == [f"scan on cpu: {FORMS['fused']}"]
-
-
-def test_a_form_that_was_asked_for_is_named_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        announce("loop", "cpu")
-    assert [record.message for record in caplog.records] == [f"scan on cpu: {FORMS['loop']}"]
-
-
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
-def test_absent_package_falls_back_with_a_hint(
-    device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    package = {"cuda": "mamba_ssm", "cpu": "numba"}[device]
-    break_import(monkeypatch, ModuleNotFoundError(f"No module named {package!r}", name=package))
-    assert choose("auto", device) == "parallel"
-    announce("auto", device)
-    warning = caplog.records[0].message
-    assert "is not installed" in warning and "falling back to parallel" in warning and "pip install" in warning
-    assert device == "cpu" or "--no-build-isolation 'nextfail[gpu]'" in warning
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ModuleNotFoundError("No module named 'selective_scan_cuda'", name="selective_scan_cuda"),
-        ImportError("undefined symbol: _ZN3c10"),
-        RuntimeError("no driver\nfor this device"),
-        RuntimeError(),
-    ],
-)
-def test_broken_package_is_named_with_what_failed(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    break_import(monkeypatch, error)
-    assert choose("auto", "cuda") == "parallel"
-    announce("auto", "cuda")
-    warning = caplog.records[0].message
-    assert "mamba-ssm is installed but broken" in warning and str(error).partition("\n")[0] in warning
-    assert "falling back to parallel" in warning and "\n" not in warning
-
-
-@pytest.mark.parametrize(
-    ("call", "expected"),
-    [
-        (lambda *given: None.fwd(*given), "AttributeError: 'NoneType' object has no attribute 'fwd'"),
-        (lambda *given: torch.zeros(2, 2) @ torch.zeros(3, 3), "RuntimeError: mat1 and mat2 shapes"),
-        (lambda u, *given: u, None),
-    ],
-)
-def test_kernels_are_judged_by_a_call(call: Any, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """mamba-ssm can be imported without its CUDA extension."""
-    monkeypatch.setattr(selective_scan, "_QUICKEST", {"cpu": "mamba_ssm"})
-    monkeypatch.setattr(selective_scan, "import_module", lambda name: SimpleNamespace(selective_scan_fn=call))
-    trouble = missing("mamba_ssm")
-    if expected is None:
-        assert trouble is None and choose("auto", "cpu") == "mamba_ssm"
-    else:
-        assert trouble is not None and trouble.startswith(f"mamba-ssm is installed but broken ({expected}")
-        assert choose("auto", "cpu") == "parallel"
-
-
-NO_CACHE = """
-import numba.core.caching as caching
-caching.CacheImpl._locator_classes = []  # no folder can be written
-from nextfail.models.scan.selective_scan import choose, missing
-from nextfail.models.scan.fused import fused_conv
-import torch
-print(missing("fused"), choose("auto", "cpu"), fused_conv(torch.ones(1, 2, 1), torch.ones(1, 2), torch.zeros(1)).shape)
-"""
-
-
-def test_code_that_cannot_be_kept_on_disk_is_compiled_all_the_same() -> None:
-    done = subprocess.run([sys.executable, "-c", NO_CACHE], capture_output=True, text=True)
-    assert done.stdout == "None fused torch.Size([1, 2, 1])\n", done.stderr
-
-
-def test_a_disk_that_fills_up_while_code_is_saved_costs_nothing() -> None:
-    called = []
-
-    def kernel(*arguments: int) -> None:
-        called.append(arguments)
-        if len(called) == 1:
-            raise OSError(28, "No space left on device")
-
-    _call(kernel, 1, 2)
-    assert called == [(1, 2), (1, 2)]
-
-
-def test_other_devices_take_the_parallel_form() -> None:
-    assert choose("auto", "mps") == "parallel"
-
-
-@pytest.mark.parametrize(
-    ("form", "device", "message"),
-    [
-        ("slow", "cpu", r"model\.scan='slow' does not exist: choose auto, mamba_ssm, parallel, fused, loop"),
-        ("mamba_ssm", "cpu", r"model\.scan=mamba_ssm runs on cuda, not on cpu: choose auto, parallel or loop"),
-        ("fused", "cuda", r"model\.scan=fused runs on cpu, not on cuda: choose auto, parallel or loop"),
-    ],
-)
-def test_form_that_cannot_be_is_refused(form: str, device: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        choose(form, device)
-
-
-def test_form_that_is_not_installed_is_refused_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    break_import(monkeypatch, ModuleNotFoundError("No module named 'mamba_ssm'", name="mamba_ssm"))
-    with pytest.raises(
-        UserError, match=r"model\.scan=mamba_ssm is not available: mamba-ssm is not installed\. Choose auto"
-    ):
-        choose("mamba_ssm", "cuda")
-
-
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("delta", (2, 3, 6)), ("B", (2, 3, 5)), ("C", (2, 4, 6)), ("D", (4,)), ("z", (1, 3, 5)), ("delta_bias", (1,)),
@@ -389,3 +251,34 @@ def test_what_is_no_sequence_is_refused() -> None:
         scan(**arguments(steps=0))
     with pytest.raises(ValueError, match="real A"):
         scan(**arguments() | {"A": torch.zeros(3, 4, dtype=torch.complex64)})
+
+
+# compiled code on disk
+
+
+NO_CACHE = """
+import numba.core.caching as caching
+caching.CacheImpl._locator_classes = []  # no folder can be written
+from nextfail.models.scan.selective_scan import FORMS
+from nextfail.models.scan.fused import fused_conv
+import torch
+print(FORMS["fused"].missing(), FORMS.choose("auto", "cpu"))
+print(fused_conv(torch.ones(1, 2, 1), torch.ones(1, 2), torch.zeros(1)).shape)
+"""
+
+
+def test_code_that_cannot_be_kept_on_disk_is_compiled_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", NO_CACHE], capture_output=True, text=True)
+    assert done.stdout == "None fused\ntorch.Size([1, 2, 1])\n", done.stderr
+
+
+def test_a_disk_that_fills_up_while_code_is_saved_costs_nothing() -> None:
+    called = []
+
+    def kernel(*arguments: int) -> None:
+        called.append(arguments)
+        if len(called) == 1:
+            raise OSError(28, "No space left on device")
+
+    _call(kernel, 1, 2)
+    assert called == [(1, 2), (1, 2)]

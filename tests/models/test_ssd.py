@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nextfail.errors import UserError
-from nextfail.models.scan import ssd as module
-from nextfail.models.scan.ssd import announce, choose, ssd
+from nextfail.models.scan.ssd import ssd
 
 
 def inputs(steps: int, rows: int = 2, heads: int = 3, channels: int = 4, states: int = 5) -> dict[str, Tensor]:
@@ -104,18 +102,3 @@ def test_types() -> None:
     expected, _ = ssd(**{name: value.double() for name, value in made.items()}, dt_softplus=True, form="loop")
     assert (y.dtype, last.dtype) == (torch.bfloat16, torch.float32)
     torch.testing.assert_close(y.double(), expected, rtol=0.02, atol=0.02)
-
-
-def test_forms_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(UserError, match=r"model\.scan='fused' does not exist: choose auto, mamba_ssm, blocked, loop"):
-        choose("fused", "cpu")
-    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm runs on cuda, not on cpu: choose auto, blocked"):
-        choose("mamba_ssm", "cpu")
-    monkeypatch.setattr(module, "missing", lambda: "mamba-ssm is not installed")
-    with pytest.raises(UserError, match=r"model\.scan=mamba_ssm is not available: mamba-ssm is not installed"):
-        choose("mamba_ssm", "cuda")
-    assert choose("auto", "cuda") == choose("auto", "cpu") == "blocked"
-    announce("auto", "cuda")
-    assert "scan on cuda: falling back to blocked, since mamba-ssm is not installed" in caplog.text
-    monkeypatch.setattr(module, "missing", lambda: None)
-    assert choose("auto", "cuda") == choose("mamba_ssm", "cuda") == "mamba_ssm"

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from nextfail.errors import UserError
 from nextfail.models.mixers.base import Mixer
 from nextfail.models.mixers.conv import causal_conv
-from nextfail.models.scan.selective_scan import announce, choose, require_form, selective_scan
+from nextfail.models.scan.forms import Forms
+from nextfail.models.scan.selective_scan import FORMS, selective_scan
 
 LEAST_STEP, STEPS = 1e-4, (1e-3, 1e-1)
 """Initial step sizes: lower bound, and range of the log-uniform distribution."""
@@ -25,7 +26,34 @@ class ScanState:
     state: Tensor  # (B, D, N) of Mamba, (B, H, P, N) of Mamba-2
 
 
-class MambaMixer(Mixer):
+class ScanMixer(Mixer):
+    """A mixer with a scan, which has several forms.
+
+    Args:
+        scan: name of the form, or "auto"; affects speed and rounding only.
+
+    Raises:
+        UserError: there is no such form.
+    """
+
+    forms: ClassVar[Forms]
+
+    def __init__(self, scan: str) -> None:
+        super().__init__()
+        self.forms.require(scan)
+        self.scan = scan
+
+    def adapt(self, device: str) -> None:
+        try:
+            self.forms.choose(self.scan, device)
+        except UserError:
+            self.scan = "auto"
+
+    def announce(self, device: str) -> None:
+        self.forms.announce(self.scan, device)
+
+
+class MambaMixer(ScanMixer):
     """Selective state-space model; parameters have the names, shapes and initial values of `mamba_ssm.Mamba`.
 
     Args:
@@ -36,10 +64,11 @@ class MambaMixer(Mixer):
         scan: implementation of the scan, see nextfail.models.scan.selective_scan; affects speed and rounding only.
     """
 
+    forms = FORMS
+
     def __init__(self, width: int, d_state: int = 16, d_conv: int = 4, expand: int = 2, scan: str = "auto") -> None:
-        super().__init__()
-        require_form(scan)
-        inner, self.rank, self.d_state, self.scan = expand * width, math.ceil(width / 16), d_state, scan
+        super().__init__(scan)
+        inner, self.rank, self.d_state = expand * width, math.ceil(width / 16), d_state
         self.in_proj = nn.Linear(width, 2 * inner, bias=False)
         self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner)
         self.x_proj = nn.Linear(inner, self.rank + 2 * d_state, bias=False)
@@ -66,7 +95,7 @@ class MambaMixer(Mixer):
 
     def step(self, x: Tensor, past: ScanState | None = None, *, last: int | None = None) -> tuple[Tensor, ScanState]:
         keep = slice(None) if last is None else slice(-last, None)
-        form = choose(self.scan, x.device.type)
+        form = self.forms.choose(self.scan, x.device.type)
         into, gate = self.in_proj.weight.chunk(2)  # (D, C) each; two products need no copy
         inner, z = F.linear(x, into), F.linear(x[:, keep], gate)  # (B, T, D), (B, last, D)
         inner, window = convolve(inner, self.conv1d, past, form)
@@ -83,15 +112,6 @@ class MambaMixer(Mixer):
         if not gated:
             y = y[:, keep] * F.silu(z)
         return self.out_proj(y), ScanState(window, state)
-
-    def adapt(self, device: str) -> None:
-        try:
-            choose(self.scan, device)
-        except UserError:
-            self.scan = "auto"
-
-    def announce(self, device: str) -> None:
-        announce(self.scan, device)
 
 
 def initial_steps(count: int) -> Tensor:

@@ -8,16 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextfail.errors import UserError
-from nextfail.models.mixers.base import Mixer
-from nextfail.models.mixers.mamba import ScanState, convolve, initial_steps
-from nextfail.models.scan import selective_scan
-from nextfail.models.scan.ssd import announce, choose, require_form, ssd
+from nextfail.models.mixers.mamba import MambaMixer, ScanMixer, ScanState, convolve, initial_steps
+from nextfail.models.scan.ssd import FORMS, ssd
 
 DECAYS = (1.0, 16.0)
 """Range of the uniform distribution of the initial -A."""
 
 
-class Mamba2Mixer(Mixer):
+class Mamba2Mixer(ScanMixer):
     """Multi-head state-space model; parameters have the names, shapes and initial values of `mamba_ssm.Mamba2`.
 
     Differs from it in: one group of B and C for all heads, which is its default, and no bound on step sizes.
@@ -34,6 +32,8 @@ class Mamba2Mixer(Mixer):
         UserError: the sizes do not fit each other.
     """
 
+    forms = FORMS
+
     def __init__(
         self,
         width: int,
@@ -43,13 +43,12 @@ class Mamba2Mixer(Mixer):
         expand: int = 2,
         scan: str = "auto",
     ) -> None:
-        super().__init__()
-        require_form(scan)
+        super().__init__(scan)
         inner = expand * width
         if inner % head_dim:
             raise UserError(f"model.head_dim={head_dim} does not divide the {inner} inner channels, "
                             f"model.expand={expand} times model.width={width}")  # fmt: skip
-        self.d_state, self.head_dim, self.inner, self.scan = d_state, head_dim, inner, scan
+        self.d_state, self.head_dim, self.inner = d_state, head_dim, inner
         heads, mixed = inner // head_dim, inner + 2 * d_state  # channels of the convolution: x, B and C
         self.in_proj = nn.Linear(width, inner + mixed + heads, bias=False)  # gate; x, B, C; step sizes
         self.conv1d = nn.Conv1d(mixed, mixed, d_conv, groups=mixed)
@@ -82,7 +81,7 @@ class Mamba2Mixer(Mixer):
         keep = slice(None) if last is None else slice(-last, None)
         gate, into, to_steps = self.in_proj.weight.split([self.inner, len(self.conv1d.weight), len(self.D)])
         z, mixed, dt = F.linear(x[:, keep], gate), F.linear(x, into), F.linear(x, to_steps)
-        mixed, window = convolve(mixed, self.conv1d, past, selective_scan.choose("auto", x.device.type))
+        mixed, window = convolve(mixed, self.conv1d, past, MambaMixer.forms.choose("auto", x.device.type))
         inner, B, C = mixed.split([self.inner, self.d_state, self.d_state], -1)  # (B, T, D), (B, T, N) twice
         y, state = ssd(
             inner.unflatten(-1, (-1, self.head_dim)), dt, -self.A_log.float().exp(), B, C, self.D,
@@ -91,12 +90,3 @@ class Mamba2Mixer(Mixer):
         )  # fmt: skip
         y = self.norm(y.flatten(2)[:, keep] * F.silu(z))  # (B, last, D)
         return self.out_proj(y), window, state
-
-    def adapt(self, device: str) -> None:
-        try:
-            choose(self.scan, device)
-        except UserError:
-            self.scan = "auto"
-
-    def announce(self, device: str) -> None:
-        announce(self.scan, device)

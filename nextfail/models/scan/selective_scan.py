@@ -6,10 +6,8 @@ For each channel d, with a state h of N numbers that starts at zero:
     y_t = C_t . h_t + D u_t        and out_t = y_t silu(z_t), if there is a gate z
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -17,27 +15,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextfail.errors import UserError
+from nextfail.models.scan.forms import KERNELS_HINT, Form, Forms
 
-log = logging.getLogger(__name__)
+KERNELS, FUSED = "mamba_ssm.ops.selective_scan_interface", "nextfail.models.scan.fused"
 
-FORMS = {
-    "mamba_ssm": "the fused CUDA kernels of mamba-ssm",
-    "parallel": "a parallel scan in plain torch, on any device",
-    "fused": "a fused kernel for the CPU, compiled by numba",
-    "loop": "one step after the other in plain torch, on any device: the specification of all others",
-}
+
+def _try_kernels() -> object:
+    kernel = import_module(KERNELS).selective_scan_fn  # can be imported without its compiled extension
+    one = torch.ones(1, 1, 1, device="cuda")
+    return kernel(one, one, -one[0], one, one).item()
+
+
+FORMS = Forms(
+    "parallel",
+    mamba_ssm=Form("the fused CUDA kernels of mamba-ssm", "cuda", "mamba-ssm", _try_kernels, KERNELS_HINT),
+    parallel=Form("a parallel scan in plain torch, on any device"),
+    fused=Form(
+        "a fused kernel for the CPU, compiled by numba",
+        "cpu", "numba", lambda: import_module(FUSED), "pip install numba for the fused kernel",
+    ),
+    loop=Form("one step after the other in plain torch, on any device: the specification of all others"),
+)  # fmt: skip
 """Implementations. "auto" is mamba_ssm on CUDA, fused on the CPU, and parallel where those are unavailable."""
-
-_QUICKEST = {"cuda": "mamba_ssm", "cpu": "fused"}
-_NEEDS = {  # module, and the package that it depends on
-    "mamba_ssm": ("mamba_ssm.ops.selective_scan_interface", "mamba-ssm"),
-    "fused": ("nextfail.models.scan.fused", "numba"),
-}
-HINTS = {
-    "mamba_ssm": "pip install --no-build-isolation 'nextfail[gpu]' builds its kernels, where there is a CUDA compiler",
-    "fused": "pip install numba for the fused kernel",
-}
 
 
 def selective_scan(
@@ -78,12 +77,12 @@ def selective_scan(
     """
     given = ScanInput(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     given.check()
-    form = choose(form, u.device.type)
+    form = FORMS.choose(form, u.device.type)
     if form == "mamba_ssm" and initial_state is None:
-        kernel = import_module(_NEEDS[form][0]).selective_scan_fn
+        kernel = import_module(KERNELS).selective_scan_fn
         return kernel(u, delta, A.float(), B, C, D, z, delta_bias, delta_softplus, return_last_state)
     if form == "fused":
-        out, last = import_module(_NEEDS[form][0]).fused_scan(given.time_first())
+        out, last = import_module(FUSED).fused_scan(given.time_first())
     else:
         out, last = _plain(loop if form == "loop" else parallel, given.time_first())
     out = out.to(u.dtype).transpose(1, 2)
@@ -132,67 +131,6 @@ class ScanInput:
             given = getattr(self, name)
             if given is not None and given.shape != shape:
                 raise ValueError(f"{name} has shape {(*given.shape,)}, and u and A make it {shape}")
-
-
-def choose(form: str, device: str) -> str:
-    """The form used on a device ("cpu", "cuda", ...).
-
-    Raises:
-        UserError: the form does not exist or is unavailable here.
-    """
-    require_form(form)
-    if form == "auto":
-        quickest = _QUICKEST.get(device, "parallel")
-        return "parallel" if missing(quickest) else quickest
-    for home, bound in _QUICKEST.items():
-        if form == bound and device != home:
-            raise UserError(f"model.scan={form} runs on {home}, not on {device}: choose auto, parallel or loop")
-    if reason := missing(form):
-        raise UserError(f"model.scan={form} is not available: {reason}. Choose auto, parallel or loop")
-    return form
-
-
-def require_form(form: str) -> None:
-    """Raise UserError unless `form` is "auto" or one of FORMS."""
-    if form not in ("auto", *FORMS):
-        raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
-
-
-def announce(form: str, device: str) -> None:
-    """Log the form used on a device, and why a faster form is unavailable and how to install it."""
-    quickest = _QUICKEST.get(device)
-    if form == "auto" and quickest and (reason := missing(quickest)):
-        log.warning("scan on %s: falling back to parallel, since %s; %s", device, reason, HINTS[quickest])
-    log.info("scan on %s: %s", device, FORMS[choose(form, device)])
-
-
-@cache
-def missing(form: str) -> str | None:
-    """Why a form is unavailable on this machine, tested by a small call; None if it is available."""
-    if form not in _NEEDS:
-        return None
-    module, package = _NEEDS[form]
-
-    def attempt() -> None:
-        made = import_module(module)
-        if form == "mamba_ssm":  # it can be imported without its compiled extension
-            one = torch.ones(1, 1, 1, device=next(device for device, quickest in _QUICKEST.items() if quickest == form))
-            made.selective_scan_fn(one, one, -one[0], one, one).item()
-
-    return trouble(package, attempt)
-
-
-def trouble(package: str, attempt: Callable[[], object]) -> str | None:
-    """Why an attempt to use a package fails; None if it succeeds."""
-    try:
-        attempt()
-    except ModuleNotFoundError as error:
-        absent = error.name == package.replace("-", "_")
-        return f"{package} is not installed" if absent else f"{package} is installed but broken ({error})"
-    except Exception as error:  # builds for another torch or driver fail in various ways
-        what = " ".join(f"{type(error).__name__}: {error}".splitlines()[:1])
-        return f"{package} is installed but broken ({what})"
-    return None
 
 
 Scan = Callable[[Tensor, Tensor], Tensor]

@@ -6,30 +6,33 @@ For each head, with a P x N state h that starts at zero and a single decay:
     y_t = h_t C_t + D x_t
 """
 
-import logging
-from functools import cache
 from importlib import import_module
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextfail.errors import UserError
-from nextfail.models.scan.selective_scan import HINTS, trouble
+from nextfail.models.scan.forms import KERNELS_HINT, Form, Forms
 
-log = logging.getLogger(__name__)
+KERNELS = "mamba_ssm.ops.triton.ssd_combined"
 
-FORMS = {
-    "mamba_ssm": "the Triton kernels of mamba-ssm",
-    "blocked": "products of matrices in plain torch, on any device",
-    "loop": "one step after the other in plain torch, on any device: the specification of all others",
-}
+
+def _try_kernels() -> object:
+    kernel = import_module(KERNELS).mamba_chunk_scan_combined
+    one = torch.ones(1, 16, 1, 16, device="cuda")
+    return kernel(one, one[..., 0], -one[0, 0, :, 0], one, one, 16)[0, 0, 0, 0].item()
+
+
+FORMS = Forms(
+    "blocked",
+    mamba_ssm=Form("the Triton kernels of mamba-ssm", "cuda", "mamba-ssm", _try_kernels, KERNELS_HINT),
+    blocked=Form("products of matrices in plain torch, on any device"),
+    loop=Form("one step after the other in plain torch, on any device: the specification of all others"),
+)
 """Implementations. "auto" is mamba_ssm on CUDA, and blocked elsewhere or where that is unavailable."""
 
 CHUNK = 32
 """Steps per chunk: matrix products within a chunk, a recurrence between chunks."""
-
-KERNELS = "mamba_ssm.ops.triton.ssd_combined"
 
 
 def ssd(
@@ -67,7 +70,7 @@ def ssd(
     Raises:
         UserError: the form does not exist or is unavailable here.
     """
-    form = choose(form, x.device.type)
+    form = FORMS.choose(form, x.device.type)
     if form == "mamba_ssm":
         kernel = import_module(KERNELS).mamba_chunk_scan_combined
         wide = (each.unsqueeze(2) for each in (B, C))  # (B, T, 1, N)
@@ -139,44 +142,3 @@ def blocked(
         y = y + sums.exp().unsqueeze(-1) * (C.unsqueeze(2) @ torch.stack(starts[:-1], 1).mT)
         state = starts[-1]
     return y.transpose(2, 3).flatten(1, 2)[:, :steps], state
-
-
-def choose(form: str, device: str) -> str:
-    """The form used on a device ("cpu", "cuda", ...).
-
-    Raises:
-        UserError: the form does not exist or is unavailable here.
-    """
-    require_form(form)
-    if form == "auto":
-        return "mamba_ssm" if device == "cuda" and not missing() else "blocked"
-    if form == "mamba_ssm" and device != "cuda":
-        raise UserError(f"model.scan=mamba_ssm runs on cuda, not on {device}: choose auto, blocked or loop")
-    if form == "mamba_ssm" and (reason := missing()):
-        raise UserError(f"model.scan=mamba_ssm is not available: {reason}. Choose auto, blocked or loop")
-    return form
-
-
-def require_form(form: str) -> None:
-    """Raise UserError unless `form` is "auto" or one of FORMS."""
-    if form not in ("auto", *FORMS):
-        raise UserError(f"model.scan={form!r} does not exist: choose auto, {', '.join(FORMS)}")
-
-
-def announce(form: str, device: str) -> None:
-    """Log the form used on a device, and why a faster form is unavailable and how to install it."""
-    if form == "auto" and device == "cuda" and (reason := missing()):
-        log.warning("scan on cuda: falling back to blocked, since %s; %s", reason, HINTS["mamba_ssm"])
-    log.info("scan on %s: %s", device, FORMS[choose(form, device)])
-
-
-@cache
-def missing() -> str | None:
-    """Why mamba-ssm's kernels are unavailable on this machine, tested by a small call; None if they are available."""
-
-    def attempt() -> None:
-        kernel = import_module(KERNELS).mamba_chunk_scan_combined
-        one = torch.ones(1, 16, 1, 16, device="cuda")
-        kernel(one, one[..., 0], -one[0, 0, :, 0], one, one, 16)[0, 0, 0, 0].item()
-
-    return trouble("mamba-ssm", attempt)
