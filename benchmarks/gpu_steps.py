@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gpu_sizes import Bench
 from benchmarks.step import plain_gpt2
 from benchmarks.work import Work
-from nextfail.training.run import flops_per_step
+from nextfail.training.rehearsal import flops_per_step
 
 
 def steps(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from nextfail.runs.folder import RunFolder
 from nextfail.training.build import make_data, make_module, make_task
 from nextfail.training.callbacks import Heartbeat, StopAt, StopWhenDiverged
 from nextfail.training.checkpoints import Checkpoints
-from nextfail.training.run import make_trainer, quieten
+from nextfail.training.trainer import make_trainer, quieten
 
 STEPS, ROUNDS = 10, 20  # steps per side and round; rounds
 OVERRIDES = ("callbacks=none", f"trainer.max_steps={STEPS * (ROUNDS + 1)}")

@@ -3,7 +3,7 @@
 from benchmarks.measure import Row, alternate, repeat
 from benchmarks.work import Work
 from nextfail.paths import CONF
-from nextfail.training.run import flops_per_step
+from nextfail.training.rehearsal import flops_per_step
 
 BASELINE = "teacher_forcing"
 GRAPH = "g2_5"

@@ -19,7 +19,7 @@ from rich.table import Table
 from nextfail.paths import CONF
 from nextfail.sweeps import job
 from nextfail.training.build import make_data, make_module, make_task
-from nextfail.training.run import flops_per_step
+from nextfail.training.rehearsal import flops_per_step
 
 CLAIMS = (
     "failure",

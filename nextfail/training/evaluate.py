@@ -16,8 +16,9 @@ from nextfail.tasks.data import DrawnData, TaskData, fixed_loader
 from nextfail.training.load import load, remake_data, remake_task, require_unchanged
 from nextfail.training.metrics import AnswerMetrics
 from nextfail.training.module import TaskModule
-from nextfail.training.run import one_process, quieten, record_of
+from nextfail.training.rehearsal import record_of
 from nextfail.training.sampled import sampled
+from nextfail.training.trainer import one_process, quieten
 
 
 def evaluate(

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from nextfail.runs.folder import RunFolder
 from nextfail.sweeps.job import resolve
-from nextfail.training.run import make_logger
+from nextfail.training.trainer import make_logger
 
 ROOT = Path(__file__).parents[2]
 KEPT = """
