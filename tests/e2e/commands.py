@@ -23,6 +23,9 @@ TINY = (
 )
 """A run of a few seconds, most of which are imports."""
 
+SHORT = ("debug=default", "model.depth=1", "model.width=16", "callbacks=none")
+"""A shorter one."""
+
 
 def command(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", f"nextfail.cli.{name}", *map(str, arguments)]
@@ -44,6 +47,10 @@ def call(
 
 def train(*overrides: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     return call("train", *TINY, *overrides, cwd=cwd, code=code)
+
+
+def short(*overrides: object, cwd: Path, **more: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return call("train", *SHORT, *overrides, cwd=cwd, **more)
 
 
 def sweep(*overrides: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -82,6 +89,11 @@ def until(true: Callable[[], object], seconds: float = 120) -> None:
     while not true():
         assert time.monotonic() < end, "it never became true"
         time.sleep(0.05)
+
+
+def runs(folder: Path) -> set[str]:
+    """Run folders below one, by their names; every other folder is named, too."""
+    return {path.name for path in folder.iterdir()}
 
 
 def run_of(cwd: Path, seed: int) -> Path:
