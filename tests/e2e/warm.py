@@ -33,7 +33,9 @@ def call(
         asked = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "streams": [*map(str, streams)]}
         server.stdin.write(json.dumps(asked) + "\n")
         server.stdin.flush()
-        limit = Timer(timeout, os.kill, (int(server.stdout.readline()), signal.SIGKILL))
+        child = server.stdout.readline()
+        assert child, f"{__file__} has ended; its stderr says why"
+        limit = Timer(timeout, os.kill, (int(child), signal.SIGKILL))
         limit.start()
         code = int(server.stdout.readline())
         limit.cancel()
