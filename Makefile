@@ -22,7 +22,7 @@ install: .venv/installed ## set up .venv with everything (make install TORCH='to
 	$(BIN)/pip install --quiet --constraint .venv/constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install ## train, evaluate and show the failure and both repairs, in under twenty minutes on 2 cores
+demo: install ## train, evaluate and show the failure and both repairs, a quarter of an hour on 2 cores with AVX-512
 	@echo "G(2,5): one Transformer, three objectives. Each edge is one token instead of three, and the model has a short"
 	@echo "convolution: with them teacherless training takes minutes. docs/repair.md says what each of them does."
 	$(BIN)/nextfail-train experiment=demo
@@ -37,7 +37,7 @@ demo-full: demo ## also the published prompt, Mamba without a teacher, three arm
 	$(BIN)/nextfail-train experiment=demo_full
 	$(BIN)/nextfail-report runs/demo runs/demo_{mamba,published,teacherless,mamba_teacherless,full} --out runs/demo_full/report
 
-test: lint ## lint and the default suite, under ten minutes on 2 cores
+test: lint ## lint and the default suite, about ten minutes on 2 cores
 	$(BIN)/pytest -n 2 -m $(DEFAULT)
 
 test-slow: install ## what the default suite has no time for: the built wheel, from another folder
