@@ -20,7 +20,7 @@ from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
 from nextfail.files import Inside
 from nextfail.runs import records
-from nextfail.runs.folder import RunFolder, State
+from nextfail.runs.folder import LOG, RunFolder, State
 from nextfail.runs.identity import SECTIONS, Identity
 from nextfail.runs.lock import Lock
 from nextfail.runs.naming import one_line, run_folder
@@ -30,6 +30,7 @@ from nextfail.runs.status import note
 from nextfail.source import find
 from nextfail.sweeps import recipe
 from nextfail.sweeps.check import check
+from nextfail.sweeps.clean import FailedRun
 from nextfail.sweeps.devices import NEED_GPU
 from nextfail.sweeps.effect import require_in_run
 from nextfail.sweeps.known import Known, Shorter
@@ -62,10 +63,26 @@ def run(cfg: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         result, _ = claim_and_train(cfg)
     else:
-        result, folder = guarded("nextfail-train", lambda: claim_and_train(cfg))
+        result, folder = guarded("nextfail-train", lambda: _single(cfg))
         folders.append(folder.path)
         say(f"{one_line(result)}\n{os.path.relpath(folder.path, HydraConfig.get().runtime.cwd)}")
     return float(result["exact_match"]["value"])
+
+
+def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
+    """As `claim_and_train`, for a command of one run; leaves no folder if the run is refused before its first checkpoint.
+
+    Some settings are found to be wrong only once the task and the model are made.
+    """
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    new = {*folder.files.names()} <= {LOG}  # which Hydra has opened
+    try:
+        return claim_and_train(cfg)
+    except UserError:
+        if new and not folder.checkpoints.exists():
+            with suppress(UserError):
+                FailedRun(folder.path, "refused").remove()
+        raise
 
 
 def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
