@@ -70,16 +70,17 @@ def run(cfg: DictConfig) -> float:
 
 
 def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
-    """As `claim_and_train`, for a command of one run; leaves no folder if the run is refused before its first checkpoint.
+    """As `claim_and_train`, for a command of one run.
 
-    Some settings are found to be wrong only once the task and the model are made.
+    A run that is refused before its first checkpoint leaves no folder: some values are found to be wrong only when the
+    task, the model or the trainer is made.
     """
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
     new = {*folder.files.names()} <= {LOG}  # which Hydra has opened
     try:
         return claim_and_train(cfg)
     except UserError:
-        if new and not folder.checkpoints.exists():
+        if new and folder.run_json.exists() and not folder.checkpoints.exists():
             with suppress(UserError):
                 FailedRun(folder.path, "refused").remove()
         raise
