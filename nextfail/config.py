@@ -179,7 +179,8 @@ TRAINER = {
     ),
     "val_every": Key("AtLeast1", "steps between validations"),
     "stop_at": Key(
-        "Accuracy | None", "ends training when exact match on the validation set reaches this; null for never"
+        "Accuracy | None",
+        "ends training when exact match on the validation set reaches this (first_hop_only's never does); null for never",
     ),
     "gradient_clip": Key("Positive | None", "largest norm of the gradient; null for none"),
     "cuda_graphs": Key("bool", "whether training steps are replayed as CUDA graphs: faster for small models"),

@@ -15,7 +15,11 @@ from nextfail.paths import CONF
 from nextfail.syntax import locate
 
 GROUPS = ("task", "data", "model", "objective", "optimizer", "scheduler")
-CALLBACKS = {"progress": "nextfail.training.progress.Progress", "train_set": "nextfail.training.callbacks.TrainSet"}
+CALLBACKS = {
+    "progress": "nextfail.training.progress.Progress",
+    "train_set": "nextfail.training.callbacks.TrainSet",
+    "sampled": "nextfail.training.sampled.Sampled",
+}
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 
 HEAD = """<!-- written by python -m nextfail.reference, which replaces it -->

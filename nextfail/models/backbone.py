@@ -66,6 +66,9 @@ class Backbone(nn.Module, ABC):
     width: int
     """Channels C of a hidden state."""
 
+    bounded = True
+    """Whether a sequence of more than `max_length` tokens cannot be read."""
+
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

@@ -75,6 +75,8 @@ class Stack(Backbone):
         conv_at: Literal["both", "attention", "mixer", "mlp", "none"] = "both",
         init_std: Positive = 0.02,
     ) -> None:
+        if mlp is None and conv is not None and conv_at == "mlp":
+            raise UserError("model.conv_at=mlp has no effect with model.mlp=null: choose mixer, or an MLP")
         depth = len(layers) if depth is None else depth
         super().__init__(vocab_size, max_length, width=width, depth=depth, init_std=init_std)
         if depth < len(layers):
@@ -101,7 +103,7 @@ class Stack(Backbone):
         if any(block.conv_mixer is not None or block.conv_mlp is not None for block in self._blocks()):
             able -= {CUSTOM_MASK}  # a convolution would leak masked positions
         self.capabilities = able | {EMBEDDINGS, BEFORE_NORM}
-        self._bounded = positions == "learned" or any(each.max_length is not None for each in mixers)
+        self.bounded = positions == "learned" or any(each.max_length is not None for each in mixers)
 
     @property
     def _residuals(self) -> int:
@@ -176,7 +178,7 @@ class Stack(Backbone):
                 mixer.announce(x.device.type)
             self._announced = x.device
         end = first + x.shape[1]
-        if self._bounded and end > self.max_length:
+        if self.bounded and end > self.max_length:
             raise UserError(f"a sequence of {end} tokens is too long for this model: max_length is {self.max_length}")
         if self.positions is None:
             return x

@@ -276,7 +276,7 @@ class Objective(nn.Module):
 
 
 class Sampler:
-    """Draws tokens from softmax(logits / temperature).
+    """Draws tokens from softmax(logits / temperature); takes the largest logit where that is not finite.
 
     Args:
         temperature: above 0.
@@ -289,7 +289,10 @@ class Sampler:
     def __call__(self, logits: Tensor) -> Tensor:
         """Tokens (...) from logits (..., V)."""
         self.used = True
-        shares = (logits.float() / self.temperature).softmax(-1)
+        logits = logits.float()
+        shares = ((logits - logits.amax(-1, keepdim=True)) / self.temperature).softmax(-1)
+        greedy = F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+        shares = torch.where(shares.isfinite().all(-1, keepdim=True), shares, greedy)  # of a model that has diverged
         return torch.multinomial(shares.flatten(0, -2), 1, generator=self.generator).view(logits.shape[:-1])
 
 

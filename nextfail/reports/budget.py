@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from nextfail.reports.collect import Group, group_by
-from nextfail.reports.leaderboard import flops_a_problem, judged, ranked, to_solved
+from nextfail.reports.leaderboard import cost, flops_a_problem, judged, ranked
 from nextfail.reports.record import Run
 from nextfail.reports.style import CHANCE, STYLE, colour, marker
 
@@ -66,8 +66,8 @@ def _rows(axes: Axes, groups: Sequence[Group], most: float) -> None:
     """A row per group, labelled in its colour: the labels are the legend of both panels."""
     for y, group in enumerate(groups):
         shade, shape = colour(group.objective), marker(group.runs[0].model)
-        reached = [seen * (flops_a_problem(run) or 0) for run in group.runs if (seen := to_solved(run)) is not None]
-        left = sum(run.result is not None for run in group.runs) - len(reached)
+        took = cost(group, ())
+        reached, left = took.flops, len(group.results) - len(took.problems)
         if reached:
             axes.plot(reached, [y] * len(reached), shape, ms=5, mfc=shade, mec="0.2", mew=0.5, ls="", clip_on=False)
             axes.plot([median(reached)], [y], "|", ms=13, mew=1.6, color="0.15")

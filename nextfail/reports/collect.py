@@ -51,8 +51,8 @@ class Group:
     @property
     def chance(self) -> float:
         """Exact match of a model that has learned everything but the hard token (1/d); NaN if unknown."""
-        chance = self.runs[0].facts.chance
-        return math.nan if chance is None else chance
+        known = (run.facts.chance for run in self.runs)  # of some tasks, only from a result
+        return next((chance for chance in known if chance is not None), math.nan)
 
     @property
     def results(self) -> list[Result]:

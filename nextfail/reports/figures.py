@@ -196,6 +196,8 @@ def legend(figure: Figure, groups: Sequence[Group], columns: int, cheat: bool = 
         "cheat: the rest, given the first hop": Line2D([], [], **CHEAT),
         "chance, 1/d": Line2D([], [], **CHANCE),
     }
+    if length == 2:
+        keys.pop(others)
     if hard is not None:
         keys = {hard_one: Line2D([], [], **_look(hard, length, hard)), **keys}
     if not cheat:

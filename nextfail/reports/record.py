@@ -88,6 +88,13 @@ class Run:
         """The run's seed."""
         return int(self.identity.settings["seed"])
 
+    @property
+    def batch(self) -> int:
+        """Training problems per step."""
+        settings = self.identity.settings
+        batches: int = settings["budget"].get("options", {}).get("accumulate_grad_batches", 1)
+        return batches * int(settings["data"]["batch_size"])
+
     def curve(self, split: str = "validation", kind: str = "token_accuracy") -> Curve | None:
         """Accuracies during training, or None if metrics.csv contains none.
 
@@ -99,8 +106,8 @@ class Run:
             rows = read_rows(RunFolder(self.folder).metrics_csv)
             by_step = {number(row, "step"): row for row in rows if row.get("split") == split}
             steps = sorted(step for step in by_step if not math.isnan(step))
-            samples = [step * self.identity.settings["data"]["batch_size"] for step in steps]
-        except (UserError, LookupError, TypeError):
+            samples = [step * self.batch for step in steps]
+        except (UserError, *_MALFORMED):
             return None
         positions = range(self.facts.length)
         tokens = [[number(by_step[step], f"{kind}_{i}") for i in positions] for step in steps]

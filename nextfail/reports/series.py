@@ -40,10 +40,9 @@ def series(run: Run, metric: str) -> list[Point]:
     split, _, column = metric.partition("/")
     rows = [row for row in _rows(run) if row.get("split") == split]
     try:
-        batch = run.identity.settings["data"]["batch_size"]
-        found = [(number(row, "step") * batch, number(row, column)) for row in rows]
+        found = [(number(row, "step") * run.batch, number(row, column)) for row in rows]
         return sorted(each for each in found if all(map(math.isfinite, each)))
-    except (LookupError, TypeError):  # somebody else's folder may have any settings
+    except (LookupError, TypeError, ValueError):  # somebody else's folder may have any settings
         return []
 
 

@@ -38,6 +38,7 @@ class Heartbeat(Callback):
         self.timing = Table(folder.files, folder.timing_csv.name, resume_step)
         self.seconds = 0.0  # in training and validation, over all sessions of this run
         self.rate = 0.0
+        self._tick: float | None = None  # when `seconds` was last counted; None before training
         self.status: Status = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job(), "step": resume_step,
                              "checkpoint": resume_step}  # fmt: skip
         self.write("starting")
@@ -62,11 +63,12 @@ class Heartbeat(Callback):
         now = time.monotonic()
         if now - self._beat >= self.every:
             self._advance(trainer, now)
-            left = (trainer.max_steps - trainer.global_step) * self.batch_size / self.rate
-            pace = {"samples_per_second": round(self.rate, 1), "seconds_left": round(left)}
-            self.write(
-                "running", step=trainer.global_step, **pace
-            )  # not the loss: reading it would synchronise with the device
+            pace = {}
+            if self.rate:  # 0 until the first step ends, which takes several batches with accumulated gradients
+                left = (trainer.max_steps - trainer.global_step) * self.batch_size / self.rate
+                pace = {"samples_per_second": round(self.rate, 1), "seconds_left": round(left)}
+            # without the loss: reading it would synchronise with the device
+            self.write("running", step=trainer.global_step, **pace)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._advance(trainer, time.monotonic())
@@ -77,6 +79,9 @@ class Heartbeat(Callback):
         seen |= {key: f"validation/{key}" for key in ("exact_match", *pl_module.task.metrics)}
         self.write("running", **{key: float(trainer.callback_metrics[name]) for key, name in seen.items()})
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._advance(trainer, time.monotonic())  # covers steps after the last validation
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         with suppress(UserError):  # the original exception is more informative
             self.write("running", step=trainer.global_step)
@@ -85,10 +90,15 @@ class Heartbeat(Callback):
         if trainer.global_step > self._beat_step:
             self.rate = (trainer.global_step - self._beat_step) * self.batch_size / (now - self._beat)
             self._beat, self._beat_step = now, trainer.global_step
-        self.seconds += now - self._tick
-        self._tick = now
+        self._count(now)
+
+    def _count(self, now: float) -> None:
+        if self._tick is not None:
+            self.seconds += now - self._tick
+            self._tick = now
 
     def state_dict(self) -> dict[str, Any]:
+        self._count(time.monotonic())
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

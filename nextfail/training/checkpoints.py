@@ -21,6 +21,7 @@ from nextfail.files import Inside, open_regular
 from nextfail.runs.folder import BEST, LAST, PREVIOUS, RunFolder
 from nextfail.runs.identity import READABLE, SCHEMA
 from nextfail.runs.lock import Lock
+from nextfail.training.module import TaskModule
 
 NEW = "new.ckpt"
 """A complete checkpoint that has not yet replaced the last one."""
@@ -31,7 +32,7 @@ class NotWholeError(UserError):
 
 
 class Checkpoints(Checkpoint):
-    """Saves after every validation: `last.ckpt`, the previous one, and the best by validation exact match.
+    """Saves after every validation: `last.ckpt`, the previous one, and the best on the validation set.
 
     On Ctrl-C or SIGTERM it waits for the end of the step, and of its validation if one is due, saves, and raises
     RunCut. A second Ctrl-C exits immediately.
@@ -68,7 +69,8 @@ class Checkpoints(Checkpoint):
             _leave(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        value = float(trainer.callback_metrics["validation/exact_match"])
+        assert isinstance(pl_module, TaskModule)
+        value = float(trainer.callback_metrics[f"validation/{pl_module.objective.judged_by}"])
         better, self.best = value > self.best, max(value, self.best)
         self.save(trainer, best=better)
         if stop.requested is not None:

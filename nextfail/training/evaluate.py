@@ -26,6 +26,7 @@ def evaluate(
     *,
     checkpoint: str,
     sizes: dict[str, Any] | None,
+    fixed: tuple[str, ...] = (),
     file: Path | None,
     trust: bool,
     samples: int = 0,
@@ -37,7 +38,8 @@ def evaluate(
     Args:
         folder: a run folder.
         checkpoint: "last", "best" or a path.
-        sizes: task settings that differ from the run's.
+        sizes: settings of a task of another size; those that the model fixes, such as its labels, are ignored.
+        fixed: keys of `sizes` that must not be ignored.
         file: problems in the task's text format, instead of sampled ones.
         trust: whether the user's own classes named in run.json may be imported.
         samples: answers to sample per problem, beside greedy decoding.
@@ -61,7 +63,7 @@ def evaluate(
     run = folder.run()
     module, path, steps = load(folder, checkpoint, trust)
     if sizes is not None:
-        fit(module, sizes)
+        fit(module, sizes, fixed)
     problems = module.task.read(file) if file else own_problems(folder, module.task, trust)
     torch.set_num_threads(run["threads"])
     trainer = L.Trainer(
@@ -101,15 +103,21 @@ def evaluate(
     }
 
 
-def fit(module: TaskModule, sizes: dict[str, Any]) -> None:
+def fit(module: TaskModule, sizes: dict[str, Any], fixed: tuple[str, ...] = ()) -> None:
     """Switch a module to problems of another size.
 
+    Args:
+        sizes, fixed: see `evaluate`.
+
     Raises:
-        UserError: they exceed the model's vocabulary or maximum length.
+        UserError: they exceed the model's vocabulary or maximum length; or a setting cannot be changed.
     """
     task = module.task.resized(sizes)
+    for key in fixed:
+        if (now := getattr(task, key)) != sizes[key]:
+            raise UserError(f"--set {key}={sizes[key]}: this run's model is for {key}={now}")
     needed, most = module.objective.max_length(task), module.backbone.max_length
-    if needed > most:
+    if module.backbone.bounded and needed > most:
         raise UserError(f"{task} needs {needed} tokens, and this run's model reads at most {most}")
     module.task = module.objective.task = task
     module.metrics = AnswerMetrics(task)

@@ -66,7 +66,10 @@ def adamw(
 
 @public("muon")
 class MuonAdamW(Optimizer):
-    """Muon (Jordan et al. 2024) for hidden matrices and AdamW for everything else, as one optimizer with one schedule.
+    """Muon (Jordan et al. 2024) for matrices and AdamW for everything else, as one optimizer with one schedule.
+
+    Embeddings, which are tied with the unembedding, count as everything else. The unembeddings that some objectives add
+    for their heads count as matrices; Jordan et al. leave output layers to AdamW.
 
     Args:
         module: the module to train.

@@ -1,5 +1,6 @@
 """Accuracy of sampled answers, beside that of greedy decoding."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,7 +29,7 @@ def sampled(module: TaskModule, batches: Iterable[Batch], count: int, temperatur
 
     Returns:
         `sampled_exact_match`: the share of samples that are right; `best_of_samples`: the share of problems of which at
-        least one sample is. Intervals are over problems: of the first, they hold for one sample per problem.
+        least one sample is. Intervals are over problems, as if all samples of one agreed: never too narrow.
 
     Raises:
         UserError: the objective cannot be sampled.
@@ -44,8 +45,10 @@ def sampled(module: TaskModule, batches: Iterable[Batch], count: int, temperatur
                 answers.append(module.task.score(generated, here)["exact_match"].right.bool())
         right.append(torch.stack(answers, 1).cpu())  # (B, count)
     hits = torch.cat(right)
+    problems = float(hits.float().mean(1, dtype=torch.float64).sum())  # as many as the samples that are right amount to
+    low, high = (proportion(rounded(problems), len(hits)) for rounded in (math.floor, math.ceil))
     return {
-        "sampled_exact_match": proportion(int(hits.sum()), hits.numel()),
+        "sampled_exact_match": low | {"value": problems / len(hits), "high": high["high"]},
         "best_of_samples": proportion(int(hits.any(1).sum()), len(hits)),
         "samples": count,
         "temperature": temperature,

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Mamba2Config, Mamba2ForCausalLM
 
 from nextfail.errors import UserError
 from nextfail.models import Mamba2
+from nextfail.models.mixers.mamba2 import Mamba2Mixer
 
 VOCAB, LENGTH = 17, 12
 
@@ -64,6 +66,19 @@ def test_equals_mamba2_of_transformers() -> None:
 def test_forms_give_the_same_model() -> None:
     one, other = small(scan="blocked"), small(scan="loop")
     torch.testing.assert_close(one(ids()), other(ids()), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 31, 32, 33, 70])
+def test_flops_do_not_depend_on_the_form(steps: int) -> None:
+    """Those of matrix products are counted by torch, and the others told by the mixer."""
+    counts = []
+    for scan in ("blocked", "loop"):
+        mixer = Mamba2Mixer(16, d_state=6, head_dim=8, scan=scan)
+        x = torch.randn(2, steps, 16, requires_grad=True)
+        with FlopCounterMode(display=False) as counter:
+            mixer(x).sum().backward()
+        counts.append(counter.get_total_flops() + 3 * mixer.uncounted_flops(x))
+    assert counts[0] == counts[1]
 
 
 def test_initial_weights() -> None:

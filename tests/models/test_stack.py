@@ -48,7 +48,7 @@ options = st.fixed_dictionaries(
         "conv": st.sampled_from([None, 2, 4]),
         "conv_at": st.sampled_from(["both", "mixer", "mlp"]),
     }
-)
+).filter(lambda how: how["mlp"] or not how["conv"] or how["conv_at"] != "mlp")
 
 
 @given(patterns, options, st.lists(st.integers(1, 4), min_size=1, max_size=5))
@@ -335,6 +335,10 @@ def test_weights_under_their_older_names_are_loaded(conv: int | None) -> None:
         ({"positions": "sine"}, r"model\.positions='sine' is unknown: choose learned, rope or none"),
         ({"norm": "batch"}, r"model\.norm='batch' is unknown: choose layer or rms"),
         ({"mlp": "relu"}, r"model\.mlp='relu' is unknown: choose gelu, swiglu or null"),
+        (
+            {"mlp": None, "conv": 3, "conv_at": "mlp"},
+            r"model\.conv_at=mlp has no effect with model\.mlp=null: choose mixer",
+        ),
         ({"conv_at": "head"}, r"model\.conv_at='head' is unknown: choose both, mixer, mlp or none"),
         ({"heads": 3}, r"model\.heads=3 does not divide model\.width=16"),
         ({"heads": 16, "positions": "rope"}, r"model\.positions=rope rotates pairs of channels, and a head has 1"),

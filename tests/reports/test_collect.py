@@ -2,7 +2,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from synthetic import AS_PUBLISHED, change, cut_short, example, make_run, rewrit
 from nextfail.errors import UserError
 from nextfail.reports.collect import collect, find
 from nextfail.reports.record import read_run
+from nextfail.reports.series import series
 from nextfail.runs.lock import Owner
 from nextfail.runs.records import ODD
 
@@ -188,6 +189,30 @@ def test_a_curve_is_the_validation_rows_in_order(tmp_path: Path) -> None:
     assert curve.samples == [1280, 2560]
     assert curve.tokens == [[0.9, 0.1, 0.2], [1.0, 0.5, 0.6]]
     assert curve.cheat == [1.0, 1.0]
+
+
+def test_a_step_may_be_of_several_batches(tmp_path: Path) -> None:
+    budget = {"max_steps": 20, "val_every": 10, "options": {"accumulate_grad_batches": 3}}
+    run = read_run(make_run(tmp_path / "run", batch_size=128, budget=budget))
+    curve = run.curve()
+    assert curve is not None and curve.samples == [3840, 7680]
+    assert series(run, "validation/token_accuracy_1") == [(3840, 0.2), (7680, 0.5)]
+
+
+def test_settings_that_make_no_sense_have_no_curve(tmp_path: Path) -> None:
+    budget = {"max_steps": 20, "val_every": 10, "options": {"accumulate_grad_batches": "x"}}
+    run = read_run(make_run(tmp_path / "run", budget=budget))
+    assert run.curve() is None and series(run, "validation/token_accuracy_1") == []
+
+
+def test_chance_is_that_of_the_seed_that_knows_it(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path / str(seed), seed=seed)
+    (group,) = collect([tmp_path]).groups
+    facts = [replace(run.facts, chance=chance) for run, chance in zip(group.runs, (None, 0.3), strict=True)]
+    runs = [replace(run, facts=each) for run, each in zip(group.runs, facts, strict=True)]
+    assert replace(group, runs=runs).chance == 0.3
+    assert math.isnan(replace(group, runs=runs[:1]).chance)
 
 
 def test_a_curve_without_some_columns_has_gaps(tmp_path: Path) -> None:

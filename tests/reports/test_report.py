@@ -5,6 +5,8 @@ import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -300,3 +302,13 @@ def test_mistakes_are_one_message_and_code_2(tmp_path: Path) -> None:
         done = call(tmp_path / folder, code=2)
         assert done.stderr.startswith(f"nextfail-report: {message}") and done.stderr.count("\n") == 1
     assert "Traceback" in call(tmp_path / "empty", code=1, NEXTFAIL_DEBUG="1").stderr
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_a_legend_names_what_answers_of_a_length_have(length: int) -> None:
+    facts = SimpleNamespace(places=("hard", "rest", "first"), hard_position=1, length=length)
+    groups: Any = [SimpleNamespace(runs=[SimpleNamespace(facts=facts)])]
+    figure = Figure()
+    figures.legend(figure, groups, columns=3)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[0] == "hard" and ("rest" in texts) is (length > 2)

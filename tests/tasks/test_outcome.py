@@ -65,6 +65,10 @@ def metrics(
         ("clever_hans", metrics(0.2, cheat=0.99, degree=5)),
         ("undertrained", metrics(0.5, cheat=0.99, degree=5)),
         ("undertrained", metrics(0.2, cheat=0.99, degree=2)),
+        # with many arms, a hop that is never right is no guess
+        ("clever_hans", metrics(0.05, cheat=0.99, degree=20)),
+        ("undertrained", metrics(0.0, cheat=0.99, degree=20)),
+        ("undertrained", metrics(0.0, degree=20)),
         # where no hop can be given
         ("at_chance", metrics(0.5, others=(1.0, 1.0, 1.0))),
         ("at_chance", metrics(0.47, hard=0.5, others=(0.95, 0.96, 0.95))),

@@ -1,6 +1,7 @@
 """Star graphs of several lengths: drawn as they should be, told apart, and scored up to their end."""
 
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
@@ -149,3 +150,21 @@ def test_sets_are_disjoint() -> None:
 def test_mistakes(settings: tuple[object, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         StarMixed(*settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("goal", "chance"), [("leaf", 1 / 3), ("any", (1 / 2 + 1 / 3 + 1 / 4) / 3 * 2 / 3 + 1 / 3)])
+def test_chance_is_what_a_guess_scores(goal: Literal["leaf", "any"], chance: float) -> None:
+    """A guess among the neighbours of the start takes the goal if it is one of them."""
+    task, right, count = StarMixed(3, 3, 5, 20, goal), 0.0, 20_000
+    for edges, start, end, _ in problems(task, task.sample(count, generator("tests", 0)).long()):
+        near = [v for u, v in edges if u == start]
+        right += 1.0 if end in near else 1 / len(near)
+    assert task.chance == pytest.approx(chance)
+    assert right / count == pytest.approx(chance, abs=0.01)
+
+
+def test_as_many_labels_as_tokens_of_16_bits_allow() -> None:
+    most = StarMixed(2, 3, 4, 2**15 - 6)
+    assert most.sample(8, generator("tests", 0)).prompts.max() == most.vocab.fill == 2**15 - 1
+    with pytest.raises(UserError, match=r"num_nodes=32763 is too large: .* which allows 32762"):
+        StarMixed(2, 3, 4, 2**15 - 5)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,14 @@ def test_seed_decides_the_file(tmp_path: Path) -> None:
         write(tmp_path / name, 20, seed)
     one, again, other = ((tmp_path / name).read_bytes() for name in ("one", "again", "other"))
     assert one == again != other
+
+
+def test_edges_that_may_be_turned_are_not_written(by_hand: Batch) -> None:
+    turned = replace(SMALL, direction="random")
+    with pytest.raises(
+        UserError, match=r"task\.direction=random cannot be written: in the text format, every edge lea"
+    ):
+        turned.lines(by_hand)
 
 
 def test_existing_file_is_left_as_it_is(path: Path) -> None:

@@ -1,4 +1,7 @@
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from helpers import SMALL, quiet_trainer, trainable
@@ -6,9 +9,10 @@ from lightning.pytorch.loggers.logger import Logger
 
 from nextfail.models import Backbone
 from nextfail.objectives import Loss, TeacherForcing
+from nextfail.runs.folder import RunFolder
 from nextfail.tasks import Batch
 from nextfail.tasks.data import DrawnData
-from nextfail.training.callbacks import StopWhenDiverged, TrainSet
+from nextfail.training.callbacks import Heartbeat, StopWhenDiverged, TrainSet
 from nextfail.training.metrics import AnswerMetrics, flat
 
 
@@ -70,3 +74,39 @@ def test_accuracies_on_the_first_training_problems(train: int | None, tmp_path: 
     expected = {f"train_set/{key}": value for key, value in flat(metrics.compute()).items()}
     assert "train_set/forced_token_accuracy_1" in expected
     assert {key: value for key, value in kept.seen.items() if key.startswith("train_set/")} == pytest.approx(expected)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time that callbacks see."""
+    now = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(
+        "nextfail.training.callbacks.time", SimpleNamespace(monotonic=lambda: now.now, time=lambda: 0.0)
+    )
+    return now
+
+
+def test_a_rate_is_told_once_there_is_one(tmp_path: Path, clock: SimpleNamespace) -> None:
+    """Where a step is of many batches, the first updates of the status come before its end."""
+    module: Any = trainable(TeacherForcing())
+    heartbeat, trainer = Heartbeat(RunFolder(tmp_path), 8, 0), SimpleNamespace(global_step=0, max_steps=3)
+    heartbeat.on_train_start(trainer, module)  # type: ignore[arg-type]
+    seen = []
+    for step in (0, 1):
+        clock.now, trainer.global_step = clock.now + 4, step
+        heartbeat.on_train_batch_end(trainer, module, None, None, 0)  # type: ignore[arg-type]
+        status = json.loads((tmp_path / "status.json").read_text())
+        seen.append((status["state"], status.get("samples_per_second"), status.get("seconds_left")))
+    assert seen == [("running", None, None), ("running", 1.0, 16)]
+
+
+def test_seconds_are_those_until_the_end_and_until_a_checkpoint(tmp_path: Path, clock: SimpleNamespace) -> None:
+    module: Any = trainable(TeacherForcing())
+    heartbeat, trainer = Heartbeat(RunFolder(tmp_path), 8, 0), SimpleNamespace(global_step=0, max_steps=3)
+    assert heartbeat.state_dict() == {"seconds": 0.0}
+    heartbeat.on_train_start(trainer, module)  # type: ignore[arg-type]
+    clock.now += 1.5  # less than between two updates of the status
+    assert heartbeat.state_dict() == {"seconds": 1.5}
+    clock.now += 1
+    heartbeat.on_train_end(trainer, module)  # type: ignore[arg-type]
+    assert heartbeat.seconds == 2.5

@@ -12,6 +12,7 @@ from torch import Tensor
 from nextfail.errors import UserError
 from nextfail.models import Backbone
 from nextfail.objectives import ALL, Objective, TeacherForcing
+from nextfail.objectives.base import Sampler
 from nextfail.runs.table import read_rows
 from nextfail.tasks.data import fixed_loader
 from nextfail.training.sampled import sampled
@@ -86,11 +87,29 @@ def test_shares_of_samples_and_of_problems() -> None:
     batch = drawn(SMALL, 1000)
     objective.answers = batch.answers
     found = sampled(module, [batch], 3, 1.0, 0)
-    assert found["sampled_exact_match"]["n"] == 3000 and found["best_of_samples"]["n"] == 1000
+    assert found["sampled_exact_match"]["n"] == found["best_of_samples"]["n"] == 1000
     assert found["sampled_exact_match"]["value"] == pytest.approx(1 / 2, abs=0.04)
     assert found["best_of_samples"]["value"] == pytest.approx(7 / 8, abs=0.04)
     assert (found["samples"], found["temperature"]) == (3, 1.0)
     assert sampled(module, [batch], 3, 1.0, 0) == found != sampled(module, [batch], 3, 1.0, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_samples_that_agree_are_no_more_than_one(count: int) -> None:
+    """The interval of the share is that of the problems, however often each is asked."""
+    module = trainable(TeacherForcing()).eval()
+    once, more = (sampled(module, [drawn(SMALL, 50)], each, 1e-4, 0)["sampled_exact_match"] for each in (1, count))
+    assert once == more
+
+
+def test_no_logits_are_too_much(recwarn: pytest.WarningsRecorder) -> None:
+    """A model that has diverged is sampled, too, and a temperature may be as low as numbers go."""
+    nan, inf = float("nan"), float("inf")
+    logits = torch.tensor([[0.0, nan, 1.0], [nan, nan, nan], [inf, 0.0, inf], [-inf, -inf, -inf], [3.0, 5.0, -inf]])
+    for temperature in (1e-40, 1.0, 1e30):
+        drawn = Sampler(temperature, seeded())(logits)
+        assert drawn.shape == (5,) and drawn.min() >= 0 and drawn[4] < 2
+    assert Sampler(1e-40, seeded())(logits[4:]).tolist() == [1]
 
 
 def test_the_callback_does_not_affect_a_run(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def blocked(
     Uses K chunks of L steps; T is padded with zeros, which change neither outputs nor state.
     """
     steps = x.shape[1]
-    length = -(-steps // -(-steps // chunk))  # chunks of nearly equal length
+    length = _chunk_length(steps, chunk)
     short = -steps % length
     if short:
         x, decay = F.pad(x, (0, 0, 0, 0, 0, short)), F.pad(decay, (0, 0, 0, short))
@@ -142,3 +142,17 @@ def blocked(
         y = y + sums.exp().unsqueeze(-1) * (C.unsqueeze(2) @ torch.stack(starts[:-1], 1).mT)
         state = starts[-1]
     return y.transpose(2, 3).flatten(1, 2)[:, :steps], state
+
+
+def blocked_flops(rows: int, steps: int, heads: int, channels: int, states: int) -> int:
+    """FLOPs of the matrix products of `blocked` in a forward pass without states before or after it."""
+    length = _chunk_length(steps, CHUNK)
+    chunks = -(-steps // length)
+    within = length * (states + heads * channels)  # C B^T, then the product with x
+    between = 2 * heads * channels * states if chunks > 1 else 0  # into the states, and out of them
+    return 2 * rows * chunks * length * (within + between)
+
+
+def _chunk_length(steps: int, chunk: int) -> int:
+    """Steps per chunk, if chunks of at most `chunk` steps are to be nearly equal."""
+    return -(-steps // -(-steps // chunk))

@@ -9,7 +9,7 @@ from nextfail.tasks.facts import SOLVED
 Metrics = Mapping[str, Any]
 
 LEARNED = 0.95  # accuracy at which the cheat, or any token but the hard one, counts as learned
-MARGIN = 0.05  # largest distance of the hard token's confidence interval from 1/d that still counts as chance
+MARGIN = 0.05  # largest distance of the hard token's interval from chance that still counts as a guess
 
 OUTCOMES = {
     "solved": "exact match (for first_hop_only, the hard token) is at least 0.95",
@@ -35,10 +35,11 @@ def judge(metrics: Metrics, finite: bool = True, judged_by: str = "exact_match")
         finite: whether the loss stayed finite.
         judged_by: metric of the objective: exact_match, or hard_token_accuracy if only the hard token is trained.
 
-    An accuracy below 1/d never counts as a failure: such a model has not even learned the cheat yet.
+    An accuracy below that margin never counts as a failure: such a model has not even learned the cheat yet.
     """
     hard, chance = metrics["hard_token_accuracy"], metrics["chance"]
-    guessing = chance - MARGIN <= hard["low"] and hard["high"] <= chance + MARGIN
+    margin = min(MARGIN, chance / 2)  # with many arms, a hop that is never right is no guess
+    guessing = chance - margin <= hard["low"] and hard["high"] <= chance + margin
     if not finite:
         return "diverged"
     if metrics[judged_by]["value"] >= SOLVED:

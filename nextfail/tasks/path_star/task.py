@@ -237,6 +237,9 @@ class PathStar(Star):
                 raise UserError(f"task.{key}={value} has no effect on problems from files: leave it out")
 
     def lines(self, batch: Batch) -> Iterator[str]:
+        if self.direction != "away":
+            raise UserError(f"task.direction={self.direction} cannot be written: in the text format, every edge leads "
+                            "away from the start")  # fmt: skip
         return textfile.lines(*self._split(batch.prompts), batch.answers)
 
     def example(self, batch: Batch, decoded: Tensor) -> list[dict[str, Any]]:

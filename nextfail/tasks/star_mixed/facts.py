@@ -1,6 +1,7 @@
 """Facts about star graphs of mixed lengths, for reports."""
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from nextfail.tasks.facts import Facts, whole
@@ -16,7 +17,7 @@ def facts(settings: Mapping[str, Any]) -> Facts:
     goal = str(settings["goal"])
     return Facts(
         title=title(**sizes, goal=goal),
-        chance=1 / sizes["degree"],
+        chance=chance(sizes["degree"], sizes["shortest"], sizes["longest"], goal),
         length=sizes["longest"] + 1,
         hard_position=1,
         sizes={**sizes, "goal": goal},
@@ -27,6 +28,14 @@ def facts(settings: Mapping[str, Any]) -> Facts:
         notes=NOTES,
         order=tuple(sizes.values()),
     )
+
+
+def chance(degree: int, shortest: int, longest: int, goal: str) -> float:
+    """Accuracy of a first hop that is a guess: 1/d, except that a goal next to the start is the first hop."""
+    if goal == "leaf":
+        return 1 / degree
+    beside = fmean(1 / (length - 1) for length in range(shortest, longest + 1))
+    return beside + (1 - beside) / degree
 
 
 def title(degree: int, shortest: int, longest: int, num_nodes: int, goal: str) -> str:

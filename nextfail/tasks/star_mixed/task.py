@@ -72,6 +72,9 @@ class StarMixed(Star):
     def __post_init__(self) -> None:
         if self.shortest > self.longest:
             raise UserError(f"task.shortest={self.shortest} is above task.longest={self.longest}")
+        if (excess := self.vocab.size - 2**15) > 0:
+            raise UserError(f"task.num_nodes={self.num_nodes} is too large: tokens are stored in 16 bits, "
+                            f"which allows {self.num_nodes - excess}")  # fmt: skip
         assert self.sizes  # each size validates itself
 
     def __str__(self) -> str:
@@ -80,6 +83,11 @@ class StarMixed(Star):
     @property
     def title(self) -> str:
         return facts.title(self.degree, self.shortest, self.longest, self.num_nodes, self.goal)
+
+    @property
+    def chance(self) -> float:
+        """Hard-token accuracy of a guess among the neighbours of the start; a goal that is one of them is the hop."""
+        return facts.chance(self.degree, self.shortest, self.longest, self.goal)
 
     @cached_property
     def sizes(self) -> list[PathStar]:
