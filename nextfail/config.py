@@ -180,7 +180,7 @@ TRAINER = {
     "val_every": Key("AtLeast1", "steps between validations"),
     "stop_at": Key(
         "Accuracy | None",
-        "ends training when exact match on the validation set reaches this (first_hop_only's never does); null for never",
+        "ends training when exact match on the validation set reaches this, for first_hop_only never; null for never",
     ),
     "gradient_clip": Key("Positive | None", "largest norm of the gradient; null for none"),
     "cuda_graphs": Key("bool", "whether training steps are replayed as CUDA graphs: faster for small models"),
