@@ -261,7 +261,7 @@ LAUNCHERS = {
         "gpus": Key("AtLeast1 | None", "GPUs of a run, of which it uses one"),
         "setup": Key("list | None", "shell lines before each run, such as module load cuda"),
         "max_array": Key("AtLeast1 | None", "longest array; null asks the cluster"),
-        "detach": Key("bool", "send the jobs and return"),
+        "detach": Key("bool", "submit the jobs and exit"),
         "job_name": Key("str | int", "name of every job"),
         "extra": Key("dict", "further options of sbatch"),
     },

@@ -20,6 +20,7 @@ CALLBACKS = {
     "train_set": "nextfail.training.callbacks.TrainSet",
     "sampled": "nextfail.training.sampled.Sampled",
 }
+VARS = "your own, for other keys to refer to: `+vars.steps=500 'trainer.max_steps=${vars.steps}'`"
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 
 HEAD = """<!-- written by python -m nextfail.reference, which replaces it -->
@@ -34,7 +35,8 @@ of your own brings its own keys: the arguments of its `__init__`.
 
 def page() -> str:
     """The content of docs/configuration.md."""
-    parts = [HEAD, *_section("Top level", "", TOP), *_section("`trainer`", "trainer.", TRAINER)]
+    parts = [HEAD, *_section("Top level", "", TOP), _row("vars.KEY", "any value", VARS)]
+    parts += [*_section("`trainer`", "trainer.", TRAINER)]
     parts += [*_section("`trainer.options`: handed on to Lightning's Trainer", "trainer.options.", OPTIONS)]
     parts += [*_section("`size`", "size.", SIZE)]
     for group in GROUPS:
@@ -110,7 +112,7 @@ def _row(key: str, takes: str, meaning: str, defaults: dict[str, Any] | None = N
     if defaults is not None:
         name = key.rpartition(".")[2]
         cells.append(f"`{_written(defaults[name])}`" if name in defaults else "")
-    return "| " + " | ".join([*cells, meaning.rstrip(".")]) + " |"
+    return "| " + " | ".join([*cells, re.sub(r"\bNone\b", "null", meaning.rstrip("."))]) + " |"
 
 
 def _written(value: Any) -> str:

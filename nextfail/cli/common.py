@@ -1,13 +1,15 @@
 """Shared by the commands: tasks by name, and argument parsing."""
 
 import argparse
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from nextfail import __version__
+from nextfail import __version__, source
 from nextfail.errors import UserError
 from nextfail.paths import CONF
+from nextfail.sweeps.check import unknown
 from nextfail.terminal import mend_pipes
 
 
@@ -23,7 +25,9 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
     """
     known = sorted((path.stem for path in (CONF / "task").glob("*.yaml")), key=lambda stem: (len(stem), stem))
     if name not in known:
-        raise UserError(f"unknown task {name!r}: choose one of {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
+        raise UserError(f"unknown task {name!r}: {hint}")
     from omegaconf import OmegaConf  # takes 0.1 s; not every command needs it
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
@@ -38,13 +42,16 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
     elif base is None:
         content = {}
     for text in sets:
-        key, equals, value = text.partition("=")
+        key, equals, value = text.removeprefix("task.").partition("=")
         if not (key and equals):
             raise UserError(f"--set {text}: give KEY=VALUE")
         try:
             content[key] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore
         except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"--set {text}: {' '.join(str(error).split())}") from error
+    if whole and (made := source.find(str(content.get("_target_")))) and made.parameters is not None:
+        for key in content.keys() - made.parameters.keys() - {"_target_"}:
+            raise unknown(f"task.{key}", [f"task.{each}" for each in made.parameters])
     return content
 
 

@@ -88,7 +88,7 @@ def table(result: dict[str, Any]) -> Table:
 
 def _row(drawn: Table, name: str, value: dict[str, float] | None) -> None:
     if value is None:
-        drawn.add_row(name, "-", "not asked by this objective", "")
+        drawn.add_row(name, "-", "not defined for this objective", "")
     else:
         drawn.add_row(name, f"{value['value']:.3f}", f"{value['low']:.3f} to {value['high']:.3f}", f"{value['n']:,}")
 

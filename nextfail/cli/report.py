@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="PATH", help="folder of the report (default: FOLDER/report)")
     parser.add_argument("--format", choices=("csv", "latex", "html"), help="print only the tables, in this format")
     parser.add_argument("--metric", metavar="NAME", help="show this metric of metrics.csv, as in train/loss, instead "
-                        "of the results; without a split, of the validation set")  # fmt: skip
+                        "of the results; without a split, of the validation set if it has it")  # fmt: skip
     arguments = parser.parse_args()
     guarded(parser.prog, lambda: run(arguments.folders, arguments.out, arguments.format, arguments.metric))
 
@@ -44,7 +44,7 @@ def run(folders: list[Path], out: Path | None, kind: str | None = None, metric: 
     if metric is not None:
         from nextfail.reports import series  # slow to import
 
-        tasks = series.gather(collection, metric := series.full_name(metric))
+        tasks = series.gather(collection, metric := series.full_name(metric, collection))
     held = page.sections(collection)
     files = Inside(folders[0]).below("report") if out is None else Inside(out)
     written = [*report.write(collection, files), *page.write(collection, held, files)]

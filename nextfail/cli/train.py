@@ -32,6 +32,9 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
               "--info", "-i", "--experimental-rerun")  # fmt: skip
 """Hydra flags that take a value."""
 
+GROUPS = ("experiment", "objective", "model", "task", "data", "trainer", "optimizer", "scheduler", "recipe", "debug")
+"""Config groups whose options a command may name."""
+
 OF_HYDRA = ("--package", "-p", "-m", "--multirun", "--config-name", "-cn", "--config-path", "-cp")
 """Hydra flags with which `--cfg job` is left to Hydra."""
 
@@ -166,7 +169,15 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
     if match := re.search(
         r"Could not find '([\w/]+)/([^'/]+)'\n\nAvailable options in '[\w/]+':\n((?:\t.*\n?)+)", text
     ):
-        return no_option(match[1], match[2], match[3].split())
+        return no_option(*typed(match[1], match[2], arguments), match[3].split())
+    if match := re.search(r"Ambiguous value for argument '(.+?)'\n", text):
+        key = match[1].partition("=")[0]
+        lists = "" if is_group(key) else f", and {key}=[...] is a list"
+        return f"{match[1]} names several values: nextfail-train -m trains a run with each{lists}"
+    if "missing EQUAL" in text and (bare := next((each for each in arguments if is_bare(each)), None)):
+        groups = [group for group in GROUPS if bare in options(group)]
+        hint = f": did you mean {' or '.join(f'{group}={bare}' for group in groups)}?" if groups else ""
+        return f"{bare} is neither GROUP=OPTION nor KEY=VALUE{hint}"
     if "does not support sweep type" in text:
         return "an interval needs a sweeper that draws from it: hydra/sweeper=optuna, as in experiment=search"
     if "--run, --multirun, --cfg" in text:
@@ -174,8 +185,26 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
     return text
 
 
+def is_bare(argument: str) -> bool:
+    """Whether an argument is a word without a value, which Hydra cannot read."""
+    return "=" not in argument and not argument.startswith(("-", "~"))
+
+
+def typed(group: str, option: str, arguments: Sequence[str]) -> tuple[str, str]:
+    """The group and option as they stand in the arguments: of experiment=leaderboard/x, Hydra names the last part."""
+    whole = f"{group}/{option}"
+    pairs = (text.lstrip("+~").partition("=")[::2] for text in arguments)
+    return next((pair for pair in pairs if "/".join(pair) == whole), (group, option))
+
+
 def no_option(group: str, option: str, known: list[str]) -> str:
     """Error message for a missing option of a group, with the nearest existing ones."""
+    folder, _, _ = option.rpartition("/")
+    if (CONF / group / option).is_dir() or folder:
+        inside = sorted((CONF / group / (folder or option)).glob("*.yaml"))
+        known = [f"{folder or option}/{path.stem}" for path in inside] or known
+    if (CONF / group / option).is_dir():
+        return f"{group}={option}: this is a folder of options: choose one of {', '.join(known)}"
     near = difflib.get_close_matches(option, known, n=2, cutoff=0.6)
     if near:
         return f"{group}={option}: there is no such option: did you mean {' or '.join(near)}?"

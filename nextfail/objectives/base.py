@@ -83,10 +83,8 @@ class Objective(nn.Module):
         """
         missing = sorted(self.requires - backbone.capabilities)
         if missing:
-            raise UserError(
-                f"{type(self).__name__} needs a backbone with {missing}, "
-                f"and {type(backbone).__name__} has {sorted(backbone.capabilities)}"
-            )
+            raise UserError(f"{type(self).__name__} needs a backbone with {' and '.join(missing)}, which "
+                            f"{type(backbone).__name__} does not have: see docs/backbones.md")  # fmt: skip
         self.task, self.vocab = task, task.vocab
         own = [way for way in ("inputs", "states", "generate", "forced") if way in _overridden(type(self))]
         if own and self.reads_prompt_once:

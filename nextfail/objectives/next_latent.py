@@ -39,7 +39,7 @@ class NextLatent(Objective):
             of the longest answer - 2.
         latent_weight: weight of the smooth L1 loss.
         kl_weight: weight of the KL divergence.
-        prompt: whether hidden states of the prompt are predicted, and predict later ones, too.
+        prompt: whether the hidden states of the prompt take part in the loss, too.
     """
 
     def __init__(

@@ -24,11 +24,11 @@ COLUMNS = (
     "extra parameters",
 )
 NOTES = (
-    "to 0.95: training problems, and FLOPs of training on them, until the first validation with an exact match (of "
-    "first_hop_only, a hard token) of at least 0.95; medians over the seeds that reached it",
+    "problems, FLOPs to 0.95: of training, until the first validation at which exact match (of first_hop_only, the "
+    "accuracy of the hard token) is at least 0.95; medians over the seeds that reached it",
     "solved: of all seeds (one that is not done has not solved it), with the 95 % Wilson interval of this share",
-    "FLOPs a problem, time a problem (validation included): times those of teacher_forcing with all else the same; "
-    "extra parameters: beyond its",
+    "FLOPs a problem, time a problem (including validation): relative to teacher_forcing with equal settings; "
+    "extra parameters: in addition to those of teacher_forcing",
 )
 
 

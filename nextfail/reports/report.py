@@ -25,12 +25,12 @@ MARK = "<!-- written by nextfail-report, which replaces it -->"
 FIGURES = {
     "exact_match": "Exact match on the test set. Every seed is a dot, and hollow where its outcome says nothing about "
     "the objective.",
-    "tokens": "Accuracy of each generated position on the validation set, over training; bold the mean over seeds, in "
-    "which a run that ended early keeps its last value. The labels at the right say what ended where.",
+    "tokens": "Accuracy of each generated position on the validation set, over training. Bold: the mean over seeds, in "
+    "which a run that ended early keeps its last value. The labels at the right name the curves.",
     "costs": "Left: exact match on the validation set (of first_hop_only, the hard token) against FLOPs of training, a "
     "line per seed. Right: FLOPs until 0.95, a dot per seed and a bar at the median; hollow if it was never reached.",
-    "paths": "One test problem, and what each model generated for it; of the first ones, the one that tells the models "
-    "apart best. Wrong tokens are set off.",
+    "paths": "One test problem, and what each model generated for it: of the first problems, the one on which the "
+    "models differ most. Wrong tokens are highlighted.",
 }
 SUFFIXES = ("png", "svg")
 SHARES = ("exact_match", "hard_token_accuracy", "cheat_accuracy")  # always columns of results.csv
@@ -94,7 +94,7 @@ def grids(collection: Collection) -> list[Grid]:
         columns, rows = table(groups)
         made.append(Grid(heading(task, groups), columns, rows, task))
         if took := _took(collection, task):
-            made.append(Grid(f"{task}, what it took, best first", leaderboard.COLUMNS, took, task))
+            made.append(Grid(f"{task}, costs, best first", leaderboard.COLUMNS, took, task))
     return made
 
 

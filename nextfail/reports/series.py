@@ -26,9 +26,12 @@ Point = tuple[float, float]  # training problems seen, value
 Curves = tuple[Group, list[list[Point]]]
 
 
-def full_name(metric: str) -> str:
-    """`split/column`; a column alone is of the validation set."""
-    return metric if "/" in metric else f"validation/{metric}"
+def full_name(metric: str, collection: Collection) -> str:
+    """`split/column`; a column alone is of the validation set, or of the only split that has logged it."""
+    if "/" in metric:
+        return metric
+    found = [name for name in _every(collection) if name.endswith(f"/{metric}")]
+    return found[0] if len(found) == 1 else f"validation/{metric}"
 
 
 def series(run: Run, metric: str) -> list[Point]:
@@ -55,7 +58,7 @@ def gather(collection: Collection, metric: str) -> list[list[Curves]]:
     held = [(group, [found for run in group.runs if (found := series(run, metric))]) for group in collection.groups]
     if kept := [(group, curves) for group, curves in held if curves]:
         return group_by(kept, lambda each: each[0].task)
-    every = {name for group in collection.groups for run in group.runs for name in _logged(run)} - {metric}
+    every = _every(collection) - {metric}
     near = get_close_matches(metric, sorted(every), 3, 0.4) or sorted(every)[:8]
     hint = f"choose one of those logged, such as {', '.join(near)}" if near else "they have logged nothing"
     raise UserError(f"--metric {metric}: no run has logged a finite value of it: {hint}")
@@ -66,6 +69,11 @@ def _rows(run: Run) -> list[Row]:
         return read_rows(RunFolder(run.folder).metrics_csv)
     except UserError:
         return []
+
+
+def _every(collection: Collection) -> set[str]:
+    """Names of all metrics that some run has logged."""
+    return {name for group in collection.groups for run in group.runs for name in _logged(run)}
 
 
 def _logged(run: Run) -> set[str]:

@@ -23,7 +23,7 @@ def find(folders: Sequence[Path], empty: bool = False, links: bool = True) -> li
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"there is no folder {folder}")
+            raise UserError(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
         for place, below, files in walk(folder, links=links):
             below[:] = [name for name in below if name not in ("checkpoints", "figures")]  # contain no runs
             if "run.json" in files or "result.json" in files:

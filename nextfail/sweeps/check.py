@@ -10,6 +10,7 @@ from nextfail import source
 from nextfail.config import OPTIONS, OWNED, SIZE, TOP, TRAINER, shown
 from nextfail.errors import UserError
 from nextfail.runs.identity import PRECISIONS, SECTIONS, leaves
+from nextfail.sweeps.options import own
 
 GIVEN = {
     "model": {"vocab_size", "max_length"},
@@ -173,16 +174,32 @@ def unknown(key: str, known: Iterable[str]) -> UserError:
     known = list(known)
     same = [each for each in known if each.rpartition(".")[2] == leaf]
     beside = [each for each in known if each.rpartition(".")[0] == key.rpartition(".")[0]]
-    near = same or _alike(leaf, beside) or difflib.get_close_matches(key, known, n=2, cutoff=0.7) or _alike(leaf, known)
-    hint = (
-        f"did you mean {' or '.join(near[:3])}?"
-        if near
-        else f"nextfail-train --cfg {'hydra' if key.startswith('hydra.') else 'job'} lists all keys"
+    longer = [each for each in beside if len(leaf) > 2 and each.rpartition(".")[2].startswith(leaf)]
+    near = (
+        same
+        or longer
+        or _alike(leaf, beside)
+        or difflib.get_close_matches(key, known, n=2, cutoff=0.7)
+        or _alike(leaf, known)
     )
     group = key.partition(".")[0]
+    hints = [f"did you mean {' or '.join(near[:3])}?"] if near else []
+    if not same and (others := _options_with(key)):
+        hints.append(f"{' or '.join(f'{group}={each}' for each in others)} has it")
+    listing = f"nextfail-train --cfg {'hydra' if key.startswith('hydra.') else 'job'} lists all keys"
+    hint = " ".join(hints) or listing
     if group in GLOBAL_GROUPS:
         hint += f" If it stands in a file of the group {group}, that lacks the first line `{GLOBAL}`"
     return UserError(f"unknown key {key}: {hint}")
+
+
+def _options_with(key: str) -> list[str]:
+    """Options of the key's group whose class has this key, such as multi_token for objective.k."""
+    group, _, leaf = key.partition(".")
+    if group not in SECTIONS or leaf in GIVEN.get(group, ()):
+        return []
+    made = {name: source.find(str(content.get("_target_"))) for name, content in own(group).items()}
+    return [name for name, found in made.items() if found and leaf in (found.parameters or ())]
 
 
 def _alike(leaf: str, known: Iterable[str]) -> list[str]:
@@ -211,7 +228,8 @@ def _specs(config: dict[str, Any]) -> Iterator[Spec]:
         made = source.find(spec["_target_"])
         package = spec["_target_"].partition(".")[0]
         if made is None and not (package and find_spec(package)):
-            raise UserError(f"{key}._target_={spec['_target_']}: there is no module {package}, here or installed")
+            raise UserError(f"{key}._target_={spec['_target_']}: there is no module {package}, here or installed: "
+                            f"run the command in the folder of {package}.py, or install it")  # fmt: skip
         parameters = made.parameters if made else None
         if parameters is not None:
             given = set(GIVEN.get(key, ()))

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nextfail.errors import UserError, guarded
 from nextfail.files import trap
 from nextfail.runs.folder import RunFolder
+from nextfail.sweeps import job
 from nextfail.sweeps.check import require_name
 from nextfail.sweeps.effect import require_in_run
 from nextfail.sweeps.job import checked, own_part
@@ -37,6 +38,7 @@ def ready_run(config: DictConfig) -> None:
     if (folder := _folder(config, "hydra.run.dir")) is None:
         return
     RunFolder(folder).require_ours()
+    job.absent[:] = [path for path in (folder, *folder.parents) if not path.exists()]
     there = copy.deepcopy(config)
     with read_write(there.hydra), open_dict(there.hydra):
         there.hydra.runtime.output_dir = str(folder)  # loggers may refer to it

@@ -20,7 +20,7 @@ from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
 from nextfail.files import Inside
 from nextfail.runs import records
-from nextfail.runs.folder import LOG, RunFolder, State
+from nextfail.runs.folder import RunFolder, State
 from nextfail.runs.identity import SECTIONS, Identity
 from nextfail.runs.lock import Lock
 from nextfail.runs.naming import one_line, run_folder
@@ -44,6 +44,9 @@ SUBMITTED = "SUBMITIT_EXECUTOR"
 
 folders: list[Path] = []
 """Folders of this command's runs that were trained or found in this process."""
+
+absent: list[Path] = []
+"""The folder of a single run and those above it, innermost first, as far as they did not exist before the command."""
 
 begun = False
 """Whether this process has started a run or a sweep, so that an error may be nextfail's own."""
@@ -76,13 +79,15 @@ def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     task, the model or the trainer is made.
     """
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-    new = {*folder.files.names()} <= {LOG}  # which Hydra has opened
     try:
         return claim_and_train(cfg)
     except UserError:
-        if new and folder.run_json.exists() and not folder.checkpoints.exists():
+        if folder.path in absent and folder.run_json.exists() and not folder.checkpoints.exists():
             with suppress(UserError):
                 FailedRun(folder.path, "refused").remove()
+            with suppress(OSError):  # something else is in there
+                for path in absent[1:]:
+                    path.rmdir()
         raise
 
 
@@ -114,6 +119,8 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
                 return train(config, folder, lock, shorter.run if shorter else None), folder
     result = folder.result()
     assert result is not None
+    if hydra.mode == RunMode.RUN:  # a sweep says so itself
+        say("done before, not trained again (on_existing=restart trains it again)", error=True)
     return result, folder
 
 

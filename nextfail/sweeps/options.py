@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from nextfail.paths import CONF
+
 
 def option(hydra: Any, group: str, name: str) -> dict[str, Any]:
     """Content of the file of an option, by itself; empty if there is none.
@@ -20,6 +22,11 @@ def option(hydra: Any, group: str, name: str) -> dict[str, Any]:
         if source.schema == "file" and file.exists():
             return _content(file)
     return {}
+
+
+def own(group: str) -> dict[str, dict[str, Any]]:
+    """Names and contents of nextfail's own options of a group."""
+    return {file.stem: _content(file) for file in sorted((CONF / group).glob("*.yaml"))}
 
 
 @cache

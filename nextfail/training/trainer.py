@@ -33,8 +33,9 @@ def make_trainer(config: dict[str, Any], folder: RunFolder, own: list[Any], resu
     try:
         trainer = _trainer(settings, folder, loggers, own + more)
     except (ValueError, TypeError, MisconfigurationException) as error:
+        hint = "" if settings["accelerator"] in ("cpu", "auto") else " (trainer=cpu runs everywhere)"
         raise UserError(f"trainer.accelerator={settings['accelerator']}, trainer.precision={settings['precision']}: "
-                        f"no trainer can be built here: {error}") from error  # fmt: skip
+                        f"no trainer can be built here: {error}{hint}") from error  # fmt: skip
     if settings["precision"].startswith("16") and trainer.strategy.root_device.type == "cpu":
         raise UserError(f"trainer.precision={settings['precision']} needs a GPU, and there is none: choose bf16-mixed")
     return trainer

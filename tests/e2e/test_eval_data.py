@@ -95,7 +95,9 @@ def test_data_of_another_size_and_layout(tmp_path: Path) -> None:
     assert "task.degree=1 is not a whole number of at least 2" in refused(
         "data", *sized("g2_4", "degree=1"), *plain, "a.txt", cwd=tmp_path
     )
-    assert "arms" in refused("data", *sized("g2_4", "arms=1"), *plain, "a.txt", cwd=tmp_path)
+    assert "unknown key task.arms" in refused("data", *sized("g2_4", "arms=1"), *plain, "a.txt", cwd=tmp_path)
+    call("data", *sized("g2_4", "task.degree=3"), *plain, "with_a_prefix.txt", cwd=tmp_path)
+    assert (tmp_path / "with_a_prefix.txt").read_text() != (tmp_path / "named.txt").read_text()
     assert not (tmp_path / "a.txt").exists()
 
 

@@ -43,6 +43,12 @@ WRONG: list[tuple[str, dict[str, str], str]] = [
     ("+trainer.options.profilr=simple", {}, "unknown key trainer.options.profilr: did you mean trainer.options.pro"),
     ("hydra.launcher.njobs=2", {}, "unknown key hydra.launcher.njobs"),
     ("seeds=1", {}, "unknown key seeds: did you mean seed"),
+    ("data.val=100", {}, "unknown key data.val: did you mean data.validation?"),
+    ("objective.k=3", {}, "unknown key objective.k: objective=multi_token has it"),
+    # no keys at all, and several values without -m
+    ("reverse", {}, "reverse is neither GROUP=OPTION nor KEY=VALUE: did you mean objective=reverse?"),
+    ("seed=0,1", {}, "seed=0,1 names several values: nextfail-train -m trains a run with each, and seed=[...] is"),
+    ("objective=reverse,teacherless", {}, "names several values: nextfail-train -m trains a run with each\n"),
     # unknown keys, in a file
     ("mine", experiment("trainer: {max_step: 5}"), "unknown key trainer.max_step: did you mean trainer.max_steps?"),
     ("mine", experiment("optimiser: {lr: 0.1}"), "unknown key optimiser.lr: did you mean optimizer.lr?"),
@@ -74,6 +80,8 @@ WRONG: list[tuple[str, dict[str, str], str]] = [
     ("objectiv=reverse", {}, "unknown key objectiv: did you mean objective"),
     ("task=g2_7", {}, "task=g2_7: there is no such option: did you mean g7_7 or g2_8"),
     ("experiment=demos", {}, "experiment=demos: there is no such option: did you mean demo"),
+    ("experiment=pitfalls", {}, "experiment=pitfalls: this is a folder of options: choose one of pitfalls/cascade, "),
+    ("experiment=leaderboard/mambo", {}, "experiment=leaderboard/mambo: there is no such option: did you mean lead"),
     ("recipe=laptops", {}, "recipe=laptops: there is no such option: did you mean laptop"),
     ("~optimizer", {}, "~optimizer: a group cannot be empty: choose one of adamw, muon"),
     ("model=null", {}, "model=null: a group cannot be empty"),
@@ -86,7 +94,11 @@ WRONG: list[tuple[str, dict[str, str], str]] = [
     # recipes
     ("recipe", {"conf/recipe/mine.yaml": "settings: []\n"}, "recipe=mine has no made_for"),
     ("recipe", {"conf/recipe/mine.yaml": "made_for: {}\nsetings: []\n"}, "recipe=mine: unknown key setings"),
-    # what does not fit together
+    # what does not fit together, which is found once the task, the model or the budget is made
+    ("task.num_nodes=8", {}, "task.num_nodes=8 is too small for G(2,5): needs at least 9"),
+    ("model.heads=5", {}, "model.heads=5 does not divide model.width=96"),
+    ("trainer.max_flops=10", {}, "trainer.max_flops=10 is less than one step of this run"),
+    ("objective=any_order model=mamba", {}, "AnyOrder needs a backbone with bidirectional, which Mamba does not have"),
     ("trainer.precision=16-true", {}, "trainer.precision=16-true needs a GPU"),
     ("name=../elsewhere", {}, "name='../elsewhere' is not the name of a folder below runs/"),
 ]  # fmt: skip

@@ -109,6 +109,6 @@ def test_any_order_is_refused_where_attention_is_not(make: Any) -> None:
     objective = AnyOrder("confident")
     with pytest.raises(
         UserError,
-        match=r"AnyOrder needs a backbone with \['bidirectional'\], and (Mamba|Averaging) has ",
+        match=r"AnyOrder needs a backbone with bidirectional, which (Mamba|Averaging) does not have",
     ):
         objective.attach(SMALL, make(objective))

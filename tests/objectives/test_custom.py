@@ -141,7 +141,7 @@ def test_any_order_sees_both_ways_and_its_own_token() -> None:
 
 
 def test_any_order_is_refused_by_a_backbone_that_cannot() -> None:
-    with pytest.raises(UserError, match=r"AnyOrder needs a backbone with \['bidirectional'\], and Averaging has \[\]"):
+    with pytest.raises(UserError, match=r"AnyOrder needs a backbone with bidirectional, which Averaging does not have"):
         TaskModule(SMALL, Averaging(width=16, vocab_size=15, max_length=18), AnyOrder())
 
 

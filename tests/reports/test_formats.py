@@ -108,6 +108,10 @@ def test_a_metric_of_the_validation_set_needs_no_split(runs: Path) -> None:
     assert "G(3,3), validation/exact_match" in call(runs, "--metric", "exact_match").stdout
 
 
+def test_a_metric_of_one_split_needs_no_split(runs: Path) -> None:
+    assert ", train/loss" in call(runs, "--metric", "loss").stdout
+
+
 def test_an_unknown_metric_is_refused_with_the_nearest(runs: Path) -> None:
     told = call(runs, "--metric", "exact_mach", code=2).stderr
     assert told.startswith(

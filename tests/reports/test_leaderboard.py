@@ -146,7 +146,7 @@ def test_what_has_not_ended_is_counted_and_shown(tmp_path: Path) -> None:
     make_run(tmp_path / "two of two", objective="reverse", exact=0.97, outcome="solved")
     make_run(tmp_path / "none", objective="spiral", exact=None, status={"state": "cut"})
     text = report.page(collect([tmp_path]), ())
-    lines = text.partition("what it took")[2].partition("\n\n- ")[0].splitlines()
+    lines = text.partition("costs, best first")[2].partition("\n\n- ")[0].splitlines()
     rows = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
     shown = [(row[0].strip("| "), row[3].partition(" ")[0]) for row in rows]
     assert shown == [("reverse", "1/1"), ("zigzag", "1/3"), ("spiral", "0/1")]
@@ -154,4 +154,4 @@ def test_what_has_not_ended_is_counted_and_shown(tmp_path: Path) -> None:
 
 def test_nothing_to_compare_is_no_table(tmp_path: Path) -> None:
     make_run(tmp_path / "alone")
-    assert "what it took" not in report.page(collect([tmp_path]), ())
+    assert "costs, best first" not in report.page(collect([tmp_path]), ())

@@ -158,7 +158,7 @@ CLAIMS = (
     ),
     Claim(
         "forced_vs_free",
-        "Errors do not add up: the predictor was never learned",
+        "Errors do not accumulate: the first hop was never learned",
         "Is the hard token wrong even if all before it is given, and is nothing more lost after it?",
         "The failure is one of learning, not of errors that accumulate while generating.",
         f"argued in sections 3 and 4, without a table; {SECOND_HAND}",
@@ -183,7 +183,7 @@ CLAIMS = (
     ),
     Claim(
         "pretrained",
-        "Pre-training does not change it",
+        "Pretraining does not change it",
         "Does a pretrained language model score 1/d as well?",
         "GPT-2 large, fine-tuned with batches of 16 at a rate of 1e-5, scores about 1/d.",
         f"Table 2; {SECOND_HAND}",

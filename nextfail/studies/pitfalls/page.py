@@ -148,8 +148,9 @@ def table_csv(held: Sequence[Section]) -> str:
 
 
 def table(held: Sequence[Section]) -> Table | None:
-    """Verdict counts per claim, for the terminal; None if no run answers any claim."""
-    if all(set(section.counts) == {verdict.NOT_RUN} for section in held):
+    """Verdict counts for each claim that a run is about, for the terminal; None if there is none."""
+    held = [section for section in held if set(section.counts) != {verdict.NOT_RUN}]
+    if not held:
         return None
     shown = Table(title="the paper's claims (graphs and models with each verdict)", title_justify="left")
     for column in ("claim", *verdict.WORDS):

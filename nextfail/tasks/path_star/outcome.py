@@ -15,7 +15,7 @@ OUTCOMES = {
     "solved": "exact match (for first_hop_only, the hard token) is at least 0.95",
     "clever_hans": "every token after the first hop is right if that hop is given, and the hop itself is a guess",
     "at_chance": "every other token is learned, and the hard one is a guess",
-    "undertrained": "neither solved nor failed as the paper describes: not trained long enough, or otherwise wrong",
+    "undertrained": "neither solved nor failed as the paper describes: not trained long enough, or a setting is wrong",
     "diverged": "the loss was not finite",
 }
 
