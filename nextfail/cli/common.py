@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from nextfail import __version__, source
+from nextfail import __version__
 from nextfail.errors import UserError
 from nextfail.paths import CONF
-from nextfail.sweeps.check import unknown
 from nextfail.terminal import mend_pipes
 
 
@@ -31,6 +30,9 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
     from omegaconf import OmegaConf  # takes 0.1 s; not every command needs it
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
+
+    from nextfail import source
+    from nextfail.sweeps.check import unknown
 
     def option(name: str) -> dict[str, Any]:
         return {str(key): value for key, value in OmegaConf.load(CONF / "task" / f"{name}.yaml").items()}

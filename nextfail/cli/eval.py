@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         sys.path.append(here)  # a user's own modules, as nextfail-train finds them
     from nextfail.training.evaluate import evaluate
 
-    fixed = tuple(text.partition("=")[0] for text in arguments.set)
+    fixed = tuple(text.removeprefix("task.").partition("=")[0] for text in arguments.set)
     keys = ("checkpoint", "file", "trust", "samples", "temperature", "seed")
     given = {key: getattr(arguments, key) for key in keys}
     result = evaluate(folder, sizes=sizes, fixed=fixed, **given)

@@ -1,6 +1,5 @@
 """Accuracy of sampled answers, beside that of greedy decoding."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,10 +44,10 @@ def sampled(module: TaskModule, batches: Iterable[Batch], count: int, temperatur
                 answers.append(module.task.score(generated, here)["exact_match"].right.bool())
         right.append(torch.stack(answers, 1).cpu())  # (B, count)
     hits = torch.cat(right)
-    problems = float(hits.float().mean(1, dtype=torch.float64).sum())  # as many as the samples that are right amount to
-    low, high = (proportion(rounded(problems), len(hits)) for rounded in (math.floor, math.ceil))
+    total = int(hits.sum())
+    low, high = (proportion(problems, len(hits)) for problems in (total // count, -(-total // count)))
     return {
-        "sampled_exact_match": low | {"value": problems / len(hits), "high": high["high"]},
+        "sampled_exact_match": low | {"value": total / hits.numel(), "high": high["high"]},
         "best_of_samples": proportion(int(hits.any(1).sum()), len(hits)),
         "samples": count,
         "temperature": temperature,
