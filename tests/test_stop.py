@@ -24,7 +24,8 @@ import subprocess, sys
 from nextfail import stop
 
 child = (
-    "import os, signal; from nextfail import stop; os.kill(os.getpid(), signal.SIGINT); print(stop.requested);"
+    "import os, signal; from nextfail import stop; signal.signal(signal.SIGHUP, signal.SIG_DFL);"  # as without nohup
+    "os.kill(os.getpid(), signal.SIGINT); print(stop.requested);"
     "stop.listen(); print(stop.requested); os.kill(os.getpid(), signal.SIGHUP); print(stop.requested)"
 )
 with stop.blocked():
