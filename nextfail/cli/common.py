@@ -24,7 +24,7 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
     """
     known = sorted((path.stem for path in (CONF / "task").glob("*.yaml")), key=lambda stem: (len(stem), stem))
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=2)
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.75)
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
         raise UserError(f"unknown task {name!r}: {hint}")
     from omegaconf import OmegaConf  # takes 0.1 s; not every command needs it
