@@ -58,10 +58,10 @@ def run(arguments: argparse.Namespace) -> None:
         sys.path.append(here)  # a user's own modules, as nextfail-train finds them
     from nextfail.training.evaluate import evaluate
 
-    fixed = tuple(text.removeprefix("task.").partition("=")[0] for text in arguments.set)
+    named = set(sizes or {}) - {text.removeprefix("task.").partition("=")[0] for text in arguments.set}
     keys = ("checkpoint", "file", "trust", "samples", "temperature", "seed")
     given = {key: getattr(arguments, key) for key in keys}
-    result = evaluate(folder, sizes=sizes, fixed=fixed, **given)
+    result = evaluate(folder, sizes=sizes, ignorable=named, **given)
     if arguments.json:
         say(json.dumps(result, indent=1))
     else:

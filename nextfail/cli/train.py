@@ -32,9 +32,6 @@ WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--confi
               "--info", "-i", "--experimental-rerun")  # fmt: skip
 """Hydra flags that take a value."""
 
-GROUPS = ("experiment", "objective", "model", "task", "data", "trainer", "optimizer", "scheduler", "recipe", "debug")
-"""Config groups whose options a command may name."""
-
 OF_HYDRA = ("--package", "-p", "-m", "--multirun", "--config-name", "-cn", "--config-path", "-cp")
 """Hydra flags with which `--cfg job` is left to Hydra."""
 
@@ -175,7 +172,7 @@ def explain(error: Exception, arguments: Sequence[str] = ()) -> str:
         lists = "" if is_group(key) else f", and {key}=[...] is a list"
         return f"{match[1]} names several values: nextfail-train -m trains a run with each{lists}"
     if "missing EQUAL" in text and (bare := next((each for each in arguments if is_bare(each)), None)):
-        groups = [group for group in GROUPS if bare in options(group)]
+        groups = sorted(folder.name for folder in CONF.iterdir() if (folder / f"{bare}.yaml").is_file())
         hint = f": did you mean {' or '.join(f'{group}={bare}' for group in groups)}?" if groups else ""
         return f"{bare} is neither GROUP=OPTION nor KEY=VALUE{hint}"
     if "does not support sweep type" in text:
@@ -199,11 +196,10 @@ def typed(group: str, option: str, arguments: Sequence[str]) -> tuple[str, str]:
 
 def no_option(group: str, option: str, known: list[str]) -> str:
     """Error message for a missing option of a group, with the nearest existing ones."""
-    folder, _, _ = option.rpartition("/")
-    if (CONF / group / option).is_dir() or folder:
-        inside = sorted((CONF / group / (folder or option)).glob("*.yaml"))
-        known = [f"{folder or option}/{path.stem}" for path in inside] or known
-    if (CONF / group / option).is_dir():
+    whole = (CONF / group / option).is_dir()
+    if folder := option if whole else option.rpartition("/")[0]:
+        known = [f"{folder}/{name}" for name in options(f"{group}/{folder}")] or known
+    if whole:
         return f"{group}={option}: this is a folder of options: choose one of {', '.join(known)}"
     near = difflib.get_close_matches(option, known, n=2, cutoff=0.6)
     if near:

@@ -1,5 +1,6 @@
 """Evaluation of a trained run, on its own test set or on other problems."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def evaluate(
     *,
     checkpoint: str,
     sizes: dict[str, Any] | None,
-    fixed: tuple[str, ...] = (),
+    ignorable: Collection[str] = (),
     file: Path | None,
     trust: bool,
     samples: int = 0,
@@ -38,8 +39,8 @@ def evaluate(
     Args:
         folder: a run folder.
         checkpoint: "last", "best" or a path.
-        sizes: settings of a task of another size; those that the model fixes, such as its labels, are ignored.
-        fixed: keys of `sizes` that must not be ignored.
+        sizes: settings of a task of another size.
+        ignorable: keys of `sizes` that are ignored where the model fixes them, as it does its labels.
         file: problems in the task's text format, instead of sampled ones.
         trust: whether the user's own classes named in run.json may be imported.
         samples: answers to sample per problem, beside greedy decoding.
@@ -63,7 +64,7 @@ def evaluate(
     run = folder.run()
     module, path, steps = load(folder, checkpoint, trust)
     if sizes is not None:
-        fit(module, sizes, fixed)
+        fit(module, sizes, ignorable)
     problems = module.task.read(file) if file else own_problems(folder, module.task, trust)
     torch.set_num_threads(run["threads"])
     trainer = L.Trainer(
@@ -103,19 +104,19 @@ def evaluate(
     }
 
 
-def fit(module: TaskModule, sizes: dict[str, Any], fixed: tuple[str, ...] = ()) -> None:
+def fit(module: TaskModule, sizes: dict[str, Any], ignorable: Collection[str] = ()) -> None:
     """Switch a module to problems of another size.
 
     Args:
-        sizes, fixed: see `evaluate`.
+        sizes, ignorable: see `evaluate`.
 
     Raises:
         UserError: they exceed the model's vocabulary or maximum length; or a setting cannot be changed.
     """
     task = module.task.resized(sizes)
-    for key in fixed:
+    for key in sizes.keys() - ignorable:
         if (now := getattr(task, key)) != sizes[key]:
-            raise UserError(f"--set {key}={sizes[key]}: this run's model is for {key}={now}")
+            raise UserError(f"task.{key}={sizes[key]}: this run's model is for task.{key}={now}")
     needed, most = module.objective.max_length(task), module.backbone.max_length
     if module.backbone.bounded and needed > most:
         raise UserError(f"{task} needs {needed} tokens, and this run's model reads at most {most}")

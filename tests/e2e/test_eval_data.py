@@ -71,7 +71,7 @@ def test_eval_on_another_size_says_what_is_wrong_with_it(run_folder: Path, tmp_p
         ("--set", "degree=3"): "--set needs --task",
         (*sized("path_star", "degree"),): "--set degree: give KEY=VALUE",
         (*sized("path_star", "degree=1"),): "task.degree=1 is not a whole number of at least 2",
-        (*sized("g2_4", "task.num_nodes=12"),): "--set num_nodes=12: this run's model is for num_nodes=50",
+        (*sized("g2_4", "task.num_nodes=12"),): "task.num_nodes=12: this run's model is for task.num_nodes=50",
         (*sized("path_star", "query=before"),): "task.query cannot be changed for a trained model",
         (*sized("path_star", "arms=3"),): "unknown key task.arms: did you mean task.",
         (

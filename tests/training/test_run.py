@@ -72,5 +72,7 @@ def test_a_model_is_evaluated_on_sequences_as_long_as_it_can_read() -> None:
             fit(module, longer)
             assert module.objective.generate(model, drawn(module.task, 2).prompts, 4).shape == (2, 4)
         else:
+            with pytest.raises(UserError, match=r"task\.num_nodes=12: this run's model is for task\.num_nodes=10"):
+                fit(module, {"num_nodes": 12})
             with pytest.raises(UserError, match=r"G\(2,4\) needs 25 tokens, and this run's model reads at most 18"):
                 fit(module, longer)
