@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from nextfail.paths import CONF
-from nextfail.sweeps import job
+from nextfail.sweeps.resolve import resolve
 from nextfail.training.build import make_data, make_module, make_task
 from nextfail.training.rehearsal import flops_per_step
 
@@ -73,7 +73,7 @@ def cost(graph: str, model: str, objective: str) -> Cost:
     """Compute the cost of a run from one training step on a few rows."""
     cfg = compose("recipe=paper", f"task={graph}", f"model={model}", f"objective={objective}", "data.train=64")
     OmegaConf.set_struct(cfg, False)
-    config, _ = job.resolve(cfg, Path(), cfg.pop("hydra"))
+    config, _ = resolve(cfg, Path(), cfg.pop("hydra"))
     task = make_task(config)
     data, module = make_data(config, task), make_module(config, task)
     data.setup()

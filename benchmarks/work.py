@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from nextfail.paths import CONF
-from nextfail.sweeps.job import resolve
+from nextfail.sweeps.resolve import resolve
 from nextfail.tasks import Batch
 from nextfail.training.build import make_data, make_module, make_task
 from nextfail.training.optim import schedule

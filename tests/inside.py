@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from nextfail.paths import CONF
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import Identity
-from nextfail.sweeps import job
+from nextfail.sweeps.resolve import resolve
 from nextfail.training.run import train
 
 
@@ -25,7 +25,7 @@ def train_here(folder: Path, *overrides: str) -> dict[str, Any]:
     HydraConfig.instance().set_config(cfg)
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     OmegaConf.set_struct(cfg, False)
-    config, _ = job.resolve(cfg, folder, cfg.pop("hydra"))
+    config, _ = resolve(cfg, folder, cfg.pop("hydra"))
     run = RunFolder(folder)
     with run.locked() as lock:
         run.claim(Identity.of(config), {"choices": choices, "files": {}}, "resume")

@@ -15,7 +15,7 @@ from nextfail.runs.folder import RunFolder
 from nextfail.sweeps import job
 from nextfail.sweeps.check import require_name
 from nextfail.sweeps.effect import require_in_run
-from nextfail.sweeps.job import checked, own_part
+from nextfail.sweeps.resolve import checked, own_part
 
 
 class Guard(Callback):

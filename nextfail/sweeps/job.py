@@ -1,10 +1,8 @@
 """One job of nextfail-train, in this process or a worker. Torch is imported only if there is something to train."""
 
-import copy
 import logging
 import os
 import secrets
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,28 +11,23 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, read_write
 
 from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
 from nextfail.files import Inside
 from nextfail.runs import records
 from nextfail.runs.folder import RunFolder, State
-from nextfail.runs.identity import SECTIONS, Identity
+from nextfail.runs.identity import Identity
 from nextfail.runs.lock import Lock
 from nextfail.runs.naming import one_line, run_folder
 from nextfail.runs.provenance import git_commit
 from nextfail.runs.slurm import this_job
 from nextfail.runs.status import note
-from nextfail.source import find
-from nextfail.sweeps import recipe
-from nextfail.sweeps.check import check
 from nextfail.sweeps.clean import FailedRun
-from nextfail.sweeps.devices import NEED_GPU
 from nextfail.sweeps.effect import require_in_run
 from nextfail.sweeps.known import Known, Shorter
-from nextfail.sweeps.options import option
+from nextfail.sweeps.resolve import checked, choices, resolve
 from nextfail.terminal import say
 
 log = logging.getLogger(__name__)
@@ -50,9 +43,6 @@ absent: list[Path] = []
 
 begun = False
 """Whether this process has started a run or a sweep, so that an error may be nextfail's own."""
-
-OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
-OmegaConf.register_new_resolver("gpus_for", lambda accelerator: 1 if accelerator in NEED_GPU else None, replace=True)
 
 
 def run(cfg: DictConfig) -> float:
@@ -122,32 +112,6 @@ def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     if hydra.mode == RunMode.RUN:  # a sweep says so itself
         say("done before, not trained again (on_existing=restart trains it again)", error=True)
     return result, folder
-
-
-def checked(cfg: DictConfig, hydra: Any) -> tuple[dict[str, Any], list[str]]:
-    """As `resolve`, and check that the configuration can run.
-
-    Raises:
-        UserError: it cannot.
-    """
-    find_classes_in(hydra.runtime.cwd)
-    config, said = resolve(cfg, Path(hydra.runtime.cwd), hydra)
-    choices(hydra, config)
-    return config, said
-
-
-def own_part(config: DictConfig) -> DictConfig:
-    """The configuration without the `hydra` section."""
-    own = copy.copy(config)
-    OmegaConf.set_struct(own, False)
-    own.pop("hydra")
-    return own
-
-
-def find_classes_in(folder: str) -> None:
-    """Make a user's own modules in a folder importable, as with `python -m`."""
-    if folder not in sys.path:
-        sys.path.append(folder)
 
 
 def _known(folder: RunFolder, known: Known, identity: Identity, on_existing: str, hydra: Any) -> RunFolder:
@@ -222,29 +186,6 @@ def _extra(config: dict[str, Any], hydra: Any, shorter: Shorter | None) -> dict[
     }
 
 
-def choices(hydra: Any, config: dict[str, Any]) -> dict[str, str]:
-    """The chosen option of each group; the class name instead, for a section whose class is not the option's.
-
-    Raises:
-        UserError: an override chooses several options of one section.
-    """
-    chosen = {str(group): str(option) for group, option in hydra.runtime.choices.items() if option is not None}
-    for section in (*SECTIONS[:-1], "trainer"):
-        target = config[section].get("_target_")
-        if section in chosen and (
-            target is None or option(hydra, section, chosen[section]).get("_target_") in (None, target)
-        ):
-            continue
-        for text in hydra.overrides.task:
-            key, _, value = text.partition("=")
-            if key == section and value.startswith("["):
-                raise UserError(f"{text} would mix several options: choose one, or run each with "
-                                f"nextfail-train -m {section}={value.strip('[]')}")  # fmt: skip
-        made = find(str(target))
-        chosen[section] = (made and made.name) or str(target or section).rpartition(".")[2]
-    return chosen
-
-
 def _on_existing(config: dict[str, Any], folder: RunFolder) -> str:
     """What to do with an existing folder; a requeued job always resumes its own run."""
     status = records.lenient(folder.status_json, records.Status) or {}
@@ -270,41 +211,3 @@ def _recorded(folder: RunFolder, lock: Lock) -> Iterator[None]:
             note(folder, "failed", error=str(error).strip() or type(error).__name__)
             folder.files.write(folder.error_txt.name, traceback.format_exc())
         raise
-
-
-def advice(config: dict[str, Any]) -> list[str]:
-    """Messages about a user's own callbacks."""
-    return [f"callbacks.{name} is not part of a run's identity: with it or without it, this is the same run"
-            for name, spec in config["callbacks"].items()
-            if spec and not str(spec.get("_target_")).startswith("nextfail.")]  # fmt: skip
-
-
-def resolve(cfg: DictConfig, where: Path, hydra: Any) -> tuple[dict[str, Any], list[str]]:
-    """The composed configuration with its recipe applied, as plain values, checked as far as possible without torch.
-
-    Args:
-        cfg: composed configuration without the `hydra` section.
-        where: directory of the command; relative paths of data files and of a model's folder start here.
-        hydra: the `hydra` section.
-
-    Returns:
-        The configuration, and messages to print before the run starts.
-
-    Raises:
-        UserError: a value is missing or invalid.
-    """
-    try:
-        cfg, said = recipe.applied(cfg, hydra)
-        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    except MissingMandatoryValue as error:
-        raise UserError(f"{error.full_key} has no value: give one, as in {error.full_key}=...") from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    config.pop("recipe", None)
-    check(config)
-    for key, value in config["data"].items():
-        if key.endswith("_file") and value is not None:
-            config["data"][key] = str(where / str(value))
-    if (model := config["model"].get("source")) and (where / str(model)).is_dir():
-        config["model"]["source"] = str(where / str(model))  # else a model name on the Hugging Face Hub
-    return config, [*said, *advice(config)]

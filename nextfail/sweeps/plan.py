@@ -15,8 +15,9 @@ from nextfail.runs.identity import Identity
 from nextfail.sweeps import records
 from nextfail.sweeps.compose import Composer
 from nextfail.sweeps.effect import require_in_sweep
-from nextfail.sweeps.job import checked, own_part, wanted
+from nextfail.sweeps.job import wanted
 from nextfail.sweeps.known import Known, Shorter
+from nextfail.sweeps.resolve import checked, own_part
 from nextfail.terminal import say
 
 

@@ -15,7 +15,7 @@ from inside import compose, train_here
 from omegaconf import OmegaConf
 
 from nextfail.runs.folder import RunFolder
-from nextfail.sweeps.job import resolve
+from nextfail.sweeps.resolve import resolve
 from nextfail.training.trainer import make_logger
 
 ROOT = Path(__file__).parents[2]

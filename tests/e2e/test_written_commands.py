@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from commands import TINY, call
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from tiny import make_model
 
 from nextfail.cli import train
@@ -23,6 +24,7 @@ from nextfail.reports.collect import Collection
 from nextfail.runs.identity import Identity
 from nextfail.studies.pitfalls.claims import CLAIMS, cells
 from nextfail.sweeps import job, sweep
+from nextfail.sweeps.resolve import choices, resolve
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "MODEL_CARD.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,9 +98,9 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything up to the moment in which a run or its process would begin."""
 
     def claimed(cfg: Any) -> Any:
-        config, _ = job.resolve(cfg, Path.cwd(), job.HydraConfig.get())
-        job.choices(job.HydraConfig.get(), config)
-        job.require_in_run(job.HydraConfig.get())
+        config, _ = resolve(cfg, Path.cwd(), HydraConfig.get())
+        choices(HydraConfig.get(), config)
+        job.require_in_run(HydraConfig.get())
         Identity.of(config)
         result = {"exact_match": {"value": 0.0, "low": 0.0, "high": 0.0}, "cheat_accuracy": None, "outcome": "none"}
         said = {"task": {"name": ""}, "seed": config["seed"], "model": "", "objective": ""}

@@ -17,8 +17,8 @@ from nextfail.errors import UserError
 from nextfail.reports.collect import collect
 from nextfail.runs.folder import RunFolder, State, record
 from nextfail.runs.identity import Identity, digest
-from nextfail.sweeps.job import resolve
 from nextfail.sweeps.known import Known
+from nextfail.sweeps.resolve import resolve
 
 SCHEMA_1 = Path(__file__).parents[1] / "schema_1"
 OLD = ("data.train=64", "data.validation=16", "data.test=100", "model.depth=1", "model.width=8",

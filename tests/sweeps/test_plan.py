@@ -11,9 +11,9 @@ from synthetic import share
 
 from nextfail.runs.folder import record
 from nextfail.runs.identity import Identity
-from nextfail.sweeps.job import own_part, resolve
 from nextfail.sweeps.plan import Job, plan
 from nextfail.sweeps.records import remembered
+from nextfail.sweeps.resolve import own_part, resolve
 from nextfail.sweeps.sweep import counts, unfinished
 
 

@@ -15,7 +15,7 @@ from nextfail.config import RECIPE
 from nextfail.errors import UserError
 from nextfail.paths import CONF
 from nextfail.sweeps import recipe
-from nextfail.sweeps.job import resolve
+from nextfail.sweeps.resolve import resolve
 
 RECIPES = sorted((CONF / "recipe").glob("*.yaml"))
 CLAIM = "experiment=pitfalls/failure"

@@ -18,7 +18,7 @@ from nextfail.config import HARMLESS, OPTIONS, OWNED
 from nextfail.errors import RunCut
 from nextfail.objectives import TeacherForcing, TokenMasking
 from nextfail.runs.folder import RunFolder
-from nextfail.sweeps.job import resolve
+from nextfail.sweeps.resolve import resolve
 from nextfail.tasks.data import DrawnData
 from nextfail.training.build import make_module, make_task
 from nextfail.training.checkpoints import Checkpoints
