@@ -10,7 +10,7 @@ from nextfail.runs.folder import RunFolder
 from nextfail.runs.records import Status
 
 STATES = ("done", "running", "pending", "cut", "failed", "missing")
-COLUMNS = ("step", "loss", "exact match", "hard token", "graphs/s", "left")
+COLUMNS = ("step", "loss", "exact match", "hard token", "problems/s", "left")
 
 ON = "the same command resumes from"
 LONGEST_ERROR = 500  # characters
@@ -105,7 +105,7 @@ def log_of(run: RunFolder) -> str:
 
 
 def row(status: Status) -> list[str]:
-    """Step, loss, exact match, hard token, graphs/s and time left (min:s) as text; empty if unknown."""
+    """Step, loss, exact match, hard token, problems/s and time left (min:s) as text; empty if unknown."""
     rate, left = status.get("samples_per_second"), status.get("seconds_left")
     numbers = [status.get(key) for key in ("loss", "exact_match", "hard_token_accuracy")]
     return [

@@ -1,6 +1,7 @@
 """Run one sweep, from its plan to the summary line."""
 
 import math
+import shlex
 import signal
 import time
 from collections import deque
@@ -266,8 +267,14 @@ def folders() -> list[Path]:
 
 
 def report() -> tuple[str, list[str], bool]:
-    """For this command's jobs: the summary line, the lines of unfinished runs, and whether there are none of these."""
+    """For this command's jobs: the summary line, further lines, and whether no job is unfinished.
+
+    The further lines are those of unfinished runs, or the command that compares the runs if all are done.
+    """
     lines = unfinished(_finished)
+    if len(_finished) > 1 and len(folders()) == len(_finished):
+        names = dict.fromkeys(shlex.quote(str(_near(folder.parent))) for folder in folders())
+        return counts(_finished), [f"to compare them: nextfail-report {' '.join(names)}"], True
     return (counts(_finished) if _finished else ""), lines, not lines
 
 

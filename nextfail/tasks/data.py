@@ -140,7 +140,7 @@ class FileData(TaskData):
         train_file: training problems.
         test_file: test problems.
         validation_file: validation problems, or None to hold out the last `validation` lines of the training file.
-        validation: number of lines to hold out.
+        validation: number of lines to hold out, without a `validation_file`.
         overlap: training problems that are also in another set: "error" raises, "drop" removes them.
         batch_size: problems per training batch.
         eval_batch_size: problems per evaluation batch.

@@ -51,12 +51,13 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_grown_sweep_runs_only_what_is_new(tmp_path: Path) -> None:
-    assert sweep(tmp_path, *SHORT, "seed=0,1").splitlines()[-1] == "2 runs: 2 done now"
+    ended = sweep(tmp_path, *SHORT, "seed=0,1").splitlines()[-2:]
+    assert ended == ["2 runs: 2 done now", "to compare them: nextfail-report runs/s"]
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     grown = sweep(tmp_path, *SHORT, "seed=0,1,2", "objective=teacher_forcing")  # other names, and yet the same runs
-    assert grown.splitlines()[-1] == "3 runs: 2 done before, 1 done now"
+    assert grown.splitlines()[-2] == "3 runs: 2 done before, 1 done now"
     assert {path: path.stat().st_mtime_ns for path in made} == made
-    assert sweep(tmp_path, *SHORT, "seed=2,0,0,0").splitlines()[-1] == "2 runs: 2 done before"
+    assert sweep(tmp_path, *SHORT, "seed=2,0,0,0").splitlines()[-2] == "2 runs: 2 done before"
 
 
 def test_what_is_done_costs_neither_torch_nor_a_process(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_sweep_goes_on_past_a_failed_job(tmp_path: Path) -> None:
     assert "4 runs: 2 done now, 2 failed" in done.stderr
     assert "task.num_nodes=8 is too small for G(2,5): needs at least 9" in done.stderr
     again = sweep("objective=teacher_forcing,reverse", "task.num_nodes=50", cwd=tmp_path)
-    assert again.stderr.strip() == "2 runs: 2 done before"
+    assert again.stderr.splitlines() == ["2 runs: 2 done before", "to compare them: nextfail-report runs/debug"]
 
 
 def test_loss_that_is_not_finite_ends_as_diverged(tmp_path: Path) -> None:
