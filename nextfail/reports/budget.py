@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from nextfail.reports.collect import Group, group_by
+from nextfail.reports.collect import Group, chance_of, group_by
 from nextfail.reports.leaderboard import cost, flops_a_problem, judged, ranked
 from nextfail.reports.record import Run
 from nextfail.reports.style import CHANCE, STYLE, colour, marker
@@ -38,7 +38,7 @@ def costs(groups: Sequence[Group]) -> Figure | None:
         for group in same:
             _curves(left, group)
         _rows(right, same, most)
-        left.axhline(same[0].chance, **CHANCE)
+        left.axhline(chance_of(same), **CHANCE)
         left.set(ylim=(-0.02, 1.03), yticks=(0, 0.5, 1), ylabel="exact match")
         left.set_title(same[0].task, loc="left", fontweight="bold")
         for axes in (left, right):

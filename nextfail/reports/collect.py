@@ -151,6 +151,11 @@ def group_by(items: Iterable[T], key: Callable[[T], Any]) -> list[list[T]]:
     return list(lists.values())
 
 
+def chance_of(groups: Iterable[Group]) -> float:
+    """Chance on the task of these groups; NaN if none of them knows it."""
+    return next((group.chance for group in groups if not math.isnan(group.chance)), math.nan)
+
+
 def _rank(run: Run) -> tuple[Any, ...]:
     names = [(ORDER.index(name) if name in ORDER else len(ORDER), name) for name in (run.objective, run.model)]
     return run.facts.title.partition("(")[0], run.facts.order, run.facts.title, *names

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from nextfail.reports.collect import Group, group_by
+from nextfail.reports.collect import Group, chance_of, group_by
 from nextfail.reports.record import Curve
 from nextfail.reports.style import CHANCE, STYLE, WRONG, colour, marker
 
@@ -39,7 +39,7 @@ def exact_match(groups: Sequence[Group]) -> Figure | None:
     for axes, panel, labels in zip(grid[:, 0], panels, names, strict=True):
         for y, group in enumerate(panel):
             _seeds(axes, y, group)
-        axes.axvline(panel[0].chance, **CHANCE)
+        axes.axvline(chance_of(panel), **CHANCE)
         axes.set_yticks(range(len(panel)), labels)
         axes.set(xlim=(0, 1), ylim=(len(panel) - 0.5, -0.5))
         axes.tick_params(axis="y", length=0)

@@ -14,7 +14,7 @@ from rich.table import Table
 from nextfail.errors import UserError
 from nextfail.files import Inside, read_text
 from nextfail.reports import leaderboard
-from nextfail.reports.collect import Collection, Group, group_by, telling
+from nextfail.reports.collect import Collection, Group, chance_of, group_by, telling
 from nextfail.reports.formats import Grid, as_markdown
 from nextfail.reports.record import COSTS, Run
 from nextfail.runs.identity import SECTIONS
@@ -55,7 +55,7 @@ def _row(group: Group, metrics: Sequence[str]) -> list[str]:
 
 def heading(task: str, groups: Sequence[Group]) -> str:
     """The title of a task's table."""
-    chance = groups[0].chance
+    chance = chance_of(groups)
     return task if math.isnan(chance) else f"{task}, chance {chance:.3f}"
 
 
@@ -63,7 +63,8 @@ def in_words(collection: Collection) -> list[str]:
     """The findings, one sentence per task."""
     sentences = []
     for task, groups in collection.by_task.items():
-        known = "" if math.isnan(groups[0].chance) else f", where chance is {groups[0].chance:.3f}"
+        chance = chance_of(groups)
+        known = "" if math.isnan(chance) else f", where chance is {chance:.3f}"
         sentences.append(f"On {task}{known}, {_sentence(groups)}.")
     return sentences
 

@@ -9,7 +9,7 @@ import pytest
 from synthetic import AS_PUBLISHED, change, cut_short, example, make_run, rewrite, write
 
 from nextfail.errors import UserError
-from nextfail.reports.collect import collect, find
+from nextfail.reports.collect import chance_of, collect, find
 from nextfail.reports.record import read_run
 from nextfail.reports.series import series
 from nextfail.runs.lock import Owner
@@ -205,14 +205,15 @@ def test_settings_that_make_no_sense_have_no_curve(tmp_path: Path) -> None:
     assert run.curve() is None and series(run, "validation/token_accuracy_1") == []
 
 
-def test_chance_is_that_of_the_seed_that_knows_it(tmp_path: Path) -> None:
+def test_chance_is_that_of_the_run_that_knows_it(tmp_path: Path) -> None:
     for seed in (0, 1):
         make_run(tmp_path / str(seed), seed=seed)
     (group,) = collect([tmp_path]).groups
     facts = [replace(run.facts, chance=chance) for run, chance in zip(group.runs, (None, 0.3), strict=True)]
     runs = [replace(run, facts=each) for run, each in zip(group.runs, facts, strict=True)]
     assert replace(group, runs=runs).chance == 0.3
-    assert math.isnan(replace(group, runs=runs[:1]).chance)
+    assert chance_of([replace(group, runs=[run]) for run in runs]) == 0.3
+    assert math.isnan(chance_of([replace(group, runs=runs[:1])]))
 
 
 def test_a_curve_without_some_columns_has_gaps(tmp_path: Path) -> None:
