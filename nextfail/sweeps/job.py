@@ -17,7 +17,7 @@ from nextfail import __version__, stop
 from nextfail.errors import RunCut, UserError, guarded
 from nextfail.files import Inside
 from nextfail.runs import records
-from nextfail.runs.folder import RunFolder, State
+from nextfail.runs.folder import LOG, RunFolder, State
 from nextfail.runs.identity import Identity
 from nextfail.runs.lock import Lock
 from nextfail.runs.naming import one_line, run_folder
@@ -66,19 +66,28 @@ def _single(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:
     """As `claim_and_train`, for a command of one run.
 
     A run that is refused before its first checkpoint leaves no folder: some values are found to be wrong only when the
-    task, the model or the trainer is made.
+    task, the model or the trainer is made, and data files are read after Hydra has made its log.
     """
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
     try:
         return claim_and_train(cfg)
     except UserError:
-        if folder.path in absent and folder.run_json.exists() and not folder.checkpoints.exists():
-            with suppress(UserError):
-                FailedRun(folder.path, "refused").remove()
-            with suppress(OSError):  # something else is in there
-                for path in absent[1:]:
-                    path.rmdir()
+        if folder.path in absent and not folder.checkpoints.exists():
+            with suppress(UserError, OSError):  # something else is in there
+                _leave_nothing(folder)
         raise
+
+
+def _leave_nothing(folder: RunFolder) -> None:
+    """Remove the folder of a run that was refused, and those above it that the command made."""
+    if folder.run_json.exists():
+        FailedRun(folder.path, "refused").remove()
+    else:
+        with folder.locked():
+            folder.files.remove(LOG)
+        folder.path.rmdir()
+    for path in absent[1:]:
+        path.rmdir()
 
 
 def claim_and_train(cfg: DictConfig) -> tuple[dict[str, Any], RunFolder]:

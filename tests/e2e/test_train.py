@@ -71,6 +71,7 @@ def test_stops_at_the_target(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["task.num_nodes=8"], "task.num_nodes=8 is too small for G(2,5): needs at least 9"),
+        (["data=files", "data.train_file=no.txt", "data.test_file=no.txt"], "no.txt: No such file or directory"),
         (["task.degree=1"], "task.degree=1 is not a whole number of at least 2"),
         (["task.path_length=2"], "task.path_length=2 is not a whole number of at least 3"),
         (["task.num_nodes=9", "data.test=200000"], "distinct problems of G(2,5) exist"),
