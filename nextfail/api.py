@@ -79,6 +79,7 @@ class Run:
         from nextfail.training.load import load
 
         module, _, _ = load(RunFolder(self.folder), trust=self.trust)
+        module.adapt("cpu")
         return module.eval()
 
     @cached_property

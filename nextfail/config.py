@@ -187,7 +187,7 @@ TRAINER = {
 }
 
 OPTIONS = {
-    "accumulate_grad_batches": Key("AtLeast1 | None", "batches whose gradients are added before an optimizer step"),
+    "accumulate_grad_batches": Key("AtLeast1 | None", "batches whose gradients are averaged for an optimizer step"),
     "benchmark": Key("bool | None", "whether cuDNN benchmarks its algorithms and takes the fastest"),
     "deterministic": Key("bool | Literal['warn'] | None", "whether torch uses deterministic kernels, or warns"),
     "detect_anomaly": Key("bool | None", "whether to find the operation whose gradient is NaN"),

@@ -34,15 +34,13 @@ def named_task(name: str, sets: Sequence[str], whole: bool) -> dict[str, Any]:
     from nextfail import source
     from nextfail.sweeps.check import unknown
 
-    def option(name: str) -> dict[str, Any]:
-        return {str(key): value for key, value in OmegaConf.load(CONF / "task" / f"{name}.yaml").items()}
-
-    content = option(name)
-    base = next((each for each in content.pop("defaults", []) if each != "_self_"), None)
-    if whole:
-        content = (option(str(base)) if base else {}) | content
-    elif base is None:
-        content = {}
+    content: dict[str, Any] = {}
+    option: str | None = name
+    while option is not None:  # up to the option that the others are based on
+        here = {str(key): value for key, value in OmegaConf.load(CONF / "task" / f"{option}.yaml").items()}
+        option = next((str(each) for each in here.pop("defaults", []) if each != "_self_"), None)
+        if whole or option is not None:
+            content = here | content
     for text in sets:
         key, equals, value = text.removeprefix("task.").partition("=")
         if not (key and equals):

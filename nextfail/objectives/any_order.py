@@ -81,7 +81,10 @@ class AnyOrder(Objective):
             logits = backbone.logits(self.states(backbone, prompts, paths))  # (B, L, V)
             fill = ~known
             if self.decode != "at_once":
-                sure = logits.float().softmax(-1).amax(-1) if self.decode == "confident" else -place.expand_as(paths)
+                sure = -place.expand_as(paths)
+                if self.decode == "confident":  # beyond the first end that is likely, nothing was learned
+                    counts = self.counts(torch.where(known, paths, logits.argmax(-1)))
+                    sure = logits.float().softmax(-1).amax(-1).masked_fill(~counts, -1)
                 best = sure.masked_fill(known, -length).argmax(1, keepdim=True)
                 fill = fill & torch.zeros_like(known).scatter(1, best, True)
             paths, known = torch.where(fill, self.pick(logits), paths), known | fill

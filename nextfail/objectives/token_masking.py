@@ -42,7 +42,9 @@ class TokenMasking(Objective):
         paths = batch.answers
         fed = paths.masked_fill(self.masked(paths), self.vocab.blank)
         if self.random:
-            other = paths.flatten()[torch.randint(paths.numel(), paths.shape, device=paths.device)]
+            drawn, length = torch.randint(paths.numel(), paths.shape, device=paths.device), paths.shape[1]
+            row = drawn // length
+            other = paths[row, drawn % length * self.counts(paths).sum(1)[row] // length]  # none beyond an end
             swap = (fed != paths) & (torch.rand(paths.shape, device=paths.device) < self.random)
             fed = torch.where(swap, other, fed)
         return self.next_token(backbone, self.states(backbone, batch.prompts, fed), paths)

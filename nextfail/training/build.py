@@ -53,8 +53,10 @@ def make_module(config: dict[str, Any], task: Task) -> TaskModule:
     optimizer, scheduler = make("optimizer", config["optimizer"]), make("scheduler", config["scheduler"])
     trainer = config.get("trainer", {})
     adds = trainer.get("options", {}).get("accumulate_grad_batches", 1) > 1  # a CUDA graph would overwrite gradients
-    graphs = trainer.get("cuda_graphs", False) and not adds
-    return TaskModule(task, backbone, objective, optimizer, scheduler, config["seed"], graphs)
+    graphs = trainer.get("cuda_graphs", False)
+    if graphs and adds:
+        log.info("trainer.cuda_graphs is not used with trainer.options.accumulate_grad_batches")
+    return TaskModule(task, backbone, objective, optimizer, scheduler, config["seed"], graphs and not adds)
 
 
 def make_data(config: dict[str, Any], task: Task) -> TaskData:

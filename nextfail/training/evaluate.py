@@ -10,7 +10,6 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from nextfail.config import parse
 from nextfail.errors import UserError
-from nextfail.models.backbone import Backbone
 from nextfail.runs.folder import RunFolder
 from nextfail.tasks.base import Batch, Task
 from nextfail.tasks.data import DrawnData, TaskData, fixed_loader
@@ -77,9 +76,7 @@ def evaluate(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    for each in module.modules():
-        if isinstance(each, Backbone):
-            each.adapt(trainer.strategy.root_device.type)
+    module.adapt(trainer.strategy.root_device.type)
     loader = fixed_loader(problems, run["data"].get("eval_batch_size", 1000))
     trainer.test(module, loader, verbose=False)
     task = module.task

@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from nextfail.errors import UserError
 from nextfail.models.backbone import Backbone
@@ -30,7 +30,7 @@ class TaskModule(L.LightningModule):
         backbone: the model.
         objective: the training objective; attached to task and backbone here.
         optimizer: creates an optimizer from a module; None for evaluation only.
-        scheduler: creates a schedule from `optimizer` and `max_steps`; stepped after every batch.
+        scheduler: creates a schedule from `optimizer` and `max_steps`; stepped after every optimizer step.
         seed: the run's seed; randomness in step k is a pure function of it and k.
         cuda_graphs: whether to replay training steps as CUDA graphs; no effect without a CUDA GPU.
     """
@@ -66,6 +66,12 @@ class TaskModule(L.LightningModule):
         answers: Tensor = self.objective.generate(self.backbone, prompts.long(), self.task.answer_length)
         return answers
 
+    def adapt(self, device: str) -> None:
+        """See `Backbone.adapt`; for every backbone, also those of the objective."""
+        for each in self.modules():
+            if isinstance(each, Backbone):
+                each.adapt(device)
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self(batch.prompts)
 
@@ -75,7 +81,11 @@ class TaskModule(L.LightningModule):
             optimizer = self.make_optimizer(self)
             scheduler = schedule(self.make_scheduler, optimizer, self.trainer.max_steps)
         except (TypeError, ValueError) as error:
-            raise UserError(f"optimizer and scheduler cannot be built: {error}") from error
+            raise UserError(f"optimizer and scheduler cannot be built: {error} (an optimizer is made from the module, "
+                            "not from its parameters: see nextfail/training/optim.py)") from error  # fmt: skip
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise UserError("scheduler: ReduceLROnPlateau follows a metric, and schedules here follow the step: choose "
+                            "another one")  # fmt: skip
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -10,7 +10,6 @@ import torch
 
 from nextfail import __version__
 from nextfail.errors import UserError
-from nextfail.models.backbone import Backbone
 from nextfail.runs.folder import RunFolder
 from nextfail.runs.identity import SCHEMA
 from nextfail.runs.lock import Lock
@@ -111,9 +110,7 @@ def within_budget(settings: dict[str, Any], module: TaskModule, data: TaskData) 
         return settings
     data.setup()
     here = copy.deepcopy(module)  # on the CPU, where not every implementation of a scan runs
-    for each in here.modules():
-        if isinstance(each, Backbone):
-            each.adapt("cpu")
+    here.adapt("cpu")
     flops = settings["options"].get("accumulate_grad_batches", 1) * flops_per_step(here, data)
     if flops > most:
         raise UserError(f"trainer.max_flops={most:g} is less than one step of this run, which takes {flops:.2g} FLOPs")

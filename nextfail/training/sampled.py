@@ -1,6 +1,7 @@
 """Accuracy of sampled answers, beside that of greedy decoding."""
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -69,7 +70,7 @@ class Sampled(Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TaskModule)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        batches = fixed_loader(data.validation, data.eval_batch_size)
+        batches = islice(fixed_loader(data.validation, data.eval_batch_size), int(trainer.num_val_batches[0]))
         with trainer.precision_plugin.val_step_context():
             values = sampled(pl_module, batches, self.samples, self.temperature, self.seed)
         logged = {f"sampled/{key.removeprefix('sampled_')}": value for key, value in flat(values).items()}

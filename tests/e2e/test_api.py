@@ -11,7 +11,12 @@ import torch
 from commands import TINY, assert_same, call
 
 import nextfail
+from nextfail.api import Run
 from nextfail.errors import UserError
+from nextfail.models import Mamba
+from nextfail.objectives import TeacherForcing
+from nextfail.tasks import PathStar
+from nextfail.training.module import TaskModule
 
 
 def test_names_need_no_torch_until_they_are_used() -> None:
@@ -59,6 +64,15 @@ def test_the_module_is_one_for_any_trainer(run_folder: Path) -> None:
     predicted = trainer.predict(run.module, run.data.test_dataloader())
     assert predicted is not None and run.data.test is not None
     assert torch.equal(torch.cat(predicted), run.answer(run.data.test))
+
+
+def test_a_run_of_cudas_kernels_answers_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = PathStar(degree=2, path_length=3, num_nodes=10)
+    objective = TeacherForcing()
+    backbone = Mamba(1, 16, task.vocab.size, objective.max_length(task), d_state=4, scan="mamba_ssm")
+    module = TaskModule(task, backbone, objective)
+    monkeypatch.setattr("nextfail.training.load.load", lambda folder, trust: (module, None, None))
+    assert Run(tmp_path).answer(task.sample(2, torch.Generator())).shape == (2, 3)
 
 
 def test_an_answer_is_drawn(run_folder: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from helpers import attached, quiet_trainer, trainable
 from torch import Tensor
 from torch.nn import functional as F
-from words import END, EQUALS, FIVE, WORDS, V, Words, apart, junk, problems
+from words import BLANK, END, EQUALS, FIVE, WORDS, V, Words, apart, junk, problems
 
 from nextfail.models import Backbone
 from nextfail.objectives import (
@@ -62,6 +62,28 @@ def test_what_stands_after_the_end_changes_neither_loss_nor_gradient(kind: type[
     assert all(gradient.isfinite().all() for gradient in usual[1].values())
     for seed in range(3):
         assert_same(usual, lossy(objective, backbone, junk(batch, seed)))
+
+
+def test_random_tokens_are_those_before_the_end_of_an_answer() -> None:
+    objective, backbone = attached(TokenMasking, WORDS, m=0.5, random=0.5)
+    batch = Batch.join([FIVE, WORDS.sample(11, generator("tests", 0))])
+    usual = lossy(objective, backbone, batch)
+    for seed in range(3):
+        assert_same(usual, lossy(objective, backbone, junk(batch, seed)))
+
+
+@torch.no_grad()
+def test_confident_decoding_puts_nothing_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the model was trained on nothing, however sure it is."""
+    objective, backbone = attached(AnyOrder, WORDS, decode="confident")
+    logits = torch.zeros(5, V)
+    logits[torch.arange(5), torch.tensor([3, END, 5, 6, 7])] = torch.tensor([4.0, 6.0, 9.0, 8.0, 7.0])
+    monkeypatch.setattr(backbone, "logits", lambda hidden: logits.expand(len(hidden), -1, -1))
+    read, answers = [], []
+    monkeypatch.setattr(objective, "states", lambda backbone, prompts, paths: read.append(paths) or prompts)
+    answers = objective.generate(backbone, FIVE.prompts, 5)
+    assert [paths[0].tolist() for paths in read] == [[BLANK] * 5, [BLANK, END, *[BLANK] * 3]]
+    assert answers[:, :2].eq(torch.tensor([3, END])).all()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not AnyOrder])

@@ -7,6 +7,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from nextfail.cli.common import named_task
+from nextfail.paths import CONF
 from nextfail.sweeps.compose import Composer
 
 GROUPS = ["objective=reverse", "task=g2_4", "model=mamba", "data=online", "experiment=demo", "debug=default",
@@ -77,3 +79,13 @@ def test_no_copy_where_hydra_names_the_folder(made: tuple[HydraContext, DictConf
         master.hydra.sweep.subdir = "${hydra.job.override_dirname}"
     composer = Composer(context, master)
     assert [composer.compose([f"seed={seed}"]).hydra.job.override_dirname for seed in (1, 2)] == ["seed=1", "seed=2"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "task").glob("*.yaml")))
+def test_a_task_that_a_plain_command_reads_is_what_hydra_composes(
+    made: tuple[HydraContext, DictConfig], name: str
+) -> None:
+    composed = OmegaConf.to_container(Composer(*made).compose([f"task={name}"]).task)
+    assert named_task(name, [], whole=True) == composed
+    assert isinstance(composed, dict)
+    assert named_task(name, [], whole=False).items() <= composed.items()

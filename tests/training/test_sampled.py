@@ -1,5 +1,6 @@
 """Sampled answers: drawn from the model's distribution, seeded, and without effect on a run."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from nextfail.models import Backbone
 from nextfail.objectives import ALL, Objective, TeacherForcing
 from nextfail.objectives.base import Sampler
 from nextfail.runs.table import read_rows
+from nextfail.tasks import Batch
 from nextfail.tasks.data import fixed_loader
+from nextfail.training.module import TaskModule
 from nextfail.training.sampled import sampled
 
 SHORT = ("trainer=debug", "model.depth=1", "model.width=16", "data=debug")
@@ -127,3 +130,17 @@ def test_the_callback_does_not_affect_a_run(tmp_path: Path) -> None:
     others = [{k: v for k, v in row.items() if v} for row in rows["sampled"] if row["split"] != "sampled"]
     assert others == [{k: v for k, v in row.items() if v} for row in rows["default"]]
     assert len(own) == 2 and all(0 <= float(row["exact_match"]) <= float(row["best_of_samples"]) for row in own)
+
+
+def test_the_callback_samples_the_problems_of_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def counted(module: TaskModule, batches: Iterable[Batch], *more: Any) -> dict[str, Any]:
+        read = list(batches)
+        counts.append(sum(len(batch.answers) for batch in read))
+        return sampled(module, read, *more)
+
+    monkeypatch.setattr("nextfail.training.sampled.sampled", counted)
+    train_here(tmp_path, *SHORT, "+callbacks.sampled._target_=nextfail.training.sampled.Sampled",
+               "data.eval_batch_size=3", "trainer.options.limit_val_batches=2")  # fmt: skip
+    assert set(counts) == {6}
