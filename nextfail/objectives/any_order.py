@@ -82,7 +82,7 @@ class AnyOrder(Objective):
             fill = ~known
             if self.decode != "at_once":
                 sure = -place.expand_as(paths)
-                if self.decode == "confident":  # beyond the first end that is likely, nothing was learned
+                if self.decode == "confident":  # nothing was learned beyond the end
                     counts = self.counts(torch.where(known, paths, logits.argmax(-1)))
                     sure = logits.float().softmax(-1).amax(-1).masked_fill(~counts, -1)
                 best = sure.masked_fill(known, -length).argmax(1, keepdim=True)

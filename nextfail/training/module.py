@@ -81,8 +81,8 @@ class TaskModule(L.LightningModule):
             optimizer = self.make_optimizer(self)
             scheduler = schedule(self.make_scheduler, optimizer, self.trainer.max_steps)
         except (TypeError, ValueError) as error:
-            raise UserError(f"optimizer and scheduler cannot be built: {error} (an optimizer is made from the module, "
-                            "not from its parameters: see nextfail/training/optim.py)") from error  # fmt: skip
+            hint = ": an optimizer is made from the module" if "TaskModule" in str(error) else ""
+            raise UserError(f"optimizer and scheduler cannot be built: {error}{hint}") from error
         if isinstance(scheduler, ReduceLROnPlateau):
             raise UserError("scheduler: ReduceLROnPlateau follows a metric, and schedules here follow the step: choose "
                             "another one")  # fmt: skip

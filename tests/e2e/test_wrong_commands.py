@@ -100,7 +100,7 @@ WRONG: list[tuple[str, dict[str, str], str]] = [
     ("trainer.max_flops=10", {}, "trainer.max_flops=10 is less than one step of this run"),
     ("objective=any_order model=mamba", {}, "AnyOrder needs a backbone with bidirectional, which Mamba does not have"),
     ("scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau ~scheduler.warmup", {}, "ReduceLROnPlateau"),
-    ("optimizer._target_=torch.optim.SGD ~optimizer.betas ~optimizer.eps", {}, "made from the module, not from its"),
+    ("optimizer._target_=torch.optim.SGD ~optimizer.betas ~optimizer.eps", {}, "an optimizer is made from the module"),
     ("trainer.precision=16-true", {}, "trainer.precision=16-true needs a GPU"),
     ("name=../elsewhere", {}, "name='../elsewhere' is not the name of a folder below runs/"),
 ]  # fmt: skip
