@@ -20,7 +20,7 @@ OUTCOMES = {
 }
 
 SAYS = {
-    "clever_hans": "learned the cheat, the rest of an arm once its first hop is given, and guesses that hop",
+    "clever_hans": "learned the cheat, the rest of an arm once its first hop is given, and guessed that hop",
     "at_chance": "learned every token but the hard one, which stayed a guess",
 } | facts.SAYS
 

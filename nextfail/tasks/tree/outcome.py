@@ -16,7 +16,7 @@ OUTCOMES = {
     "diverged": "the loss was not finite",
 }
 
-SAYS = {"clever_hans": "learned every token that needs no choice, and guesses the first that does"} | facts.SAYS
+SAYS = {"clever_hans": "learned every token that needs no choice, and guessed the first that does"} | facts.SAYS
 
 COLUMNS = {"first choice": "first_choice_accuracy", "choices": "choice_accuracy", "copies": "copy_accuracy"}
 NOTES = (
