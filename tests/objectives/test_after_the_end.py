@@ -79,7 +79,7 @@ def test_confident_decoding_puts_nothing_after_the_end(monkeypatch: pytest.Monke
     logits = torch.zeros(5, V)
     logits[torch.arange(5), torch.tensor([3, END, 5, 6, 7])] = torch.tensor([4.0, 6.0, 9.0, 8.0, 7.0])
     monkeypatch.setattr(backbone, "logits", lambda hidden: logits.expand(len(hidden), -1, -1))
-    read, answers = [], []
+    read: list[Tensor] = []
     monkeypatch.setattr(objective, "states", lambda backbone, prompts, paths: read.append(paths) or prompts)
     answers = objective.generate(backbone, FIVE.prompts, 5)
     assert [paths[0].tolist() for paths in read] == [[BLANK] * 5, [BLANK, END, *[BLANK] * 3]]
